@@ -1,0 +1,144 @@
+# Bowline: build, check, run. Needs Go, git and make; a C compiler adds the race
+# detector to the tests. Everything else is fetched by version from go.sum.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+
+# One set of flags for every go command: a package compiled for the executable
+# is then reused by vet, lint and test. The control plane alone takes minutes.
+export GOFLAGS := $(shell go env GOFLAGS) -trimpath
+BIN := bin
+TOOLS := $(BIN)/tools
+LOCALKUBE_VERSION := v1.36.3
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# How many packages are compiled or tested side by side.
+P ?= $(shell nproc 2>/dev/null || echo 2)
+
+# Packages tested under the race detector where there is a C compiler: all that
+# run goroutines. The rest gains nothing from it.
+RACE ?= ./internal/... ./cmd/...
+NORACE ?= ./bench/...
+TESTFLAGS ?= -timeout 20m
+
+.PHONY: help
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---- build and run ----------------------------------------------------------
+
+.PHONY: build
+build: bowline $(BIN)/localkube ## Build bin/bowline and bin/localkube
+
+.PHONY: bowline
+bowline:
+	go build -p $(P) -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN)/bowline ./cmd/bowline
+
+# Rebuilt only when its own sources change: linking it takes a while. The version
+# is the one that the control plane reports to its clients.
+LOCALKUBE_SOURCES := $(shell find localkube -name '*.go' ! -name '*_test.go' 2>/dev/null) localkube/go.mod localkube/go.sum
+$(BIN)/localkube: $(LOCALKUBE_SOURCES)
+	@echo "building the control plane; the first time takes some minutes"
+	cd localkube && go build -p $(P) -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$(LOCALKUBE_VERSION)" -o ../$(BIN)/localkube ./cmd/localkube
+
+.PHONY: up
+up: build ## Start a control plane and the engine on the example fleet (ARGS=... for bowline up)
+	$(BIN)/bowline up $(ARGS)
+
+.PHONY: down
+down: ## Stop what `make up` started and leave nothing behind
+	@if [ -x $(BIN)/bowline ]; then $(BIN)/bowline down $(ARGS); else echo "nothing to stop: $(BIN)/bowline is not built"; fi
+
+# ---- test -------------------------------------------------------------------
+
+.PHONY: test
+test: $(BIN)/localkube ## Run all tests, against the real API server in bin/localkube
+	@cc=$$(go env CC); \
+	if [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$${cc%% *}" >/dev/null; then \
+	  echo "go test -race $(RACE)"; \
+	  go test -race -p $(P) $(TESTFLAGS) $(RACE); \
+	else \
+	  echo "==================================================================="; \
+	  echo "WARNING: no C compiler: tests run WITHOUT the race detector."; \
+	  echo "         Install gcc to find data races."; \
+	  echo "==================================================================="; \
+	  go test -p $(P) $(TESTFLAGS) $(RACE); \
+	fi
+	go test -p $(P) $(TESTFLAGS) $(NORACE)
+	cd localkube && go test -p $(P) $(TESTFLAGS) ./...
+
+# ---- verify -----------------------------------------------------------------
+
+.PHONY: verify
+verify: verify-format verify-tidy verify-vet verify-rules verify-gen verify-docs lint ## Check everything short of the tests
+	@echo "verify: all good"
+
+.PHONY: verify-format
+verify-format:
+	@bad=$$(git ls-files -co --exclude-standard '*.go' | while read -r f; do [ ! -f "$$f" ] || echo "$$f"; done | xargs gofmt -l); \
+	if [ -n "$$bad" ]; then echo "not formatted, run gofmt -w on:"; echo "$$bad"; exit 1; fi
+
+.PHONY: verify-tidy
+verify-tidy:
+	go mod tidy -diff
+	cd localkube && go mod tidy -diff
+
+.PHONY: verify-vet
+verify-vet:
+	go vet ./...
+	cd localkube && go vet ./...
+
+.PHONY: verify-rules
+verify-rules:
+	go test ./internal/rules/...
+
+# Generated files are made a second time, elsewhere, and compared: this neither
+# touches the working tree nor depends on what is committed.
+.PHONY: verify-gen
+verify-gen: $(TOOLS)/controller-gen
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	tools/gen-crds.sh $(TOOLS)/controller-gen "$$dir" && \
+	diff -ru --exclude='*.go' internal/crds "$$dir" || { echo "internal/crds is not what the types say: run make gen"; exit 1; }
+
+.PHONY: verify-docs
+verify-docs: bowline
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	$(BIN)/bowline docs --dir "$$dir" && \
+	diff -ru docs/cli "$$dir" || { echo "docs/cli is not what the commands say: run make docs"; exit 1; }
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint ## Run the linters of .golangci.yml on both modules
+	$(TOOLS)/golangci-lint run
+	cd localkube && ../$(TOOLS)/golangci-lint run --config ../.golangci.yml
+
+# ---- generate ---------------------------------------------------------------
+
+.PHONY: gen
+gen: $(TOOLS)/controller-gen ## Make the generated files: custom resource definitions
+	tools/gen-crds.sh $(TOOLS)/controller-gen internal/crds
+
+.PHONY: docs
+docs: bowline ## Make the CLI reference in docs/cli
+	rm -rf docs/cli && mkdir -p docs/cli
+	$(BIN)/bowline docs --dir docs/cli
+
+# The tools are pinned in a module of their own, so that what they import never
+# weighs on the product.
+$(TOOLS)/%: tools/go.mod tools/go.sum
+	@mkdir -p $(TOOLS)
+	@echo "building $*"
+	cd tools && go build -p $(P) -ldflags "-s -w" -o ../$(TOOLS)/$* $$(go list -f '{{.ImportPath}}' tool | grep '/$*$$')
+	@touch $@
+
+# ---- measure ----------------------------------------------------------------
+
+.PHONY: bench
+bench: build ## Measure the engine: table and JSON (ARGS=... for bench/engine)
+	go build -o $(BIN)/bench-engine ./bench/engine
+	$(BIN)/bench-engine $(ARGS)
+
+.PHONY: bench-git
+bench-git: ## Measure ways to fetch from Git (ARGS=... for bench/git)
+	go run ./bench/git $(ARGS)

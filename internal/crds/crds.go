@@ -1,0 +1,147 @@
+// Package crds is the room of the custom resource definitions that Bowline
+// serves: the toolkit's own kinds, generated without descriptions from the
+// published Go types (`make gen`), embedded, and installed with server-side
+// apply.
+package crds
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+)
+
+// FieldManager owns the fields of the definitions that Apply installs.
+const FieldManager = "bowline"
+
+// establishTimeout bounds the wait for one definition; an API server that is
+// up takes well under a second.
+const establishTimeout = 30 * time.Second
+
+var definitions = apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions")
+
+//go:embed *.yaml
+var files embed.FS
+
+// YAML returns all definitions as one stream of YAML documents, ready for
+// `kubectl apply -f -`.
+func YAML() []byte {
+	var out bytes.Buffer
+	names, err := fs.Glob(files, "*.yaml")
+	if err != nil {
+		panic(err) // the pattern is a constant
+	}
+	for _, name := range names {
+		data, err := files.ReadFile(name)
+		if err != nil {
+			panic(err) // an embedded file is always readable
+		}
+		out.Write(data)
+	}
+	return out.Bytes()
+}
+
+// All returns the definitions in the order of their names. The caller owns
+// the objects.
+func All() ([]*unstructured.Unstructured, error) {
+	var all []*unstructured.Unstructured
+	dec := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(YAML()), 4096)
+	for {
+		u := &unstructured.Unstructured{}
+		err := dec.Decode(&u.Object)
+		if errors.Is(err, io.EOF) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, &failure.Error{Op: "read", Kind: failure.Invalid, Object: "embedded definitions", Err: err}
+		}
+		if len(u.Object) > 0 {
+			all = append(all, u)
+		}
+	}
+}
+
+// Apply installs or updates all definitions on the cluster of cfg and returns
+// when each is established. It takes over fields that others own: two engines
+// serving different schemas for one kind is never wanted.
+func Apply(ctx context.Context, cfg *rest.Config) error {
+	client, err := dynamic.NewForConfig(cfg)
+	if err != nil {
+		return &failure.Error{Op: "connect", Kind: failure.Invalid, Object: cfg.Host, Err: err}
+	}
+	all, err := All()
+	if err != nil {
+		return err
+	}
+	crds := client.Resource(definitions)
+	for _, u := range all {
+		if _, err := crds.Apply(ctx, u.GetName(), u, metav1.ApplyOptions{FieldManager: FieldManager, Force: true}); err != nil {
+			return fmt.Errorf("install CustomResourceDefinition/%s: %w", u.GetName(), err)
+		}
+	}
+	for _, u := range all {
+		if err := waitEstablished(ctx, crds, u.GetName()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waitEstablished watches one definition until the API server serves it.
+func waitEstablished(ctx context.Context, crds dynamic.ResourceInterface, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, establishTimeout)
+	defer cancel()
+	only := fields.OneTermEqualSelector("metadata.name", name).String()
+	lw := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = only
+			return crds.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = only
+			return crds.Watch(ctx, o)
+		},
+	}
+	_, err := watchtools.UntilWithSync(ctx, lw, &unstructured.Unstructured{}, nil, func(e watch.Event) (bool, error) {
+		u, ok := e.Object.(*unstructured.Unstructured)
+		return ok && established(u), nil
+	})
+	if err != nil {
+		return &failure.Error{Op: "establish", Kind: failure.Timeout, Object: "CustomResourceDefinition/" + name, Err: err,
+			Remedy: "read its conditions with `kubectl describe crd " + name + "`"}
+	}
+	return nil
+}
+
+// established reports whether u carries the condition Established=True.
+func established(u *unstructured.Unstructured) bool {
+	conditions, _, err := unstructured.NestedSlice(u.Object, "status", "conditions")
+	if err != nil {
+		return false
+	}
+	for _, c := range conditions {
+		m, ok := c.(map[string]any)
+		if ok && m["type"] == string(apiextensionsv1.Established) && m["status"] == string(metav1.ConditionTrue) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,103 @@
+package crds
+
+import (
+	"bytes"
+	"testing"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+func TestAll(t *testing.T) {
+	all, err := All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]*apiextensionsv1.CustomResourceDefinition{}
+	for _, u := range all {
+		crd := &apiextensionsv1.CustomResourceDefinition{}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(u.Object, crd, true); err != nil {
+			t.Fatalf("%s: %v", u.GetName(), err)
+		}
+		got[crd.Name] = crd
+	}
+	tests := []struct {
+		name, reason string
+		kind         string
+		column       string
+	}{
+		{"gitrepositories.source.toolkit.fluxcd.io", "the engine serves it", "GitRepository", "Ready"},
+		{"kustomizations.kustomize.toolkit.fluxcd.io", "the engine serves it", "Kustomization", "Ready"},
+	}
+	if len(got) != len(tests) {
+		t.Errorf("%d definitions, want %d: one for each kind served and no other", len(got), len(tests))
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			crd := got[tt.name]
+			if crd == nil {
+				t.Fatalf("missing: %s", tt.reason)
+			}
+			if crd.Spec.Names.Kind != tt.kind {
+				t.Errorf("kind %s, want %s", crd.Spec.Names.Kind, tt.kind)
+			}
+			if len(crd.Spec.Versions) != 1 {
+				t.Fatalf("%d versions, want v1 alone", len(crd.Spec.Versions))
+			}
+			v := crd.Spec.Versions[0]
+			if v.Name != "v1" || !v.Served || !v.Storage {
+				t.Errorf("version %s served=%v storage=%v, want v1 served and stored", v.Name, v.Served, v.Storage)
+			}
+			if v.Subresources == nil || v.Subresources.Status == nil {
+				t.Error("no status subresource: status writes would change the spec's generation")
+			}
+			found := false
+			for _, c := range v.AdditionalPrinterColumns {
+				found = found || c.Name == tt.column
+			}
+			if !found {
+				t.Errorf("kubectl get would not show column %s", tt.column)
+			}
+			if v.Schema.OpenAPIV3Schema.Properties["spec"].Description != "" {
+				t.Error("has descriptions; they make the definitions three times as large")
+			}
+		})
+	}
+}
+
+func TestYAMLHoldsAll(t *testing.T) {
+	all, err := All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := bytes.Count(YAML(), []byte("\n---\n")) + 1; got != len(all) {
+		t.Errorf("%d documents for %d definitions", got, len(all))
+	}
+}
+
+func TestEstablished(t *testing.T) {
+	condition := func(kind, status string) map[string]any {
+		return map[string]any{"status": map[string]any{"conditions": []any{
+			map[string]any{"type": "NamesAccepted", "status": "True"},
+			map[string]any{"type": kind, "status": status},
+		}}}
+	}
+	tests := []struct {
+		name, reason string
+		object       map[string]any
+		want         bool
+	}{
+		{"new", "nothing has looked at it yet", map[string]any{}, false},
+		{"names accepted only", "the names are free, the API is not served yet", condition("Other", "True"), false},
+		{"not established", "the names are taken by another definition", condition("Established", "False"), false},
+		{"established", "the API is served", condition("Established", "True"), true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := established(&unstructured.Unstructured{Object: tt.object}); got != tt.want {
+				t.Errorf("got %v, want %v: %s", got, tt.want, tt.reason)
+			}
+		})
+	}
+}

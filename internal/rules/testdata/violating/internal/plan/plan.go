@@ -1,0 +1,2 @@
+// Package plan is what the fixture must not import.
+package plan

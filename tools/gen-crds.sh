@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Makes the custom resource definitions of the kinds that Bowline serves from
+# their published Go types. Usage: gen-crds.sh CONTROLLER-GEN OUTPUT-DIR
+set -euo pipefail
+
+generator=$1
+out=$2
+
+# The kinds served, as files named <group>_<plural>.yaml. The packages hold more
+# kinds; a definition that no controller serves would only mislead.
+served=(
+	source.toolkit.fluxcd.io_gitrepositories.yaml
+	kustomize.toolkit.fluxcd.io_kustomizations.yaml
+)
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# Without descriptions the definitions are a third of their size; `kubectl
+# explain` loses prose, not fields.
+"$generator" crd:maxDescLen=0 \
+	paths=github.com/fluxcd/source-controller/api/v1 \
+	paths=github.com/fluxcd/kustomize-controller/api/v1 \
+	output:crd:dir="$work"
+for file in "${served[@]}"; do
+	install -m 0644 "$work/$file" "$out/$file"
+done
