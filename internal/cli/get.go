@@ -1,0 +1,236 @@
+package cli
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+)
+
+type getOptions struct {
+	clusterFlags
+	output string
+	watch  bool
+}
+
+func (a *app) getCommand() *cobra.Command {
+	o := &getOptions{}
+	cmd := &cobra.Command{
+		Use:     "get KIND [NAME...] [flags]",
+		Short:   "List sources and Kustomizations with their state",
+		GroupID: groupRead,
+		Long: "List sources and Kustomizations: the revision that they stand at, whether they are\n" +
+			"suspended, whether they are ready, and if not, why.\n\n" +
+			"KIND is sources (also: source git, gitrepositories), kustomizations (also: ks) or all.",
+		Example: "  bowline get all -A\n" +
+			"  bowline get sources -n apps\n" +
+			"  bowline get kustomization podinfo -o yaml\n" +
+			"  bowline get ks --watch",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeObjects(&o.clusterFlags, "sources", "kustomizations", "all"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.get(cmd.Context(), o, args)
+		},
+	}
+	o.addNamespaces(cmd)
+	addOutput(cmd, &o.output, "json", "yaml", "wide", "name")
+	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "keep printing changes until interrupted")
+	return cmd
+}
+
+func (a *app) get(ctx context.Context, o *getOptions, args []string) error {
+	ks, names, err := parseKinds(args)
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 && o.allNamespaces {
+		return &failure.Error{Op: "read arguments", Kind: failure.Invalid, Err: errNameInAll, Remedy: "use -n"}
+	}
+	c, err := o.connect()
+	if err != nil {
+		return err
+	}
+	if o.watch {
+		return a.watch(ctx, c, o, ks, names)
+	}
+	objects, missing := c.read(ctx, ks, names)
+	if err := a.printGet(c, o, ks, names, objects); err != nil {
+		return err
+	}
+	return missing
+}
+
+const errNameInAll = constError("a name cannot be looked up in all namespaces")
+
+// constError is an error that never changes.
+type constError string
+
+func (e constError) Error() string { return string(e) }
+
+// read returns the objects asked for, by kind; the error is the first that
+// occurred and does not keep the others from being returned.
+func (c *cluster) read(ctx context.Context, ks []kind, names []string) ([][]client.Object, error) {
+	out := make([][]client.Object, len(ks))
+	var first error
+	for i, k := range ks {
+		objects, err := c.readKind(ctx, k, names)
+		out[i] = objects
+		if first == nil {
+			first = err
+		}
+	}
+	return out, first
+}
+
+func (c *cluster) readKind(ctx context.Context, k kind, names []string) ([]client.Object, error) {
+	var out []client.Object
+	var first error
+	for _, name := range names {
+		obj, err := c.get(ctx, k, name)
+		if err != nil {
+			if first == nil {
+				first = err
+			}
+			continue
+		}
+		out = append(out, obj)
+	}
+	if len(names) > 0 {
+		return out, first
+	}
+	list := k.newList()
+	if err := c.List(ctx, list, client.InNamespace(c.scope)); err != nil {
+		return nil, err
+	}
+	out, err := items(list)
+	for _, o := range out {
+		o.GetObjectKind().SetGroupVersionKind(k.gvk)
+	}
+	return out, err
+}
+
+func (a *app) printGet(c *cluster, o *getOptions, ks []kind, names []string, objects [][]client.Object) error {
+	var all []client.Object
+	for _, group := range objects {
+		all = append(all, group...)
+	}
+	if o.output == "json" || o.output == "yaml" {
+		if len(all) == 0 && len(names) > 0 {
+			return nil
+		}
+		return printObjects(a.Out, o.output, all, len(names) == 1)
+	}
+	if len(all) == 0 {
+		if len(names) == 0 {
+			printf(a.Err, "%s\n", c.nothingFound())
+		}
+		return nil
+	}
+	printed := false
+	for i, k := range ks {
+		if len(objects[i]) == 0 {
+			continue
+		}
+		if printed && o.output != "name" {
+			printf(a.Out, "\n")
+		}
+		printed = true
+		if err := o.view(k, len(ks) > 1).print(newTable(a.Out), objects[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// view is how rows of one kind are laid out.
+type view struct {
+	kind      kind
+	prefix    bool // print kind/name, as kubectl does for several kinds
+	namespace bool
+	wide      bool
+	nameOnly  bool
+	now       func() time.Time
+}
+
+func (o *getOptions) view(k kind, prefix bool) view {
+	return view{kind: k, prefix: prefix, namespace: o.allNamespaces,
+		wide: o.output == "wide", nameOnly: o.output == "name", now: time.Now}
+}
+
+func (v view) print(t *table, objects []client.Object) error {
+	var rows [][]cell
+	if !v.nameOnly {
+		rows = append(rows, v.header())
+	}
+	for _, o := range objects {
+		rows = append(rows, v.row(o))
+	}
+	return t.print(rows...)
+}
+
+func (v view) header() []cell {
+	columns := []string{"NAME", "REVISION", "SUSPENDED", "READY", "MESSAGE"}
+	if v.namespace {
+		columns = append([]string{"NAMESPACE"}, columns...)
+	}
+	if v.wide {
+		columns = append(columns, "FROM", "AGE")
+	}
+	return plainRow(columns...)
+}
+
+func plainRow(texts ...string) []cell {
+	out := make([]cell, 0, len(texts))
+	for _, t := range texts {
+		out = append(out, plain(t))
+	}
+	return out
+}
+
+func (v view) row(o client.Object) []cell {
+	name := o.GetName()
+	if v.nameOnly {
+		return plainRow(v.kind.name + "." + v.kind.gvk.Group + "/" + name)
+	}
+	if v.prefix {
+		name = v.kind.name + "/" + name
+	}
+	s := v.kind.state(o)
+	ready := s.ready()
+	revision := s.revision
+	if !v.wide {
+		revision = shortRevision(revision)
+	}
+	row := []cell{plain(name), plain(revision), plain(suspendedWord(s.suspended)), readyCell(ready), plain(line(ready.Message))}
+	if v.namespace {
+		row = append([]cell{plain(o.GetNamespace())}, row...)
+	}
+	if v.wide {
+		row = append(row, plain(s.from), plain(age(v.now(), o.GetCreationTimestamp().Time)))
+	}
+	return row
+}
+
+func suspendedWord(s bool) string {
+	word := strconv.FormatBool(s)
+	return strings.ToUpper(word[:1]) + word[1:]
+}
+
+func readyCell(c metav1.Condition) cell {
+	out := cell{text: string(c.Status)}
+	switch c.Status {
+	case metav1.ConditionTrue:
+		out.colour = green
+	case metav1.ConditionFalse:
+		out.colour = red
+	default:
+		out.colour = yellow
+	}
+	return out
+}
