@@ -1,0 +1,6 @@
+package cluster
+
+import "golang.org/x/sys/unix"
+
+// replace makes descriptor mean the open file of source.
+func replace(source, descriptor int) error { return unix.Dup3(source, descriptor, 0) }
