@@ -150,8 +150,8 @@ const (
 // commands is the list of what the program can do, in the order of its help.
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
-		a.getCommand(), a.eventsCommand(),
-		a.reconcileCommand(), a.suspendCommand(), a.resumeCommand(),
+		a.getCommand(), a.treeCommand(), a.eventsCommand(),
+		a.reconcileCommand(), a.suspendCommand(), a.resumeCommand(), a.approveCommand(),
 		a.versionCommand(), a.crdsCommand(), a.docsCommand(),
 	}
 }

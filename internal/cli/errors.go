@@ -11,6 +11,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 )
@@ -40,7 +41,13 @@ func explain(err error) error {
 func noMatch(err error) error {
 	var kindErr *meta.NoKindMatchError
 	if errors.As(err, &kindErr) {
-		return fmt.Errorf("it does not know the kind %s", kindErr.GroupKind)
+		return fmt.Errorf("it does not serve the kind %s", kindErr.GroupKind)
+	}
+	var missing *apiutil.ErrResourceDiscoveryFailed
+	if errors.As(err, &missing) {
+		for group := range *missing {
+			return fmt.Errorf("it does not serve %s", group)
+		}
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -60,6 +61,9 @@ func (a *app) get(ctx context.Context, o *getOptions, args []string) error {
 		return a.watch(ctx, c, o, ks, names)
 	}
 	objects, missing := c.read(ctx, ks, names)
+	if missing != nil && len(slices.Concat(objects...)) == 0 {
+		return missing
+	}
 	if err := a.printGet(c, o, ks, names, objects); err != nil {
 		return err
 	}
@@ -116,20 +120,12 @@ func (c *cluster) readKind(ctx context.Context, k kind, names []string) ([]clien
 }
 
 func (a *app) printGet(c *cluster, o *getOptions, ks []kind, names []string, objects [][]client.Object) error {
-	var all []client.Object
-	for _, group := range objects {
-		all = append(all, group...)
-	}
+	all := slices.Concat(objects...)
 	if o.output == "json" || o.output == "yaml" {
-		if len(all) == 0 && len(names) > 0 {
-			return nil
-		}
 		return printObjects(a.Out, o.output, all, len(names) == 1)
 	}
 	if len(all) == 0 {
-		if len(names) == 0 {
-			printf(a.Err, "%s\n", c.nothingFound())
-		}
+		printf(a.Err, "%s\n", c.nothingFound())
 		return nil
 	}
 	printed := false
