@@ -1,0 +1,187 @@
+package kustomize
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"reflect"
+	"strings"
+
+	"sigs.k8s.io/kustomize/api/konfig"
+	"sigs.k8s.io/kustomize/api/types"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+)
+
+// survey is what a look at all kustomizations of a build found, before any of
+// them is built: nothing remote, nothing missing, nothing outside the tree.
+type survey struct {
+	r           *reader
+	allowRemote bool
+	// files are the manifests that resources name, in the order in which
+	// kustomize reads them.
+	files []string
+	// plain says that the kustomizations do nothing but list resources.
+	plain bool
+	// remote says that something outside the tree is named.
+	remote bool
+	// openAPI says that a kustomization brings a schema of its own.
+	openAPI bool
+}
+
+// maxDepth bounds how deep kustomizations may lie in one another, so that a
+// circle through symbolic links ends.
+const maxDepth = 64
+
+// place says where something was named: a file and the folder it is in.
+type place struct {
+	dir, file string
+	depth     int
+	up        *place // the kustomization that holds this one
+}
+
+func (s *survey) kustomization(at place, k *types.Kustomization) error {
+	if at.depth > maxDepth {
+		return invalid(at.file, "", fmt.Errorf("kustomizations are nested more than %d deep", maxDepth), "look for a circle in resources")
+	}
+	if len(k.HelmCharts) > 0 || len(k.HelmChartInflationGenerator) > 0 {
+		return errHelm(at.file, "helmCharts")
+	}
+	if errs := k.EnforceFields(); len(errs) > 0 {
+		return invalid(at.file, "", errors.New("invalid kustomization: "+strings.Join(errs, ", ")), "correct the file")
+	}
+	s.plain = s.plain && isPlain(k)
+	for i, p := range append(k.Resources[:len(k.Resources):len(k.Resources)], k.Bases...) {
+		if err := s.resource(at, fmt.Sprintf("resources[%d]", i), p); err != nil {
+			return err
+		}
+	}
+	for i, p := range k.Components {
+		if err := s.folder(at, fmt.Sprintf("components[%d]", i), p); err != nil {
+			return err
+		}
+	}
+	for _, ref := range references(k) {
+		if err := s.reference(at, ref); err != nil {
+			return err
+		}
+	}
+	s.openAPI = s.openAPI || len(k.OpenAPI) > 0
+	return nil
+}
+
+// isPlain reports whether k has resources and nothing else.
+func isPlain(k *types.Kustomization) bool {
+	if len(k.Resources)+len(k.Bases) == 0 {
+		return false
+	}
+	rest := *k
+	rest.TypeMeta, rest.MetaData, rest.Resources, rest.Bases = types.TypeMeta{}, nil, nil, nil
+	return reflect.ValueOf(rest).IsZero()
+}
+
+func errHelm(file, entry string) error {
+	return &failure.Error{Op: "build", Kind: failure.Unsupported, Object: file + " (" + entry + ")",
+		Err: errors.New("kustomize may not run helm"), Remedy: "use a HelmRelease"}
+}
+
+// resource surveys one entry of resources: a manifest or a folder.
+func (s *survey) resource(at place, field, p string) error {
+	name, err := s.local(at, field, p)
+	if err != nil || name == "" {
+		return err
+	}
+	what, err := s.r.look(name)
+	if err != nil {
+		return err
+	}
+	switch what {
+	case file:
+		s.files = append(s.files, name)
+		return nil
+	case folder:
+		return s.nested(at, field, p, name)
+	}
+	return missing(at, field, p)
+}
+
+// folder surveys one entry that can only be a folder.
+func (s *survey) folder(at place, field, p string) error {
+	name, err := s.local(at, field, p)
+	if err != nil || name == "" {
+		return err
+	}
+	what, err := s.r.look(name)
+	switch {
+	case err != nil:
+		return err
+	case what == folder:
+		return s.nested(at, field, p, name)
+	case what == file:
+		return invalid(at.file, field+": "+p, errors.New("it is a file, not a folder"), "name the folder")
+	}
+	return missing(at, field, p)
+}
+
+func missing(at place, field, p string) error {
+	return invalid(at.file, field+": "+p, errors.New("the repository has no such file or folder"), "add it or remove the entry")
+}
+
+// local returns the name in the tree of what a kustomization calls p, and ""
+// where p is remote and that is allowed.
+func (s *survey) local(at place, field, p string) (string, error) {
+	if isRemote(p) {
+		s.remote, s.plain = true, false
+		if s.allowRemote {
+			return "", nil
+		}
+		return "", &failure.Error{Op: "build", Kind: failure.Unsupported, Object: fmt.Sprintf("%s (%s: %s)", at.file, field, p),
+			Err: errors.New("remote bases are not allowed"), Remedy: "copy it into the repository, or allow remote bases"}
+	}
+	name, err := within(at.dir, p)
+	if err != nil {
+		return "", invalid(at.file, field+": "+p, err, "keep what is built inside it")
+	}
+	return name, nil
+}
+
+// nested surveys the kustomization in the folder at name.
+func (s *survey) nested(at place, field, p, name string) error {
+	var k *types.Kustomization
+	var found string
+	for _, base := range konfig.RecognizedKustomizationFileNames() {
+		at := path.Join(name, base)
+		data, err := s.r.file(at)
+		if s.r.err != nil {
+			return s.r.err
+		}
+		if err != nil {
+			continue
+		}
+		if k != nil {
+			return invalid(name, "kustomization", fmt.Errorf("the folder holds both %s and %s", found, base), "keep one of them")
+		}
+		k, found = new(types.Kustomization), base
+		if err := k.Unmarshal(data); err != nil {
+			return invalidKustomization(at, err)
+		}
+	}
+	if k == nil {
+		return invalid(at.file, field+": "+p, errors.New("the folder has no kustomization.yaml"), "add one, or name its files")
+	}
+	for up := &at; up != nil; up = up.up {
+		if name == "." || strings.HasPrefix(up.dir+"/", name+"/") {
+			return invalid(at.file, field+": "+p, errors.New("a kustomization cannot hold itself or a folder above it"), "remove the entry")
+		}
+	}
+	s.plain = s.plain && k.Kind != types.ComponentKind
+	return s.kustomization(place{dir: name, file: path.Join(name, found), depth: at.depth + 1, up: &at}, k)
+}
+
+func invalidKustomization(file string, err error) error {
+	msg := strings.TrimPrefix(oneLine(err.Error()), "invalid Kustomization: ")
+	if strings.HasPrefix(msg, "yaml: line") {
+		return invalidYAML(file, errors.New(msg))
+	}
+	return invalid(file, "", errors.New("invalid kustomization: "+strings.TrimPrefix(msg, "json: ")), "correct the file")
+}
