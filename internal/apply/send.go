@@ -1,0 +1,143 @@
+package apply
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/util/csaupgrade"
+
+	"github.com/bowline-dev/bowline/internal/kube"
+	"github.com/bowline-dev/bowline/internal/plan"
+)
+
+// send applies one object server-side and gives the answer to the journal.
+func (a *Applier) send(ctx context.Context, action plan.Action, desired *unstructured.Unstructured) error {
+	resource, err := a.Cluster.Resources.Of(ctx, action.GVK())
+	if err != nil {
+		return failed("apply", action.ID, err)
+	}
+	if err := a.Observe.Watch(ctx, action.GVK()); err != nil {
+		return failed("apply", action.ID, err)
+	}
+	data, err := json.Marshal(desired)
+	if err != nil {
+		return failed("apply", action.ID, err)
+	}
+	a.Journal.Applying(action.ID)
+	answer, err := a.patch(ctx, resource, action, data)
+	if err != nil {
+		a.Journal.NotApplied(action.ID)
+		return failed("apply", action.ID, err)
+	}
+	a.Journal.Applied(action.ID, action.Digest, answer)
+	return nil
+}
+
+// patch sends the object; where a field is immutable and the plan says so, the
+// object is replaced; where kubectl owned fields, they become ours first, so that
+// what is not desired goes.
+func (a *Applier) patch(ctx context.Context, r kube.Resource, action plan.Action, data []byte) (*metav1.PartialObjectMetadata, error) {
+	client := a.client(r, action.ID.Namespace)
+	answer, err := a.patchOnce(ctx, client, action.ID.Name, data)
+	if isImmutable(err) && action.Replace {
+		return nil, a.makeRoom(ctx, client, action)
+	}
+	if err != nil || action.Mode == plan.Merge {
+		return answer, err
+	}
+	taken, err := a.takeFromKubectl(ctx, client, answer)
+	if err != nil {
+		return nil, fmt.Errorf("take over the fields that kubectl owns: %w", err)
+	}
+	if !taken {
+		return answer, nil
+	}
+	return a.patchOnce(ctx, client, action.ID.Name, data)
+}
+
+func (a *Applier) patchOnce(ctx context.Context, client metadata.ResourceInterface, name string, data []byte) (*metav1.PartialObjectMetadata, error) {
+	a.Count("apply")
+	force := true
+	return client.Patch(ctx, name, types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: a.Manager, Force: &force})
+}
+
+func (a *Applier) client(r kube.Resource, namespace string) metadata.ResourceInterface {
+	getter := a.Cluster.Metadata.Resource(r.GroupVersionResource)
+	if r.Namespaced {
+		return getter.Namespace(namespace)
+	}
+	return getter
+}
+
+// takeFromKubectl gives us the fields that kubectl owns, and reports whether
+// there were any.
+func (a *Applier) takeFromKubectl(ctx context.Context, client metadata.ResourceInterface, live *metav1.PartialObjectMetadata) (bool, error) {
+	managers := sets.New[string]()
+	for _, e := range live.ManagedFields {
+		if e.Subresource == "" && (strings.HasPrefix(e.Manager, "kubectl") || e.Manager == "before-first-apply") {
+			managers.Insert(e.Manager)
+		}
+	}
+	if managers.Len() == 0 {
+		return false, nil
+	}
+	patch, err := csaupgrade.UpgradeManagedFieldsPatch(live, managers, a.Manager)
+	if err != nil || patch == nil {
+		return false, err
+	}
+	_, err = client.Patch(ctx, live.Name, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: a.Manager})
+	if apierrors.IsConflict(err) {
+		return true, nil // somebody was faster; the second apply settles it
+	}
+	return err == nil, err
+}
+
+// makeRoom deletes an object that is to be replaced. The ledger tells when it is
+// gone, and the next plan creates it anew.
+func (a *Applier) makeRoom(ctx context.Context, client metadata.ResourceInterface, action plan.Action) error {
+	live, err := client.Get(ctx, action.ID.Name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("replace: %w", err)
+	}
+	if live.DeletionTimestamp == nil {
+		a.Count("delete")
+		background := metav1.DeletePropagationBackground
+		err = client.Delete(ctx, action.ID.Name, metav1.DeleteOptions{
+			Preconditions: &metav1.Preconditions{UID: &live.UID}, PropagationPolicy: &background,
+		})
+	}
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("replace: %w", err)
+	}
+	return fmt.Errorf("%w: an immutable field changed, so the object is deleted and made anew", ErrPending)
+}
+
+// remove deletes the object that the plan's uid proves to be ours.
+func (a *Applier) remove(ctx context.Context, action plan.Action) error {
+	resource, err := a.Cluster.Resources.Of(ctx, action.GVK())
+	if err != nil {
+		resource, err = a.Cluster.Resources.Of(ctx, action.ID.GroupKind().WithVersion(""))
+	}
+	if err != nil {
+		return failed("delete", action.ID, err)
+	}
+	a.Count("delete")
+	background := metav1.DeletePropagationBackground
+	err = a.client(resource, action.ID.Namespace).Delete(ctx, action.ID.Name, metav1.DeleteOptions{
+		Preconditions: &metav1.Preconditions{UID: &action.UID}, PropagationPolicy: &background,
+	})
+	// A conflict means that another object has the name by now: ours is gone.
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return failed("delete", action.ID, err)
+	}
+	a.Journal.Deleted(action.ID)
+	return nil
+}

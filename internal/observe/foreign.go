@@ -1,0 +1,148 @@
+package observe
+
+import (
+	"context"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/bowline-dev/bowline/internal/kube"
+	"github.com/bowline-dev/bowline/internal/object"
+	"github.com/bowline-dev/bowline/internal/observe/health"
+)
+
+// foreign is an object that we do not deliver and whose health units ask for.
+type foreign struct {
+	ledger  *Ledger
+	id      object.ID
+	stop    context.CancelFunc
+	units   []types.NamespacedName // guarded by Ledger.mu
+	known   bool                   // guarded by Ledger.mu
+	verdict health.Verdict         // guarded by Ledger.mu
+}
+
+// Reference names an object whose health a unit asks for.
+type Reference struct {
+	ID      object.ID
+	Version string
+}
+
+// Follow makes the ledger follow exactly these objects on behalf of the unit,
+// besides those that it delivers.
+func (l *Ledger) Follow(ctx context.Context, unit types.NamespacedName, refs []Reference) error {
+	for _, ref := range refs {
+		if err := l.followOne(ctx, unit, ref); err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, f := range l.foreign {
+		if slices.ContainsFunc(refs, func(r Reference) bool { return r.ID == id }) {
+			continue
+		}
+		f.units = slices.DeleteFunc(f.units, func(u types.NamespacedName) bool { return u == unit })
+		if len(f.units) == 0 {
+			f.stop()
+			delete(l.foreign, id)
+		}
+	}
+	return nil
+}
+
+func (l *Ledger) followOne(ctx context.Context, unit types.NamespacedName, ref Reference) error {
+	l.mu.RLock()
+	f, known := l.foreign[ref.ID]
+	there := known && slices.Contains(f.units, unit)
+	l.mu.RUnlock()
+	if there {
+		return nil
+	}
+	resource, err := l.cluster.Resources.Of(ctx, schema.GroupVersionKind{Group: ref.ID.Group, Version: ref.Version, Kind: ref.ID.Kind})
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f, known = l.foreign[ref.ID]; known {
+		f.units = append(f.units, unit)
+		return nil
+	}
+	life, stop := context.WithCancel(l.life)
+	f = &foreign{ledger: l, id: ref.ID, stop: stop, units: []types.NamespacedName{unit}}
+	l.foreign[ref.ID] = f
+	reflector := cache.NewReflectorWithOptions(f.listWatch(resource), nil, f, cache.ReflectorOptions{
+		Name: "ledger", TypeDescription: resource.String(),
+	})
+	go reflector.RunWithContext(life)
+	return nil
+}
+
+func (f *foreign) listWatch(r kube.Resource) cache.ListerWatcher {
+	client := f.ledger.cluster.Dynamic.Resource(r.GroupVersionResource).Namespace(f.id.Namespace)
+	only := fields.OneTermEqualSelector("metadata.name", f.id.Name).String()
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = only
+			return client.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
+			o.FieldSelector = only
+			return client.Watch(ctx, o)
+		},
+	}
+}
+
+func (f *foreign) set(known bool, v health.Verdict) {
+	f.ledger.mu.Lock()
+	changed := f.known != known || f.verdict != v
+	f.known, f.verdict = known, v
+	units := slices.Clone(f.units)
+	f.ledger.mu.Unlock()
+	if !changed {
+		return
+	}
+	for _, unit := range units {
+		f.ledger.notify(Change{Owner: unit, ID: f.id, Health: true})
+	}
+}
+
+// Add implements cache.ReflectorStore.
+func (f *foreign) Add(obj any) error { return f.Update(obj) }
+
+// Update implements cache.ReflectorStore.
+func (f *foreign) Update(obj any) error {
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		f.set(true, health.Of(u))
+	}
+	return nil
+}
+
+// Delete implements cache.ReflectorStore.
+func (f *foreign) Delete(any) error {
+	f.set(false, health.Verdict{})
+	return nil
+}
+
+// Replace implements cache.ReflectorStore.
+func (f *foreign) Replace(list []any, _ string) error {
+	if len(list) == 0 {
+		f.set(false, health.Verdict{})
+	}
+	for _, obj := range list {
+		if err := f.Update(obj); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Resync implements cache.ReflectorStore.
+func (f *foreign) Resync() error { return nil }

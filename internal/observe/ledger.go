@@ -1,0 +1,278 @@
+// Package observe is the room of what is: the ledger, which knows of every
+// object that we deliver to a cluster whether it still is as we applied it and
+// how healthy it is. It watches and never polls; DESIGN in docs/design/engine.md.
+package observe
+
+import (
+	"context"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+
+	"github.com/bowline-dev/bowline/internal/kube"
+	"github.com/bowline-dev/bowline/internal/object"
+	"github.com/bowline-dev/bowline/internal/observe/health"
+	"github.com/bowline-dev/bowline/internal/plan"
+)
+
+// Record is what the ledger knows of one object.
+type Record struct {
+	UID types.UID
+	// Version is the newest resourceVersion seen.
+	Version uint64
+	// Digest is the content of the applied annotation: what was last sent.
+	Digest string
+	// Owner is the unit that the owner labels name.
+	Owner types.NamespacedName
+	// Verdict is the object's health.
+	Verdict health.Verdict
+	// Marks are the annotations on the live object that steer us.
+	Marks plan.Marks
+	// Contender is the last field manager, other than ours, that wrote to
+	// the object's main resource.
+	Contender string
+
+	own  ownership
+	base ownership // our field set as of the last apply or adoption; 0: unknown
+	// fields is our raw field set, held only while base is unknown.
+	fields []byte
+	// applying counts applies under way; their events are no drift.
+	applying int
+	// blank says that the server keeps no field ownership for this kind.
+	blank bool
+}
+
+// state says how the object relates to what was applied.
+func (r *Record) state() plan.State {
+	switch {
+	case r.blank:
+		return plan.Unowned
+	case r.base == 0:
+		return plan.Unproven
+	case r.own != r.base:
+		return plan.Drifted
+	default:
+		return plan.InSync
+	}
+}
+
+// Change tells that something about an object of a unit changed.
+type Change struct {
+	Owner types.NamespacedName
+	ID    object.ID
+	// Drift: the object is gone, or fields of ours were changed.
+	Drift bool
+	// Health: the verdict changed.
+	Health bool
+}
+
+// Ledger is the ledger of one cluster. It is safe for concurrent use.
+type Ledger struct {
+	cluster *kube.Cluster
+	manager string
+	clock   clock.PassiveClock
+	log     logr.Logger
+	notify  func(Change)
+	seed    maphash.Seed
+	// life ends all watches.
+	life context.Context //nolint:containedctx // watches outlive the call that starts them
+
+	mu      sync.RWMutex
+	records map[object.ID]*Record                // guarded by mu
+	watches map[schema.GroupKind]*watch          // guarded by mu
+	foreign map[object.ID]*foreign               // guarded by mu
+	fights  map[object.ID]fight                  // guarded by mu
+	wanted  map[object.ID]wantedBy               // guarded by mu
+	wantsOf map[types.NamespacedName][]object.ID // guarded by mu; the same, by unit
+}
+
+// Options of a Ledger.
+type Options struct {
+	Cluster *kube.Cluster
+	// Manager is the field manager that applies.
+	Manager string
+	Clock   clock.PassiveClock
+	Log     logr.Logger
+	// Notify is called for every change, never with a lock held. It must not block.
+	Notify func(Change)
+}
+
+// NewLedger returns an empty ledger whose watches end with ctx.
+func NewLedger(ctx context.Context, o Options) *Ledger {
+	return &Ledger{
+		cluster: o.Cluster, manager: o.Manager, clock: o.Clock, log: o.Log, notify: o.Notify,
+		seed: maphash.MakeSeed(), life: ctx,
+		records: map[object.ID]*Record{},
+		watches: map[schema.GroupKind]*watch{},
+		foreign: map[object.ID]*foreign{},
+		fights:  map[object.ID]fight{},
+		wanted:  map[object.ID]wantedBy{},
+		wantsOf: map[types.NamespacedName][]object.ID{},
+	}
+}
+
+// Get returns what is known of an object. What is not known does not exist on
+// the cluster with our labels, provided its kind is watched.
+func (l *Ledger) Get(id object.ID) (Record, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	r, ok := l.records[id]
+	if !ok || r.UID == "" {
+		return Record{}, false
+	}
+	return *r, true
+}
+
+// Len returns the number of objects known.
+func (l *Ledger) Len() int {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return len(l.records)
+}
+
+// Known implements plan.Ledger.
+func (l *Ledger) Known(id object.ID) (plan.Known, bool) {
+	r, ok := l.Get(id)
+	if !ok {
+		return plan.Known{}, false
+	}
+	return plan.Known{
+		UID: r.UID, Digest: r.Digest, Owner: r.Owner, State: r.state(), Marks: r.Marks, Contender: r.Contender,
+	}, true
+}
+
+// Ready implements apply.Observer.
+func (l *Ledger) Ready(id object.ID) bool {
+	r, ok := l.Get(id)
+	return ok && r.Verdict.Status == health.Current
+}
+
+// Adopt implements plan.Ledger: it proves, for an object that an earlier process
+// applied, that nobody changed a field of ours. The digests are known to be equal.
+func (l *Ledger) Adopt(id object.ID, want map[string]any) plan.State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r, ok := l.records[id]
+	if !ok || r.base != 0 || len(r.fields) == 0 {
+		return plan.Drifted
+	}
+	covered, err := Covers(r.fields, want, kube.Builtin(id.Group))
+	switch {
+	case err != nil || covered == NotCovered:
+		return plan.Drifted
+	case covered == Undecided:
+		return plan.Unproven
+	}
+	r.base, r.fields = r.own, nil
+	return plan.InSync
+}
+
+// Settle implements plan.Ledger.
+func (l *Ledger) Settle(id object.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r, ok := l.records[id]; ok && !r.blank {
+		r.base, r.fields = r.own, nil
+	}
+}
+
+// Applying tells that an apply of the object is under way. It is followed by
+// Applied or by NotApplied.
+func (l *Ledger) Applying(id object.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r, ok := l.records[id]
+	if !ok {
+		r = &Record{}
+		l.records[id] = r
+	}
+	r.applying++
+}
+
+// NotApplied tells that an apply failed.
+func (l *Ledger) NotApplied(id object.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r, ok := l.records[id]; ok {
+		r.applying--
+		l.dropPhantom(id, r)
+	}
+}
+
+// dropPhantom removes a record that an apply made and that no object stands
+// behind. The lock is held.
+func (l *Ledger) dropPhantom(id object.ID, r *Record) {
+	if r.UID == "" && r.applying <= 0 {
+		delete(l.records, id)
+	}
+}
+
+// Applied takes the API server's answer to an apply as the new base.
+func (l *Ledger) Applied(id object.ID, digest string, answer *metav1.PartialObjectMetadata) {
+	seen := l.reduceMeta(answer)
+	seen.Digest = digest
+	l.mu.Lock()
+	r, ok := l.records[id]
+	if !ok {
+		r = &Record{applying: 1}
+		l.records[id] = r
+	}
+	r.applying--
+	base := ownershipOf(l.seed, ownEntry(answer.ManagedFields, l.manager))
+	r.blank = base == 0
+	if r.Version < seen.Version || r.UID != seen.UID {
+		verdict := r.Verdict
+		if r.Version < seen.Version {
+			verdict = l.verdictAfterApply(id.GroupKind())
+		}
+		applying := r.applying
+		blank := r.blank
+		*r = seen
+		r.Verdict, r.applying, r.blank = verdict, applying, blank
+	}
+	r.base, r.fields = base, nil
+	// An event newer than the answer may have brought somebody else's change.
+	drift := r.state() == plan.Drifted && r.applying == 0
+	owner := r.Owner
+	l.mu.Unlock()
+	if drift {
+		l.notify(Change{Owner: owner, ID: id, Drift: true})
+	}
+}
+
+// verdictAfterApply is the health of an object that was just changed: kinds
+// watched as metadata are healthy when they exist, of others the watch tells.
+// The lock is held.
+func (l *Ledger) verdictAfterApply(gk schema.GroupKind) health.Verdict {
+	if w, ok := l.watches[gk]; ok && w.metadataOnly {
+		return health.Verdict{Status: health.Current}
+	}
+	return health.Verdict{Status: health.InProgress, Message: "waiting for its status"}
+}
+
+// Deleted tells that the object was deleted by us and is gone or going.
+func (l *Ledger) Deleted(id object.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if w, ok := l.watches[id.GroupKind()]; ok && !w.failed {
+		return // the watch will tell when it is gone
+	}
+	delete(l.records, id)
+}
+
+// HealAfter returns how long to wait before healing the object once more, and
+// notes the healing when that is now. An object that somebody keeps changing is
+// healed at once a few times and then ever more rarely.
+func (l *Ledger) HealAfter(id object.ID) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f, wait := l.fights[id].next(l.clock.Now())
+	l.fights[id] = f
+	return wait
+}

@@ -1,0 +1,50 @@
+package observe
+
+import (
+	"github.com/bowline-dev/bowline/internal/object"
+	"github.com/bowline-dev/bowline/internal/observe/health"
+)
+
+// Health sums up the health of several objects.
+type Health struct {
+	// Waiting are the objects that are not ready yet, Failed those that will not
+	// become ready by themselves.
+	Waiting, Failed []Item
+}
+
+// Item is one object that is not ready.
+type Item struct {
+	ID      object.ID
+	Verdict health.Verdict
+}
+
+// Ready reports whether all objects are healthy.
+func (h Health) Ready() bool { return len(h.Waiting) == 0 && len(h.Failed) == 0 }
+
+// Health sums up the health of the objects. One that is not known is waited for.
+func (l *Ledger) Health(ids []object.ID) Health {
+	var h Health
+	for _, id := range ids {
+		v := l.verdict(id)
+		switch v.Status {
+		case health.Current:
+		case health.Failed:
+			h.Failed = append(h.Failed, Item{ID: id, Verdict: v})
+		default:
+			h.Waiting = append(h.Waiting, Item{ID: id, Verdict: v})
+		}
+	}
+	return h
+}
+
+func (l *Ledger) verdict(id object.ID) health.Verdict {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if r, ok := l.records[id]; ok && r.UID != "" {
+		return r.Verdict
+	}
+	if f, ok := l.foreign[id]; ok && f.known {
+		return f.verdict
+	}
+	return health.Verdict{Status: health.InProgress, Message: "does not exist yet"}
+}

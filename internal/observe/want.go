@@ -1,0 +1,97 @@
+package observe
+
+import (
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/bowline-dev/bowline/internal/object"
+	"github.com/bowline-dev/bowline/internal/plan"
+)
+
+// wantedBy is the units that want an object, in the order in which they came.
+// Nearly always it is one.
+type wantedBy []types.NamespacedName
+
+// Want tells which objects the unit wants from now on. Units that wait for an
+// object which it gives up are notified.
+func (l *Ledger) Want(unit types.NamespacedName, wants []plan.Want) {
+	l.mu.Lock()
+	before := l.wantsOf[unit]
+	now := make([]object.ID, 0, len(wants))
+	for _, w := range wants {
+		now = append(now, w.ID)
+	}
+	if slices.Equal(before, now) {
+		l.mu.Unlock()
+		return
+	}
+	changes := l.rewant(unit, before, now)
+	l.mu.Unlock()
+	for _, c := range changes {
+		l.notify(c)
+	}
+}
+
+// Claim enters the objects of an inventory as wanted, at the start, before any
+// unit is built.
+func (l *Ledger) Claim(unit types.NamespacedName, ids []object.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rewant(unit, l.wantsOf[unit], ids)
+}
+
+// rewant replaces what a unit wants; the lock is held. It returns a change for
+// every unit that waited for what was given up.
+func (l *Ledger) rewant(unit types.NamespacedName, before, now []object.ID) []Change {
+	keep := make(map[object.ID]bool, len(now))
+	for _, id := range now {
+		keep[id] = true
+		if !slices.Contains(l.wanted[id], unit) {
+			l.wanted[id] = append(l.wanted[id], unit)
+		}
+	}
+	var changes []Change
+	for _, id := range before {
+		if keep[id] {
+			continue
+		}
+		rest := slices.DeleteFunc(l.wanted[id], func(u types.NamespacedName) bool { return u == unit })
+		if len(rest) == 0 {
+			delete(l.wanted, id)
+			continue
+		}
+		l.wanted[id] = rest
+		for _, other := range rest {
+			changes = append(changes, Change{Owner: other, ID: id, Drift: true})
+		}
+	}
+	if len(now) == 0 {
+		delete(l.wantsOf, unit)
+	} else {
+		l.wantsOf[unit] = now
+	}
+	return changes
+}
+
+// Claimant returns the unit that may deliver the object: the one that does so
+// now, if it still wants to, and else the one that wanted it first.
+func (l *Ledger) Claimant(id object.ID) (types.NamespacedName, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	units := l.wanted[id]
+	if len(units) == 0 {
+		return types.NamespacedName{}, false
+	}
+	if r, ok := l.records[id]; ok && slices.Contains(units, r.Owner) {
+		return r.Owner, true
+	}
+	return units[0], true
+}
+
+// WantedByOther reports whether a unit other than this one wants the object.
+func (l *Ledger) WantedByOther(id object.ID, unit types.NamespacedName) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return slices.ContainsFunc(l.wanted[id], func(u types.NamespacedName) bool { return u != unit })
+}

@@ -1,0 +1,155 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/kube"
+	"github.com/bowline-dev/bowline/internal/object"
+	"github.com/bowline-dev/bowline/internal/plan"
+)
+
+// The toolkit's annotations on desired objects.
+const (
+	annotationSSA       = "kustomize.toolkit.fluxcd.io/ssa"
+	annotationReconcile = "kustomize.toolkit.fluxcd.io/reconcile"
+	annotationForce     = "kustomize.toolkit.fluxcd.io/force"
+)
+
+// dress makes built objects ready to be sent: it gives them the scope that the
+// cluster knows, the owner labels and the digest, and notes in short what is
+// wanted. Every object without a fitting namespace is reported.
+func dress(ctx context.Context, u Unit, kinds *kube.Resources, built []*unstructured.Unstructured) ([]plan.Want, plan.Objects, error) {
+	wants := make([]plan.Want, 0, len(built))
+	objects := make(plan.Objects, len(built))
+	defined := definedScopes(built)
+	var errs []error
+	for _, o := range built {
+		if err := fitScope(ctx, o, kinds, defined); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if err := plainData(o); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		unstructured.RemoveNestedField(o.Object, "status")
+		object.SetOwner(o, object.Owner{Group: object.KustomizeGroup, Name: u.Name.Name, Namespace: u.Name.Namespace})
+		digest := object.Digest(o)
+		setAnnotation(o, object.AppliedDigestAnnotation, digest)
+		id := object.IDOf(o)
+		if objects[id] != nil {
+			errs = append(errs, &failure.Error{Op: "build", Kind: failure.Invalid, Object: id.String(),
+				Err: errors.New("two objects have this identity"), Remedy: "remove or rename one of them"})
+			continue
+		}
+		objects[id] = o
+		wants = append(wants, plan.Want{
+			ID: id, Version: o.GroupVersionKind().Version, Digest: digest,
+			Mode: modeOf(o), Replace: u.Replace || marked(o, annotationForce, "enabled"),
+		})
+	}
+	return wants, objects, errors.Join(errs...)
+}
+
+func modeOf(o *unstructured.Unstructured) plan.Mode {
+	if marked(o, annotationReconcile, "disabled") {
+		return plan.Ignore
+	}
+	for _, mode := range []plan.Mode{plan.Merge, plan.IfNotPresent, plan.Ignore} {
+		if marked(o, annotationSSA, string(mode)) {
+			return mode
+		}
+	}
+	return plan.Override
+}
+
+// marked reports whether a label or annotation has the value, whatever its case.
+func marked(o *unstructured.Unstructured, key, value string) bool {
+	return strings.EqualFold(o.GetAnnotations()[key], value) || strings.EqualFold(o.GetLabels()[key], value)
+}
+
+func setAnnotation(o *unstructured.Unstructured, key, value string) {
+	annotations := o.GetAnnotations()
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations[key] = value
+	o.SetAnnotations(annotations)
+}
+
+// fitScope removes the namespace of cluster-scoped objects and demands one of
+// all others.
+func fitScope(ctx context.Context, o *unstructured.Unstructured, kinds *kube.Resources, defined map[schema.GroupKind]bool) error {
+	gvk := o.GroupVersionKind()
+	resource, err := kinds.Of(ctx, gvk)
+	namespaced := resource.Namespaced
+	if errors.Is(err, kube.ErrUnknownKind) {
+		scope, here := defined[gvk.GroupKind()]
+		if !here {
+			return nil // apply reports the kind, unless it appears by then
+		}
+		namespaced, err = scope, nil
+	}
+	if err != nil {
+		return fmt.Errorf("build %s: %w", object.IDOf(o), err)
+	}
+	switch {
+	case !namespaced:
+		unstructured.RemoveNestedField(o.Object, "metadata", "namespace")
+	case o.GetNamespace() == "":
+		return &failure.Error{Op: "build", Kind: failure.Invalid, Object: object.IDOf(o).String(),
+			Err: errors.New("namespace is missing"), Remedy: "set metadata.namespace, or spec.targetNamespace of the Kustomization"}
+	}
+	return nil
+}
+
+// definedScopes returns, for the kinds that the objects themselves define,
+// whether they are namespaced.
+func definedScopes(built []*unstructured.Unstructured) map[schema.GroupKind]bool {
+	var defined map[schema.GroupKind]bool
+	for _, o := range built {
+		if o.GetKind() != "CustomResourceDefinition" {
+			continue
+		}
+		group, _, _ := unstructured.NestedString(o.Object, "spec", "group")
+		kind, _, _ := unstructured.NestedString(o.Object, "spec", "names", "kind")
+		scope, _, _ := unstructured.NestedString(o.Object, "spec", "scope")
+		if defined == nil {
+			defined = map[schema.GroupKind]bool{}
+		}
+		defined[schema.GroupKind{Group: group, Kind: kind}] = scope == "Namespaced"
+	}
+	return defined
+}
+
+// plainData turns a Secret's stringData, which the API server only reads, into
+// data, which it also keeps and whose ownership it records.
+func plainData(o *unstructured.Unstructured) error {
+	if o.GetKind() != "Secret" || o.GroupVersionKind().Group != "" {
+		return nil
+	}
+	text, found, err := unstructured.NestedStringMap(o.Object, "stringData")
+	if err != nil {
+		return &failure.Error{Op: "build", Kind: failure.Invalid, Object: object.IDOf(o).String(),
+			Err: errors.New("stringData has a value that is not a string"), Remedy: "quote the values of stringData"}
+	}
+	if !found {
+		return nil
+	}
+	for key, value := range text {
+		encoded := base64.StdEncoding.EncodeToString([]byte(value))
+		if err := unstructured.SetNestedField(o.Object, encoded, "data", key); err != nil {
+			return fmt.Errorf("build %s: %w", object.IDOf(o), err)
+		}
+	}
+	unstructured.RemoveNestedField(o.Object, "stringData")
+	return nil
+}

@@ -1,0 +1,93 @@
+package pipeline
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/kube"
+	"github.com/bowline-dev/bowline/internal/object"
+	"github.com/bowline-dev/bowline/internal/plan"
+)
+
+// union returns the inventory with all wanted objects added, sorted.
+func union(inventory []plan.Entry, wants []plan.Want) []plan.Entry {
+	versions := make(map[object.ID]string, len(inventory)+len(wants))
+	for _, e := range inventory {
+		versions[e.ID] = e.Version
+	}
+	for _, w := range wants {
+		versions[w.ID] = w.Version
+	}
+	return entries(versions)
+}
+
+// inventoryAfter returns what is on the cluster after the changes: all that is
+// wanted, and all that was there and is not known to be gone or let go.
+func inventoryAfter(before []plan.Entry, d *decision, changes []result) []plan.Entry {
+	versions := make(map[object.ID]string, len(before)+len(d.wants))
+	for _, e := range before {
+		versions[e.ID] = e.Version
+	}
+	for _, r := range changes {
+		switch {
+		case r.Err == nil && (r.Verb == plan.Delete || r.Verb == plan.Release):
+			delete(versions, r.ID)
+		case r.Verb != plan.Delete && r.Verb != plan.Release:
+			versions[r.ID] = r.Version
+		}
+	}
+	return entries(versions)
+}
+
+func entries(versions map[object.ID]string) []plan.Entry {
+	out := make([]plan.Entry, 0, len(versions))
+	for id, version := range versions {
+		out = append(out, plan.Entry{ID: id, Version: version})
+	}
+	slices.SortFunc(out, func(x, y plan.Entry) int {
+		return cmp.Or(
+			strings.Compare(x.ID.Namespace, y.ID.Namespace), strings.Compare(x.ID.Name, y.ID.Name),
+			strings.Compare(x.ID.Group, y.ID.Group), strings.Compare(x.ID.Kind, y.ID.Kind))
+	})
+	return out
+}
+
+// follow makes sure that the ledger knows what there is of every kind that the
+// unit has or wants. Kinds that are not served have no objects.
+func follow(ctx context.Context, t Target, wants []plan.Want, inventory []plan.Entry) error {
+	kinds := map[schema.GroupKind]string{}
+	for _, e := range inventory {
+		kinds[e.ID.GroupKind()] = e.Version
+	}
+	for _, w := range wants {
+		kinds[w.ID.GroupKind()] = w.Version
+	}
+	for gk, version := range kinds {
+		err := t.Ledger.Watch(ctx, gk.WithVersion(version))
+		if errors.Is(err, kube.ErrUnknownKind) {
+			err = t.Ledger.Watch(ctx, gk.WithVersion(""))
+		}
+		if err != nil && !errors.Is(err, kube.ErrUnknownKind) {
+			return fmt.Errorf("observe: %w", err)
+		}
+	}
+	return nil
+}
+
+// conflicts reports the objects that other units deliver.
+func conflicts(p *plan.Plan) error {
+	var errs []error
+	for _, c := range p.Conflicts {
+		errs = append(errs, &failure.Error{Op: "deliver", Kind: failure.Conflict, Object: c.ID.String(),
+			Err:    fmt.Errorf("it is delivered by Kustomization %s", c.Owner),
+			Remedy: "remove it from one of the two"})
+	}
+	return errors.Join(errs...)
+}

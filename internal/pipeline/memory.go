@@ -1,0 +1,66 @@
+package pipeline
+
+import (
+	"context"
+	"sync"
+
+	"github.com/bowline-dev/bowline/internal/build"
+	"github.com/bowline-dev/bowline/internal/plan"
+	"github.com/bowline-dev/bowline/internal/source"
+)
+
+// memory is what is remembered of a unit's last build: what it read, and what it
+// made in short. The objects themselves are not kept; they are built again when
+// one has to be sent.
+type memory struct {
+	mu      sync.Mutex
+	recipe  string
+	replace bool
+	// artifact is the digest of the newest artifact known to mean the same.
+	artifact string
+	reads    build.Reads
+
+	wants []plan.Want
+}
+
+// holds reports whether the last build still stands for the unit and artifact.
+func (m *memory) holds(u Unit, a source.Artifact) bool {
+	m.mu.Lock()
+	same := m.reads != nil && m.recipe == u.Recipe.Digest() && m.replace == u.Replace
+	m.mu.Unlock()
+	return same && m.covers(a)
+}
+
+// covers reports whether everything that the last build read is the same in a.
+func (m *memory) covers(a source.Artifact) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.reads == nil {
+		return false
+	}
+	if m.artifact == a.Digest {
+		return true
+	}
+	if !m.reads.Unchanged(a.Tree) {
+		return false
+	}
+	m.artifact = a.Digest
+	return true
+}
+
+// rebuild builds the unit, remembers the build and returns the objects, dressed
+// for being applied. A failed build is not remembered.
+func (p *Pipeline) rebuild(ctx context.Context, u Unit, t Target, a source.Artifact, m *memory) (plan.Objects, error) {
+	result, err := p.build(ctx, a.Tree, u.Recipe)
+	if err != nil {
+		return nil, err
+	}
+	wants, objects, err := dress(ctx, u, t.Cluster.Resources, result.Objects)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.recipe, m.replace, m.artifact, m.reads, m.wants = u.Recipe.Digest(), u.Replace, a.Digest, result.Reads, wants
+	return objects, nil
+}

@@ -1,0 +1,177 @@
+// Package pipeline is the main loop, readable in one sitting:
+//
+//	source ──► build ──► plan ──► apply ──► observe ──► report
+//
+// Run takes a unit through the stages up to apply; the ledger observes, and the
+// controllers report. Preview takes it through the same first stages and stops.
+package pipeline
+
+import (
+	"context"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/bowline-dev/bowline/internal/apply"
+	"github.com/bowline-dev/bowline/internal/build"
+	"github.com/bowline-dev/bowline/internal/kube"
+	"github.com/bowline-dev/bowline/internal/plan"
+	"github.com/bowline-dev/bowline/internal/source"
+)
+
+// Builder is the build stage.
+type Builder func(context.Context, source.Tree, build.Recipe) (build.Result, error)
+
+// Unit is one thing to deliver.
+type Unit struct {
+	Name   types.NamespacedName
+	Recipe build.Recipe
+	// Replace says that objects with changed immutable fields are replaced.
+	Replace   bool
+	Inventory []plan.Entry
+	Policy    plan.Policy
+	// Recheck asks for a dry run of the objects for which only that can tell
+	// whether they drifted.
+	Recheck bool
+}
+
+// Ledger is what the pipeline needs of the observe stage.
+type Ledger interface {
+	plan.Ledger
+	apply.Observer
+	// Want tells which objects the unit wants; see plan.Ledger.Claimant.
+	Want(unit types.NamespacedName, wants []plan.Want)
+}
+
+// Target is one cluster that units are delivered to.
+type Target struct {
+	Cluster *kube.Cluster
+	Ledger  Ledger
+	Applier *apply.Applier
+}
+
+// Intent is told, before anything is applied, which objects the unit may
+// deliver from now on, so that they are on record when the engine dies in
+// mid-apply.
+type Intent func(context.Context, []plan.Entry) error
+
+// Outcome is what a run did.
+type Outcome struct {
+	// Wants are the desired objects.
+	Wants []plan.Want
+	// Plan is what had to be done, and Changes what became of it.
+	Plan    *plan.Plan
+	Changes apply.ChangeSet
+	// Inventory is what the unit has on the cluster now.
+	Inventory []plan.Entry
+}
+
+// Pipeline runs units. It remembers of every unit what its last build read and
+// made, so that a commit costs what it changed. It is safe for concurrent use,
+// but not for one unit at the same time.
+type Pipeline struct {
+	build Builder
+
+	mu    sync.Mutex
+	units map[types.NamespacedName]*memory // guarded by mu; each memory belongs to the run of its unit
+}
+
+// New returns a pipeline with this build stage.
+func New(b Builder) *Pipeline {
+	return &Pipeline{build: b, units: map[types.NamespacedName]*memory{}}
+}
+
+// Run delivers the unit as it is in the artifact. The outcome is set as far as
+// the run came, also when there is an error.
+func (p *Pipeline) Run(ctx context.Context, u Unit, t Target, a source.Artifact, intent Intent) (Outcome, error) {
+	out := Outcome{Inventory: u.Inventory}
+	d, err := p.plan(ctx, u, t, a)
+	if d != nil {
+		out.Wants, out.Plan = d.wants, d.plan
+	}
+	if err != nil {
+		return out, err
+	}
+	if grown := union(u.Inventory, d.wants); len(grown) > len(u.Inventory) && d.plan.Sends() {
+		if err := intent(ctx, grown); err != nil {
+			return out, err
+		}
+	}
+	out.Changes = t.Applier.Apply(ctx, d.plan, d.objects)
+	out.Inventory = inventoryAfter(u.Inventory, d, out.Changes)
+	return out, out.Changes.Err()
+}
+
+// decision is what the first three stages come to.
+type decision struct {
+	wants []plan.Want
+	// objects are at hand only when the plan needs them.
+	objects plan.Objects
+	plan    *plan.Plan
+}
+
+// plan runs the first three stages: source, build, plan. It builds only when
+// something that the last build read has changed, or when an object has to be
+// sent.
+func (p *Pipeline) plan(ctx context.Context, u Unit, t Target, a source.Artifact) (*decision, error) {
+	m := p.memoryOf(u.Name)
+	d := &decision{}
+	var err error
+	if !m.holds(u, a) {
+		if d.objects, err = p.rebuild(ctx, u, t, a, m); err != nil {
+			return nil, err
+		}
+	}
+	d.wants = m.wants
+	t.Ledger.Want(u.Name, d.wants)
+	if err := follow(ctx, t, d.wants, u.Inventory); err != nil {
+		return d, err
+	}
+	if d.plan, err = plan.Make(ctx, input(u, d), t.Ledger, t.Applier); err != nil {
+		return d, err
+	}
+	if d.plan.Sends() && d.objects == nil {
+		if d.objects, err = p.rebuild(ctx, u, t, a, m); err != nil {
+			return d, err
+		}
+		d.wants = m.wants
+		if d.plan, err = plan.Make(ctx, input(u, d), t.Ledger, t.Applier); err != nil {
+			return d, err
+		}
+	}
+	return d, conflicts(d.plan)
+}
+
+func input(u Unit, d *decision) plan.Input {
+	return plan.Input{
+		Unit: u.Name, Wants: d.wants, Objects: d.objects,
+		Inventory: u.Inventory, Policy: u.Policy, Recheck: u.Recheck,
+	}
+}
+
+// Forget drops what is remembered of a unit that is gone.
+func (p *Pipeline) Forget(unit types.NamespacedName) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.units, unit)
+}
+
+// Affected reports whether the artifact means something else for the unit than
+// its last build, as far as is known without building.
+func (p *Pipeline) Affected(unit types.NamespacedName, a source.Artifact) bool {
+	p.mu.Lock()
+	m, ok := p.units[unit]
+	p.mu.Unlock()
+	return !ok || !m.covers(a)
+}
+
+func (p *Pipeline) memoryOf(unit types.NamespacedName) *memory {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m, ok := p.units[unit]
+	if !ok {
+		m = &memory{}
+		p.units[unit] = m
+	}
+	return m
+}

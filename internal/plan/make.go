@@ -1,0 +1,221 @@
+package plan
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/bowline-dev/bowline/internal/object"
+)
+
+// Input is all that a plan is made from.
+type Input struct {
+	Unit  types.NamespacedName
+	Wants []Want
+	// Objects are the desired objects, or nil when they are not at hand. A plan
+	// made without them leaves Unproven objects to a second plan that has them.
+	Objects   Objects
+	Inventory []Entry
+	Policy    Policy
+	// Recheck asks for a dry run of the objects for which only that can tell.
+	Recheck bool
+}
+
+// Policy is what a unit allows.
+type Policy struct {
+	Prune  bool
+	Budget Budget
+	// Approved is the digest of the held deletions that somebody approved.
+	Approved string
+}
+
+// Make plans. It asks the prober only for objects that the ledger cannot
+// settle. The error is a question that the API server did not answer.
+func Make(ctx context.Context, in Input, ledger Ledger, prober Prober) (*Plan, error) {
+	p := &Plan{}
+	m := maker{in: in, ledger: ledger, prober: prober, plan: p}
+	for _, want := range in.Wants {
+		if err := m.want(ctx, want); err != nil {
+			return nil, err
+		}
+	}
+	if in.Policy.Prune {
+		m.prune()
+	}
+	p.Digest = digestOf(p.Actions)
+	return p, nil
+}
+
+type maker struct {
+	in     Input
+	ledger Ledger
+	prober Prober
+	plan   *Plan
+}
+
+func (m *maker) add(verb Verb, w Want, uid types.UID, reason string) {
+	m.plan.Actions = append(m.plan.Actions, Action{
+		Verb: verb, ID: w.ID, Version: w.Version, Mode: w.Mode, Replace: w.Replace, Digest: w.Digest, UID: uid, Reason: reason,
+	})
+}
+
+// want decides on one desired object.
+func (m *maker) want(ctx context.Context, w Want) error {
+	known, there := m.ledger.Known(w.ID)
+	if w.Mode == Ignore {
+		m.add(Skip, w, "", "annotated to be ignored")
+		return nil
+	}
+	if claimant, ok := m.ledger.Claimant(w.ID); ok && claimant != m.in.Unit {
+		m.plan.Conflicts = append(m.plan.Conflicts, Conflict{ID: w.ID, Owner: claimant})
+		return nil
+	}
+	if !there {
+		return m.absent(ctx, w)
+	}
+	if known.Marks.Has(HandsOff) {
+		m.add(Skip, w, known.UID, "annotated on the cluster not to be reconciled")
+		return nil
+	}
+	if w.Mode == IfNotPresent {
+		m.add(Keep, w, known.UID, "")
+		return nil
+	}
+	if known.Digest != w.Digest || known.Owner != m.in.Unit {
+		m.add(Update, w, known.UID, "")
+		return nil
+	}
+	return m.same(ctx, w, known)
+}
+
+// absent decides on an object that does not carry our labels. Only
+// IfNotPresent has to know whether it is there all the same.
+func (m *maker) absent(ctx context.Context, w Want) error {
+	if w.Mode == IfNotPresent {
+		exists, err := m.prober.Exists(ctx, w.GVK(), w.ID)
+		if err != nil {
+			return fmt.Errorf("plan %s: %w", w.ID, err)
+		}
+		if exists {
+			m.add(Skip, w, "", "is there already")
+			return nil
+		}
+	}
+	m.add(Create, w, "", "")
+	return nil
+}
+
+// same decides on an object whose desired state is the one last applied.
+func (m *maker) same(ctx context.Context, w Want, known Known) error {
+	state := known.State
+	desired := m.in.Objects[w.ID]
+	if state == Unproven && desired != nil {
+		state = m.ledger.Adopt(w.ID, desired.Object)
+	}
+	if desired != nil && (state == Unproven || state == Unowned && m.in.Recheck) {
+		settled, err := m.prober.Settled(ctx, desired)
+		if err != nil {
+			return fmt.Errorf("plan %s: %w", w.ID, err)
+		}
+		state = Drifted
+		if settled {
+			m.ledger.Settle(w.ID)
+			state = InSync
+		}
+	}
+	switch {
+	case state == Unproven:
+		// Without the object nothing is known yet; ask for it by an apply, which
+		// the pipeline turns into a second plan with the objects at hand.
+		m.add(Heal, w, known.UID, "not yet compared since the engine started")
+	case state == Drifted:
+		m.heal(w, known)
+	default:
+		m.add(Keep, w, known.UID, "")
+	}
+	return nil
+}
+
+func (m *maker) heal(w Want, known Known) {
+	if m.in.Objects == nil {
+		m.add(Heal, w, known.UID, "") // the second plan, with the objects, asks when
+		return
+	}
+	if wait := m.ledger.HealAfter(w.ID); wait > 0 {
+		if m.plan.HealAfter == 0 || wait < m.plan.HealAfter {
+			m.plan.HealAfter = wait
+		}
+		m.add(Keep, w, known.UID, fmt.Sprintf("%s keeps changing it; healed again in %s", known.Contender, wait))
+		return
+	}
+	m.add(Heal, w, known.UID, "changed by "+known.Contender)
+}
+
+// prune decides on what is in the inventory and no longer desired.
+func (m *maker) prune() {
+	wanted := make(map[object.ID]bool, len(m.in.Wants))
+	for _, w := range m.in.Wants {
+		wanted[w.ID] = true
+	}
+	var deletions []Action
+	for _, e := range m.in.Inventory {
+		if wanted[e.ID] {
+			continue
+		}
+		a := Removal(m.in.Unit, e, m.ledger)
+		if a.Verb == Delete {
+			deletions = append(deletions, a)
+			continue
+		}
+		m.plan.Actions = append(m.plan.Actions, a)
+	}
+	reason := m.in.Policy.Budget.Exceeded(deletions, len(m.in.Inventory))
+	digest := digestOf(deletions)
+	if reason != "" && m.in.Policy.Approved != digest {
+		m.plan.Held, m.plan.HeldDigest, m.plan.HeldReason = deletions, digest, reason
+		return
+	}
+	m.plan.Actions = append(m.plan.Actions, deletions...)
+}
+
+// Removal decides how an object of the inventory goes that is no longer
+// desired: deleted with proof, or released with the reason.
+func Removal(unit types.NamespacedName, e Entry, ledger Ledger) Action {
+	a := Action{Verb: Release, ID: e.ID, Version: e.Version}
+	known, there := ledger.Known(e.ID)
+	switch {
+	case !there:
+		a.Reason = "is gone, or no longer carries our labels"
+	case known.Owner != unit:
+		a.Reason = "now belongs to " + known.Owner.String()
+	case ledger.WantedByOther(e.ID, unit):
+		a.Reason = "is handed over to the unit that wants it now"
+	case known.Marks.Has(KeepOnPrune):
+		a.Reason = "annotated not to be pruned"
+	case known.Marks.Has(HandsOff):
+		a.Reason = "annotated on the cluster not to be reconciled"
+	default:
+		a.Verb, a.UID = Delete, known.UID
+	}
+	return a
+}
+
+// digestOf identifies what actions do, whatever order they are in.
+func digestOf(actions []Action) string {
+	lines := make([]string, 0, len(actions))
+	for _, a := range actions {
+		if a.Verb == Keep || a.Verb == Skip {
+			continue
+		}
+		// A reason may hold a time and is not part of what is done.
+		lines = append(lines, strings.Join([]string{string(a.Verb), a.ID.Inventory(), a.Version, a.Digest, string(a.UID)}, " "))
+	}
+	slices.Sort(lines)
+	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
+	return hex.EncodeToString(sum[:])[:16]
+}
