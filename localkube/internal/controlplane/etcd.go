@@ -19,6 +19,9 @@ const maxSocketPath = 103
 // shared by others; 8 GiB is the largest that its makers suggest.
 const etcdQuotaBytes = 8 << 30
 
+// slowRequest is how long a request to the store takes before it is worth a line in the log.
+const slowRequest = time.Second
+
 // etcd is the running store of one cluster.
 type etcd struct {
 	server   *embed.Etcd
@@ -54,6 +57,8 @@ func startEtcd(ctx context.Context, dir string, unsafeNoFsync bool) (*etcd, erro
 	config.UnsafeNoFsync = unsafeNoFsync
 	config.QuotaBackendBytes = etcdQuotaBytes
 	config.LogLevel = "warn"
+	// Only its command has a default for this; at zero every request is logged as a slow one.
+	config.WarningUnaryRequestDuration = slowRequest
 	// A single member elects itself; waiting the default second for other candidates is idle time.
 	config.TickMs, config.ElectionMs = 10, 100
 
