@@ -40,6 +40,8 @@ type app struct {
 	// name is how the user called the program: "bowline" or, as a plugin,
 	// "kubectl bowline".
 	name string
+	// version is what the build set, empty when it set none.
+	version string
 }
 
 // exitError carries an exit code. A nil err prints nothing.
@@ -67,14 +69,15 @@ func (e *usageError) Error() string { return fmt.Sprintf("%v; see '%s --help'", 
 func (e *usageError) Unwrap() error { return e.err }
 
 // Main runs the command that argv asks for and returns the exit code. argv
-// starts with the name of the program. When ctx ends, so does the command.
-func Main(ctx context.Context, argv []string, streams Streams) int {
+// starts with the name of the program; version may be empty. When ctx ends, so
+// does the command.
+func Main(ctx context.Context, argv []string, version string, streams Streams) int {
 	// Libraries below must not write to the user's terminal on their own;
 	// the engine's process sets its own logger.
 	ctrllog.SetLogger(logr.Discard())
 	klog.SetLogger(logr.Discard())
 
-	root := newRoot(programName(argv[0]), streams)
+	root := newRoot(&app{Streams: streams, name: programName(argv[0]), version: version})
 	root.SetArgs(argv[1:])
 	return exitCode(ctx, streams.Err, root.ExecuteContext(ctx))
 }
@@ -106,22 +109,20 @@ func programName(arg0 string) string {
 	return "bowline"
 }
 
-func newRoot(name string, streams Streams) *cobra.Command {
-	a := &app{Streams: streams, name: name}
+func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "bowline",
 		Short: "What is in Git is what runs, on every cluster",
 		Long: "Bowline ties Kubernetes clusters to Git: what is in Git is what runs.\n" +
 			"It serves the GitRepository and Kustomization APIs of the Flux toolkit.",
-		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: name},
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: a.name},
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetIn(streams.In)
-	root.SetOut(streams.Out)
-	root.SetErr(streams.Err)
+	root.SetIn(a.In)
+	root.SetOut(a.Out)
+	root.SetErr(a.Err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{path: cmd.CommandPath(), err: err}
 	})
@@ -135,7 +136,7 @@ func newRoot(name string, streams Streams) *cobra.Command {
 	for _, c := range a.commands() {
 		root.AddCommand(c)
 	}
-	finish(root, name)
+	finish(root, a.name)
 	return root
 }
 
@@ -150,9 +151,10 @@ const (
 // commands is the list of what the program can do, in the order of its help.
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
+		a.upCommand(), a.downCommand(), a.statusCommand(),
 		a.getCommand(), a.treeCommand(), a.eventsCommand(),
 		a.reconcileCommand(), a.suspendCommand(), a.resumeCommand(), a.approveCommand(),
-		a.versionCommand(), a.crdsCommand(), a.docsCommand(),
+		a.versionCommand(), a.crdsCommand(), a.docsCommand(), a.serveGitCommand(),
 	}
 }
 

@@ -37,7 +37,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Example: "  bowline version --client\n  bowline version -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			v := versions{Client: buildVersion()}
+			v := versions{Client: buildVersion(a.version)}
 			var serverErr error
 			if !clientOnly {
 				v.Server, serverErr = readServerVersion(&f)
@@ -65,11 +65,11 @@ func (a *app) printVersions(output string, v versions) error {
 	return nil
 }
 
-// buildVersion is what the Go toolchain recorded when it built the program: the
-// tag, or a pseudo-version that holds the commit.
-func buildVersion() clientVersion {
-	v := clientVersion{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+// buildVersion is the version that the build set, or else what the Go toolchain
+// recorded: the tag, or a pseudo-version that holds the commit.
+func buildVersion(set string) clientVersion {
+	v := clientVersion{Version: set, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	if info, ok := debug.ReadBuildInfo(); ok && set == "" {
 		v.Version = info.Main.Version
 	}
 	return v

@@ -20,7 +20,7 @@ const module = "github.com/bowline-dev/bowline"
 var floors = [][]string{
 	{"internal/object", "internal/failure"},
 	{"api"},
-	{"internal/source", "internal/crds", "internal/gitserve", "internal/rules"},
+	{"internal/source", "internal/crds", "internal/gitserve", "internal/rules", "examples"},
 	{"internal/build"},
 	{"internal/kube"},
 	{"internal/plan"},

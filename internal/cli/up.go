@@ -1,0 +1,190 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bowline-dev/bowline/internal/cli/local"
+	"github.com/bowline-dev/bowline/internal/failure"
+)
+
+// What `up` creates on the cluster.
+const (
+	platformNamespace = "bowline-system"
+	fleetName         = "fleet"
+	examplePath       = "./clusters/local"
+)
+
+type upOptions struct {
+	clusterFlags
+	name    string
+	repo    string
+	path    string
+	branch  string
+	nodes   int
+	apiPort int
+	gitPort int
+	wait    bool
+	timeout time.Duration
+}
+
+func (a *app) upCommand() *cobra.Command {
+	o := &upOptions{}
+	cmd := &cobra.Command{
+		Use:     "up [flags]",
+		Short:   "Start a whole plane on this machine, fed from a Git repository",
+		GroupID: groupLocal,
+		Long: "Start a Kubernetes control plane with simulated nodes, the engine and a Git server on this\n" +
+			"machine, and show the example fleet converging. It needs no cluster, no container engine and\n" +
+			"no cloud. What runs already is left as it is, so that up may be called again at any time.\n\n" +
+			"With --kubeconfig or --context, the engine works on an existing cluster instead; with --repo,\n" +
+			"it delivers a repository of your own.",
+		Example: "  bowline up\n" +
+			"  bowline up --repo https://git.example.com/platform.git --path ./clusters/prod --branch main\n" +
+			"  bowline up --name trial --context my-cluster",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.up(cmd.Context(), o)
+		},
+	}
+	o.addConnection(cmd)
+	addPlaneName(cmd, &o.name)
+	f := cmd.Flags()
+	f.StringVar(&o.repo, "repo", "", "`URL` of the repository to deliver (default: one on this machine, made from the example fleet)")
+	f.StringVar(&o.path, "path", "", "`folder` of the repository to deliver (default: the example's, or the root of --repo)")
+	f.StringVar(&o.branch, "branch", local.Branch, "`branch` of the repository to deliver")
+	f.IntVar(&o.nodes, "nodes", 1, "number of simulated nodes")
+	f.IntVar(&o.apiPort, "api-port", 0, "port of the API server on 127.0.0.1 (default: a free one)")
+	f.IntVar(&o.gitPort, "git-port", 0, "port of the Git server on 127.0.0.1 (default: the one of last time, or a free one)")
+	f.BoolVar(&o.wait, "wait", true, "return when the fleet is ready")
+	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long the fleet may take to become ready")
+	return cmd
+}
+
+func addPlaneName(cmd *cobra.Command, name *string) {
+	cmd.Flags().StringVar(name, "name", "bowline", "`name` of the plane")
+}
+
+// bringUp is one call of up: what it was asked for and what it found out so far.
+type bringUp struct {
+	*app
+	options  *upOptions
+	plane    *local.Plane
+	settings local.Settings
+	cluster  *cluster
+	started  time.Time
+}
+
+// step is one part of bringing a plane up. It returns a line that says what is
+// there now.
+type step struct {
+	name string
+	run  func(context.Context) (string, error)
+}
+
+func (a *app) up(ctx context.Context, o *upOptions) error {
+	plane, err := local.Open(o.name)
+	if err != nil {
+		return err
+	}
+	if o.repo != "" && o.gitPort != 0 {
+		return &failure.Error{Op: "read flag", Object: "--git-port", Kind: failure.Invalid, Err: errors.New("there is no Git server with --repo")}
+	}
+	release, err := plane.Lock()
+	if err != nil {
+		return err
+	}
+	defer release()
+	settings, err := plane.Settings()
+	if err != nil {
+		return err
+	}
+	b := &bringUp{app: a, options: o, plane: plane, settings: settings, started: time.Now()}
+	if err := b.checkTarget(); err != nil {
+		return err
+	}
+	for _, s := range b.steps() {
+		line, err := s.run(ctx)
+		if err != nil {
+			return err
+		}
+		printf(a.Out, "%-14s %s\n", s.name, line)
+	}
+	if !o.wait {
+		b.farewell()
+		return nil
+	}
+	if err := b.converge(ctx); err != nil {
+		return err
+	}
+	b.farewell()
+	return nil
+}
+
+// steps is everything that `up` does, in order.
+func (b *bringUp) steps() []step {
+	steps := []step{{"control plane", b.startControlPlane}}
+	if b.existing() {
+		steps = []step{{"cluster", b.useCluster}}
+	}
+	steps = append(steps, step{"APIs", b.installAPIs})
+	if b.options.repo == "" {
+		steps = append(steps, step{"repository", b.startGit})
+	}
+	return append(steps, step{"engine", b.startEngine}, step{"fleet", b.declareFleet})
+}
+
+// existing reports whether the plane works on a cluster that it did not make.
+func (b *bringUp) existing() bool { return b.options.kubeconfig != "" || b.options.context != "" }
+
+// checkTarget refuses to turn a plane that works on one cluster to another.
+func (b *bringUp) checkTarget() error {
+	if _, err := exec.LookPath("git"); err != nil {
+		return &failure.Error{Op: "find", Object: "git", Kind: failure.NotFound,
+			Err: errors.New("it is not on the PATH"), Remedy: "install git"}
+	}
+	if !b.plane.Exists() || b.existing() == b.settings.Existing {
+		return nil
+	}
+	if b.settings.Existing {
+		// A second up without flags goes on with the cluster it was given.
+		b.options.kubeconfig, b.options.context = b.settings.Kubeconfig, b.settings.Context
+		return nil
+	}
+	return &failure.Error{Op: "start plane", Object: b.plane.Name, Kind: failure.Conflict,
+		Err:    errors.New("it has a control plane of its own"),
+		Remedy: fmt.Sprintf("choose another --name, or remove it with `%s down --name %s`", b.name, b.plane.Name)}
+}
+
+// farewell says what to do next.
+func (b *bringUp) farewell() {
+	name := ""
+	if b.plane.Name != "bowline" {
+		name = " --name " + b.plane.Name
+	}
+	printf(b.Out, "\n")
+	if !b.existing() {
+		printf(b.Out, "  export KUBECONFIG=%s\n", b.settings.Kubeconfig)
+	}
+	printf(b.Out, "  %-44s what runs\n", b.name+" get all -A")
+	printf(b.Out, "  %-44s and how it is\n", b.name+" tree kustomization "+fleetName+" -n "+platformNamespace)
+	if b.settings.GitAddr != "" && b.options.repo == "" {
+		printf(b.Out, "  %-44s change it, commit, git push: it is live in under a second\n", "git clone "+b.settings.URL)
+	}
+	printf(b.Out, "  %-44s stop, and leave nothing behind\n", b.name+" down"+name)
+}
+
+// executable is this program, to be started in the background.
+func executable() (string, error) {
+	path, err := os.Executable()
+	if err != nil {
+		return "", &failure.Error{Op: "find", Object: "this program", Kind: failure.NotFound, Err: err}
+	}
+	return path, nil
+}

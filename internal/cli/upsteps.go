@@ -1,0 +1,250 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/bowline-dev/bowline/examples"
+	"github.com/bowline-dev/bowline/internal/cli/local"
+	"github.com/bowline-dev/bowline/internal/crds"
+	"github.com/bowline-dev/bowline/internal/failure"
+)
+
+func (b *bringUp) startControlPlane(ctx context.Context) (string, error) {
+	cp, err := b.plane.ControlPlane()
+	if err != nil {
+		return "", err
+	}
+	before, err := cp.State(ctx)
+	if err != nil {
+		return "", err
+	}
+	now, err := cp.Start(ctx, b.options.nodes, b.options.apiPort)
+	if err != nil {
+		return "", err
+	}
+	b.settings.Kubeconfig, b.settings.Server = now.Kubeconfig, now.Server
+	b.options.kubeconfig = ""
+	if err := b.connectTo(clusterFlags{kubeconfig: now.Kubeconfig}); err != nil {
+		return "", err
+	}
+	if before.Running() {
+		return "runs already at " + now.Server, nil
+	}
+	return fmt.Sprintf("ready at %s", now.Server), nil
+}
+
+// useCluster takes an existing cluster, if no other engine works on it.
+func (b *bringUp) useCluster(ctx context.Context) (string, error) {
+	f := b.options.clusterFlags
+	if f.kubeconfig != "" {
+		abs, err := filepath.Abs(f.kubeconfig)
+		if err != nil {
+			return "", err
+		}
+		f.kubeconfig = abs
+	} else {
+		b.settings.KubeconfigEnv = absoluteList(clientcmd.NewDefaultClientConfigLoadingRules().GetLoadingPrecedence())
+	}
+	if err := b.connectTo(f); err != nil {
+		return "", err
+	}
+	b.settings.Existing, b.settings.Server = true, b.cluster.host()
+	b.settings.Kubeconfig, b.settings.Context = f.kubeconfig, f.context
+	if err := b.cluster.refuseOtherEngine(ctx); err != nil {
+		return "", err
+	}
+	which := b.cluster.host()
+	if f.context != "" {
+		which += " (context " + f.context + ")"
+	}
+	return "existing, at " + which, nil
+}
+
+func (b *bringUp) connectTo(f clusterFlags) error {
+	f.namespace = platformNamespace
+	c, err := f.connect()
+	b.cluster = c
+	return err
+}
+
+func absoluteList(paths []string) string {
+	out := make([]string, 0, len(paths))
+	for _, p := range paths {
+		if abs, err := filepath.Abs(p); err == nil {
+			out = append(out, abs)
+		}
+	}
+	return strings.Join(out, string(os.PathListSeparator))
+}
+
+// refuseOtherEngine looks for a running kustomize-controller: two engines that
+// serve the same objects would undo each other's work.
+func (c *cluster) refuseOtherEngine(ctx context.Context) error {
+	var list appsv1.DeploymentList
+	if err := c.List(ctx, &list, client.MatchingLabels{"app.kubernetes.io/part-of": "flux"}); err != nil {
+		return err
+	}
+	for _, d := range list.Items {
+		if d.Name == "kustomize-controller" && (d.Spec.Replicas == nil || *d.Spec.Replicas > 0) {
+			return &failure.Error{Op: "use cluster", Object: c.host(), Kind: failure.Conflict,
+				Err:    fmt.Errorf("Deployment/%s/%s serves the same objects", d.Namespace, d.Name),
+				Remedy: fmt.Sprintf("scale it down first: kubectl -n %s scale deployment --all --replicas=0", d.Namespace)}
+		}
+	}
+	return nil
+}
+
+func (b *bringUp) installAPIs(ctx context.Context) (string, error) {
+	if err := crds.Apply(ctx, b.cluster.config); err != nil {
+		return "", err
+	}
+	all, err := crds.All()
+	if err != nil {
+		return "", err
+	}
+	names := make([]string, 0, len(all))
+	for _, u := range all {
+		names = append(names, u.GetName())
+	}
+	return strings.Join(names, ", "), nil
+}
+
+func (b *bringUp) startGit(ctx context.Context) (string, error) {
+	made, err := b.plane.Seed(ctx, examples.Fleet())
+	if err != nil {
+		return "", err
+	}
+	if _, running := b.plane.Git().Running(); running {
+		if _, port, _ := strings.Cut(b.settings.GitAddr, ":"); b.options.gitPort != 0 && port != fmt.Sprint(b.options.gitPort) {
+			return "", &failure.Error{Op: "read flag", Object: "--git-port", Kind: failure.Conflict,
+				Err: fmt.Errorf("the Git server runs already at %s", b.settings.GitAddr)}
+		}
+		return "served already at " + b.settings.URL, nil
+	}
+	listener, err := local.Listen(b.options.gitPort, b.settings.GitAddr)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = listener.Close() }()
+	b.settings.GitAddr = listener.Addr().String()
+	b.settings.URL = "http://" + b.settings.GitAddr + "/" + local.Repository
+	handed, err := listener.File()
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = handed.Close() }()
+	args := append([]string{"serve-git", "--root", b.plane.GitRoot(), "--notify", fleetName, "-n", platformNamespace}, b.connectionArgs()...)
+	if err := b.remember(); err != nil {
+		return "", err
+	}
+	self, err := executable()
+	if err != nil {
+		return "", err
+	}
+	if _, err := b.plane.Git().Start(self, args, b.connectionEnv(), handed); err != nil {
+		return "", err
+	}
+	if made {
+		return "made from the example fleet, served at " + b.settings.URL, nil
+	}
+	return "as it was, served at " + b.settings.URL, nil
+}
+
+func (b *bringUp) startEngine(ctx context.Context) (string, error) {
+	engine := b.plane.Engine()
+	if _, running := engine.Running(); running {
+		return "runs already", b.remember()
+	}
+	var err error
+	if b.settings.HealthAddr, err = local.FreeAddr(); err != nil {
+		return "", err
+	}
+	if b.settings.MetricsAddr, err = local.FreeAddr(); err != nil {
+		return "", err
+	}
+	if err := b.remember(); err != nil {
+		return "", err
+	}
+	self, err := executable()
+	if err != nil {
+		return "", err
+	}
+	args := append([]string{"controller", "--data-dir", b.plane.Path("engine"),
+		"--health-addr", b.settings.HealthAddr, "--metrics-addr", b.settings.MetricsAddr}, b.connectionArgs()...)
+	exited, err := engine.Start(self, args, b.connectionEnv())
+	if err != nil {
+		return "", err
+	}
+	if err := awaitHealthy(ctx, "http://"+b.settings.HealthAddr+"/readyz", exited); err != nil {
+		return "", &failure.Error{Op: "start", Object: "the engine", Kind: failure.Unavailable,
+			Err: fmt.Errorf("%w: %s", err, engine.LastWords()), Remedy: "read " + engine.Log()}
+	}
+	return "started, log in " + engine.Log(), nil
+}
+
+func (b *bringUp) remember() error { return b.plane.Remember(b.settings) }
+
+// connectionArgs and connectionEnv make a service reach the plane's cluster.
+func (b *bringUp) connectionArgs() []string {
+	var args []string
+	if b.settings.Kubeconfig != "" {
+		args = append(args, "--kubeconfig", b.settings.Kubeconfig)
+	}
+	if b.settings.Context != "" {
+		args = append(args, "--context", b.settings.Context)
+	}
+	return args
+}
+
+func (b *bringUp) connectionEnv() []string {
+	if b.settings.KubeconfigEnv == "" {
+		return nil
+	}
+	return []string{"KUBECONFIG=" + b.settings.KubeconfigEnv}
+}
+
+// engineStart is how long the engine may take to answer.
+const engineStart = 30 * time.Second
+
+// awaitHealthy asks url until it answers 200, the process has exited or the
+// time is over.
+func awaitHealthy(ctx context.Context, url string, exited <-chan struct{}) error {
+	ctx, cancel := context.WithTimeout(ctx, engineStart)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !healthy(ctx, url) {
+		select {
+		case <-exited:
+			return errors.New("it ended at once")
+		case <-ctx.Done():
+			return fmt.Errorf("it does not answer at %s", url)
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+func healthy(ctx context.Context, url string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}

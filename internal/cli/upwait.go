@@ -1,0 +1,153 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+)
+
+// progress shows Kustomizations converging: on a terminal as a list that is
+// painted over, elsewhere as a line per change.
+type progress struct {
+	app     *app
+	live    bool
+	names   []string
+	states  map[string]state
+	shown   map[string]string
+	painted int // lines on the screen that the next painting goes over
+}
+
+// converge watches until the fleet is ready. When it is not in time, or cannot
+// be without a change, it says for each object why.
+func (b *bringUp) converge(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, b.options.timeout, errTimeout)
+	defer cancel()
+	printf(b.Out, "\n")
+	p := &progress{app: b.app, live: fancy(b.Out), states: map[string]state{}, shown: map[string]string{}}
+	k := kustomizationKind()
+	var done, stalled bool
+	err := b.cluster.follow(ctx, k.newList, follower{changed: func(ch change) (bool, error) {
+		s := k.state(ch.object)
+		p.update(ch, s)
+		if ch.object.GetName() == fleetName && ch.object.GetNamespace() == platformNamespace && settled(ch.object, s) {
+			done = s.ready().Status == metav1.ConditionTrue
+			stalled = s.stalled()
+		}
+		return done || stalled, nil
+	}})
+	if done {
+		printf(b.Out, "\nready in %s\n", time.Since(b.started).Round(100*time.Millisecond))
+		return nil
+	}
+	if !stalled && !errors.Is(context.Cause(ctx), errTimeout) {
+		return err
+	}
+	return b.causes(context.WithoutCancel(ctx), stalled)
+}
+
+// causes prints every object that is not ready, with its message.
+func (b *bringUp) causes(ctx context.Context, stalled bool) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	everywhere := *b.cluster
+	everywhere.scope = ""
+	for _, k := range kinds() {
+		objects, err := everywhere.readKind(ctx, k, nil)
+		if err != nil {
+			return err
+		}
+		for _, o := range objects {
+			if ready := k.state(o).ready(); ready.Status != metav1.ConditionTrue {
+				printf(b.Err, "%s/%s/%s: %s\n", k.name, o.GetNamespace(), o.GetName(), line(ready.Message))
+			}
+		}
+	}
+	why := fmt.Errorf("not ready after %s", b.options.timeout)
+	if stalled {
+		why = errors.New("it cannot become ready until the repository changes")
+	}
+	return &failure.Error{Op: "deliver", Object: "the fleet", Kind: failure.Timeout, Err: why,
+		Remedy: "everything is left running; the messages above say what to do"}
+}
+
+func (p *progress) update(ch change, s state) {
+	name := ch.object.GetNamespace() + "/" + ch.object.GetName()
+	if ch.deleted {
+		delete(p.states, name)
+		p.names = slices.DeleteFunc(p.names, func(n string) bool { return n == name })
+	} else {
+		if _, known := p.states[name]; !known {
+			p.names = append(p.names, name)
+		}
+		p.states[name] = s
+	}
+	if p.live {
+		p.paint()
+		return
+	}
+	if !ch.deleted {
+		p.tell(ch.object, name, s)
+	}
+}
+
+// tell prints a line when there is something new to say.
+func (p *progress) tell(o client.Object, name string, s state) {
+	text := p.text(s)
+	if s.observed < o.GetGeneration() || p.shown[name] == text {
+		return
+	}
+	p.shown[name] = text
+	printf(p.app.Out, "%-40s %s\n", name, text)
+}
+
+func (p *progress) text(s state) string {
+	ready := s.ready()
+	if ready.Status == metav1.ConditionTrue {
+		return "ready at " + shortRevision(s.revision)
+	}
+	return line(ready.Message)
+}
+
+// paint draws the list over the one that was drawn before.
+func (p *progress) paint() {
+	width := 80
+	if f, ok := file(p.app.Out); ok {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
+			width = w
+		}
+	}
+	var out strings.Builder
+	if p.painted > 0 {
+		fmt.Fprintf(&out, "\x1b[%dA", p.painted)
+	}
+	for _, name := range p.names {
+		s := p.states[name]
+		mark, tint := "…", yellow
+		switch s.ready().Status {
+		case metav1.ConditionTrue:
+			mark, tint = "✓", green
+		case metav1.ConditionFalse:
+			mark, tint = "✗", red
+		}
+		text := fmt.Sprintf("%-40s %s", name, p.text(s))
+		if runes := []rune(text); len(runes) > width-3 {
+			text = string(runes[:max(width-4, 1)]) + "…"
+		}
+		fmt.Fprintf(&out, "\x1b[2K%s%s%s %s\n", tint, mark, reset, text)
+	}
+	// Lines of objects that are gone.
+	for range p.painted - len(p.names) {
+		out.WriteString("\x1b[2K\n")
+	}
+	p.painted = max(p.painted, len(p.names))
+	printf(p.app.Out, "%s", out.String())
+}
