@@ -29,7 +29,7 @@ func (a *app) treeCommand() *cobra.Command {
 			"not well, the cause. Kustomizations among them are expanded.",
 		Example: "  bowline tree kustomization fleet -n bowline-system\n" +
 			"  bowline tree ks apps -o json",
-		Args:              cobra.RangeArgs(1, 2),
+		Args:              cobra.RangeArgs(1, 3),
 		ValidArgsFunction: completeObjects(&o.clusterFlags, "kustomization"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.tree(cmd.Context(), o, args)

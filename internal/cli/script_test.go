@@ -1,0 +1,174 @@
+package cli_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/bowline-dev/bowline/internal/cli"
+	"github.com/bowline-dev/bowline/internal/crds"
+	"github.com/bowline-dev/bowline/internal/testkit"
+)
+
+var update = flag.Bool("update", false, "rewrite the expected output in testdata/script")
+
+// TestMain makes the test executable be the program itself when it is called by
+// the program's name, so that transcripts run it as people do.
+func TestMain(m *testing.M) {
+	switch filepath.Base(os.Args[0]) {
+	case "bowline", "kubectl-bowline":
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		code := cli.Main(ctx, os.Args, "v0.0.0-test", cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+		stop()
+		os.Exit(code)
+	}
+	testkit.Main(m)
+}
+
+// TestScripts runs the transcripts in testdata/script, each in a namespace of
+// its own, $NS, of a cluster that serves the APIs.
+func TestScripts(t *testing.T) {
+	installAPIs(t)
+	runScripts(t, "testdata/script", func(t *testing.T) (string, string) {
+		return testkit.Kubeconfig(t), testkit.Namespace(t)
+	})
+}
+
+// TestScriptsWithoutAPIs runs transcripts on a cluster that lacks the APIs.
+func TestScriptsWithoutAPIs(t *testing.T) {
+	bare := testkit.Start(t)
+	runScripts(t, "testdata/bare", func(*testing.T) (string, string) { return bare.Kubeconfig, "default" })
+}
+
+func installAPIs(t *testing.T) {
+	t.Helper()
+	if err := crds.Apply(t.Context(), testkit.Cluster(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func runScripts(t *testing.T, dir string, target func(*testing.T) (kubeconfig, namespace string)) {
+	t.Helper()
+	bin := programs(t)
+	scripts, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("no scripts in %s: %v", dir, err)
+	}
+	for _, script := range scripts {
+		t.Run(filepath.Base(script), func(t *testing.T) {
+			kubeconfig, namespace := target(t)
+			testscript.Run(t, testscript.Params{
+				Files:               []string{script},
+				RequireExplicitExec: true,
+				RequireUniqueNames:  true,
+				UpdateScripts:       *update,
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"apply": applyCommand, "subst": substCommand},
+				Setup: func(env *testscript.Env) error {
+					env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
+					env.Setenv("KUBECONFIG", kubeconfig)
+					env.Setenv("NS", namespace)
+					env.Setenv("CLOSED", closedAddress(t))
+					return nil
+				},
+			})
+		})
+	}
+}
+
+// programs is a folder that holds the program under its two names.
+func programs(t *testing.T) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"bowline", "kubectl-bowline"} {
+		if err := os.Symlink(self, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// closedAddress is an address at which nobody listens.
+func closedAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// applyCommand creates the objects of a file, status included:
+//
+//	apply FILE
+func applyCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: apply FILE")
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", ts.Getenv("KUBECONFIG"))
+	ts.Check(err)
+	for _, u := range readObjects(ts, os.Expand(ts.ReadFile(args[0]), ts.Getenv)) {
+		if u.GetNamespace() == "" && u.GetKind() != "Namespace" {
+			u.SetNamespace(ts.Getenv("NS"))
+		}
+		ts.Check(applyWithStatus(context.Background(), cfg, u))
+	}
+}
+
+// substCommand replaces variables in files in place:
+//
+//	subst FILE...
+func substCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("subst cannot be negated")
+	}
+	for _, name := range args {
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(os.Expand(ts.ReadFile(name), ts.Getenv)), 0o600))
+	}
+}
+
+func readObjects(ts *testscript.TestScript, text string) []*unstructured.Unstructured {
+	var list []map[string]any
+	ts.Check(yaml.Unmarshal([]byte(text), &list))
+	out := make([]*unstructured.Unstructured, 0, len(list))
+	for _, o := range list {
+		out = append(out, &unstructured.Unstructured{Object: o})
+	}
+	return out
+}
+
+func applyWithStatus(ctx context.Context, cfg *rest.Config, u *unstructured.Unstructured) error {
+	c, err := client.New(cfg, client.Options{})
+	if err != nil {
+		return err
+	}
+	status, hasStatus := u.Object["status"]
+	if err := c.Create(ctx, u); err != nil && !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	if !hasStatus {
+		return nil
+	}
+	u.Object["status"] = status
+	if u.GetResourceVersion() == "" {
+		return errors.New("status of an object that was there already")
+	}
+	return c.Status().Update(ctx, u)
+}
