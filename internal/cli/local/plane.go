@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"time"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 )
@@ -24,7 +25,8 @@ type Plane struct {
 	// Clusters is the folder of all embedded control planes.
 	Clusters string
 
-	home string
+	home  string
+	grace time.Duration
 }
 
 // Settings are what a plane remembers from one start to the next.
@@ -59,7 +61,7 @@ func Open(name string) (*Plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Plane{Name: name, Dir: filepath.Join(home, "planes", name), Clusters: filepath.Join(home, "clusters"), home: home}, nil
+	return &Plane{Name: name, Dir: filepath.Join(home, "planes", name), Clusters: filepath.Join(home, "clusters"), home: home, grace: stopGrace}, nil
 }
 
 func homeDir() (string, error) {

@@ -31,7 +31,8 @@ func (p *Plane) Engine() Service { return Service{p, "engine"} }
 // Git is the plane's Git server.
 func (p *Plane) Git() Service { return Service{p, "git"} }
 
-// stopGrace is how long a service may take to end by itself.
+// stopGrace is how long a service may take to end by itself, and then once
+// more how long the kernel may take to end it.
 const stopGrace = 15 * time.Second
 
 // Log is the path of the file that the service writes to.
@@ -108,14 +109,14 @@ func (s Service) Stop(ctx context.Context) (bool, error) {
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return true, &failure.Error{Op: "stop", Object: s.name, Kind: failure.Denied, Err: err}
 	}
-	ended, cancel := context.WithTimeout(ctx, stopGrace)
+	ended, cancel := context.WithTimeout(ctx, s.plane.grace)
 	defer cancel()
 	if s.awaitEnd(ended) {
 		return true, nil
 	}
 	// The service leads its process group, so that its children go with it.
 	_ = syscall.Kill(-pid, syscall.SIGKILL)
-	killed, cancelKilled := context.WithTimeout(ctx, stopGrace)
+	killed, cancelKilled := context.WithTimeout(ctx, s.plane.grace)
 	defer cancelKilled()
 	if !s.awaitEnd(killed) {
 		return true, &failure.Error{Op: "stop", Object: s.name, Kind: failure.Timeout, Err: fmt.Errorf("process %d does not end", pid)}

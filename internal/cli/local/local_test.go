@@ -1,0 +1,243 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/gitserve"
+)
+
+func newPlane(t *testing.T) *Plane {
+	t.Helper()
+	t.Setenv("BOWLINE_HOME", filepath.Join(t.TempDir(), "home"))
+	p, err := Open("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := p.Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	return p
+}
+
+func start(t *testing.T, s Service, script string) <-chan struct{} {
+	t.Helper()
+	exited, err := s.Start("/bin/sh", []string{"-c", script}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := s.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return exited
+}
+
+func TestOpenFindsTheFolder(t *testing.T) {
+	for _, tc := range []struct {
+		name, reason string
+		env          map[string]string
+		want         string
+	}{
+		{"own", "the variable of the program comes first", map[string]string{"BOWLINE_HOME": "/b", "XDG_DATA_HOME": "/x", "HOME": "/h"}, "/b/planes/p"},
+		{"xdg", "then the one of the desktop", map[string]string{"BOWLINE_HOME": "", "XDG_DATA_HOME": "/x", "HOME": "/h"}, "/x/bowline/planes/p"},
+		{"home", "then the user's own folder", map[string]string{"BOWLINE_HOME": "", "XDG_DATA_HOME": "", "HOME": "/h"}, "/h/.local/share/bowline/planes/p"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for k, v := range tc.env {
+				t.Setenv(k, v)
+			}
+			p, err := Open("p")
+			if err != nil || p.Dir != tc.want {
+				t.Errorf("%s: %+v, %v; want %s", tc.reason, p, err, tc.want)
+			}
+		})
+	}
+}
+
+func TestOneCommandAtATime(t *testing.T) {
+	p := newPlane(t)
+	if _, err := p.Lock(); !errors.Is(err, failure.Of(failure.Conflict)) {
+		t.Errorf("second lock: %v", err)
+	}
+}
+
+func TestServiceLivesAndEnds(t *testing.T) {
+	p := newPlane(t)
+	s := p.Engine()
+	if _, running := s.Running(); running {
+		t.Fatal("runs before it was started")
+	}
+	exited := start(t, s, "exec sleep 600")
+	pid, running := s.Running()
+	if !running || pid <= 0 {
+		t.Fatalf("Running = %d, %t", pid, running)
+	}
+	if _, err := s.Start("/bin/true", nil, nil); !errors.Is(err, failure.Of(failure.Conflict)) {
+		t.Errorf("second start: %v", err)
+	}
+	ran, err := s.Stop(t.Context())
+	if err != nil || !ran {
+		t.Fatalf("Stop = %t, %v", ran, err)
+	}
+	<-exited
+	if ran, err := s.Stop(t.Context()); ran || err != nil {
+		t.Errorf("second Stop = %t, %v", ran, err)
+	}
+}
+
+func TestServiceThatWasKilledDoesNotRun(t *testing.T) {
+	p := newPlane(t)
+	s := p.Engine()
+	exited := start(t, s, "exec sleep 600")
+	pid, _ := s.Running()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-exited
+	if pid, running := s.Running(); running {
+		t.Errorf("a stale file makes process %d look like the service", pid)
+	}
+}
+
+func TestServiceThatWillNotEndIsKilledWithItsChildren(t *testing.T) {
+	p := newPlane(t)
+	p.grace = 200 * time.Millisecond
+	s := p.Engine()
+	ready := filepath.Join(t.TempDir(), "ready")
+	// The child holds on to the lock as well, so Stop returns only when it is gone too.
+	exited := start(t, s, `trap "" TERM; mkfifo `+ready+`; sleep 600 & echo up > `+ready+`; wait`)
+	awaitFIFO(t, ready)
+	if ran, err := s.Stop(t.Context()); err != nil || !ran {
+		t.Fatalf("Stop = %t, %v", ran, err)
+	}
+	<-exited
+}
+
+// awaitFIFO returns when somebody wrote to the pipe at path.
+func awaitFIFO(t *testing.T, path string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(path); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the script does not start")
+		}
+	}
+	if _, err := os.ReadFile(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestServiceThatFailsLeavesItsLastWords(t *testing.T) {
+	p := newPlane(t)
+	s := p.Git()
+	<-start(t, s, "echo one >&2; echo no such thing >&2; exit 3")
+	if got := s.LastWords(); got != "no such thing" {
+		t.Errorf("LastWords = %q", got)
+	}
+}
+
+func TestServiceInheritsTheListener(t *testing.T) {
+	p := newPlane(t)
+	l, err := Listen(0, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := p.Git()
+	// Descriptor 4 is a socket in the child, and stays one after ours are closed.
+	if _, err := s.Start("/bin/sh", []string{"-c", "readlink /proc/self/fd/4"}, nil, f); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = f.Close(), l.Close()
+	for deadline := time.Now().Add(10 * time.Second); !strings.HasPrefix(s.LastWords(), "socket:"); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("descriptor 4 is %q", s.LastWords())
+		}
+	}
+}
+
+func TestListen(t *testing.T) {
+	l, err := Listen(0, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := l.Addr().String()
+	port := l.Addr().(*net.TCPAddr).Port
+	if _, err := Listen(port, ""); !errors.Is(err, failure.Of(failure.Conflict)) {
+		t.Errorf("a port in use: %v", err)
+	}
+	other, err := Listen(0, taken)
+	if err != nil {
+		t.Fatalf("the address of last time is taken: %v", err)
+	}
+	_ = other.Close()
+	_ = l.Close()
+	again, err := Listen(0, taken)
+	if err != nil || again.Addr().String() != taken {
+		t.Errorf("the address of last time is free, but got %v, %v", again, err)
+	}
+	_ = again.Close()
+}
+
+func TestSeedNeverOverwrites(t *testing.T) {
+	p := newPlane(t)
+	files := fstest.MapFS{"a.yaml": {Data: []byte("one")}, "dir/run.sh": {Data: []byte("#!/bin/sh\n")}}
+	if made, err := p.Seed(t.Context(), files); err != nil || !made {
+		t.Fatalf("Seed = %t, %v", made, err)
+	}
+	repo := &gitserve.Repo{Dir: filepath.Join(p.GitRoot(), Repository)}
+	first, err := repo.Resolve(t.Context(), "refs/heads/"+Branch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := gitserve.Command(t.Context(), "-C", repo.Dir, "ls-tree", "-r", "--format=%(objectmode) %(path)", first).Output()
+	if err != nil || string(out) != "100644 a.yaml\n100755 dir/run.sh\n" {
+		t.Errorf("files = %q, %v", out, err)
+	}
+	files["a.yaml"] = &fstest.MapFile{Data: []byte("two")}
+	if made, err := p.Seed(t.Context(), files); err != nil || made {
+		t.Fatalf("second Seed = %t, %v", made, err)
+	}
+	if now, err := repo.Resolve(t.Context(), "refs/heads/"+Branch); err != nil || now != first {
+		t.Errorf("main moved from %s to %s, %v", first, now, err)
+	}
+}
+
+func TestSettingsAreRememberedUntilRemoved(t *testing.T) {
+	p := newPlane(t)
+	if p.Exists() {
+		t.Error("exists before it was started")
+	}
+	want := Settings{Server: "https://127.0.0.1:1", GitAddr: "127.0.0.1:2", Existing: true}
+	if err := p.Remember(want); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := p.Settings(); err != nil || got != want || !p.Exists() {
+		t.Errorf("Settings = %+v, %v", got, err)
+	}
+	if err := p.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(p.home); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the data folder is left behind: %v", err)
+	}
+}
+
