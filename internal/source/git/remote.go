@@ -1,0 +1,169 @@
+package git
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/skeema/knownhosts"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/bowline-dev/bowline/internal/source/git/wire"
+)
+
+// remote is the far side of a lane.
+type remote struct {
+	http *wire.HTTP
+	ssh  *wire.SSH
+
+	mu   sync.Mutex // guards caps
+	caps *wire.Capabilities
+}
+
+// newRemote prepares to visit a URL; it does not connect. The folder is for
+// files that exist only while it runs.
+func newRemote(u *url.URL, auth Auth, proxy Proxy, tmp string) (*remote, error) {
+	proxyURL, err := proxy.url()
+	if err != nil {
+		return nil, err
+	}
+	if u.Scheme == "ssh" {
+		s, err := newSSH(u, auth, proxyURL, tmp)
+		return &remote{ssh: s}, err
+	}
+	cfg, err := auth.tlsConfig()
+	if err != nil {
+		return nil, err
+	}
+	if cfg == nil {
+		cfg = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	t := &http.Transport{
+		TLSClientConfig: cfg, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 30 * time.Second,
+		MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second,
+	}
+	if proxyURL != nil {
+		t.Proxy = http.ProxyURL(proxyURL)
+	}
+	h := &wire.HTTP{Client: &http.Client{Transport: t, CheckRedirect: checkRedirect}, URL: u}
+	switch {
+	case auth.BearerToken != "":
+		h.Authorization = "Bearer " + auth.BearerToken
+	case auth.Username != "" || auth.Password != "":
+		h.Authorization = "Basic " + base64.StdEncoding.EncodeToString([]byte(auth.Username+":"+auth.Password))
+	}
+	return &remote{http: h}, nil
+}
+
+var errDowngrade = errors.New("the server redirects from https to http, which would send everything in the clear")
+
+// checkRedirect never lets a redirect take encryption away.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
+		return errDowngrade
+	}
+	if len(via) >= 10 {
+		return errors.New("the server redirects more than 10 times")
+	}
+	return nil
+}
+
+func (r *remote) close() {
+	if r.http != nil {
+		r.http.Client.CloseIdleConnections()
+	}
+}
+
+func (r *remote) session(context.Context) (*wire.Session, error) {
+	if r.ssh != nil {
+		return r.ssh.Session(), nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.http.Session(r.caps), nil
+}
+
+// remember keeps what a server said about itself, so that the next visit needs one request less.
+func (r *remote) remember(s *wire.Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.caps = s.Capabilities()
+}
+
+// hostKeyError says why a server's host key is not trusted.
+type hostKeyError struct {
+	host, offered string
+	changed       bool
+}
+
+func (e *hostKeyError) Error() string {
+	if e.changed {
+		return fmt.Sprintf("the host key of %s is not the one in known_hosts: it offers %s", e.host, e.offered)
+	}
+	return fmt.Sprintf("the host key of %s is not in known_hosts: it offers %s", e.host, e.offered)
+}
+
+func newSSH(u *url.URL, auth Auth, proxyURL *url.URL, tmp string) (*wire.SSH, error) {
+	if len(auth.Identity) == 0 || len(auth.KnownHosts) == 0 {
+		if _, err := sshAuth(map[string][]byte{"identity": auth.Identity, "known_hosts": auth.KnownHosts}); err != nil {
+			return nil, err
+		}
+	}
+	signer, err := auth.signer()
+	if err != nil {
+		return nil, err
+	}
+	db, err := readKnownHosts(auth.KnownHosts, tmp)
+	if err != nil {
+		return nil, err
+	}
+	check := db.HostKeyCallback()
+	user := u.User.Username()
+	if user == "" {
+		user = "git"
+	}
+	cfg := &ssh.ClientConfig{
+		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, ClientVersion: "SSH-2.0-bowline",
+		// Only the kinds of key that are known, or the server may offer another one of its keys.
+		HostKeyAlgorithms: db.HostKeyAlgorithms(wire.Addr(u)),
+		HostKeyCallback: func(host string, addr net.Addr, key ssh.PublicKey) error {
+			err := check(host, addr, key)
+			if knownhosts.IsHostUnknown(err) || knownhosts.IsHostKeyChanged(err) {
+				return &hostKeyError{host: host, offered: key.Type() + " " + ssh.FingerprintSHA256(key), changed: knownhosts.IsHostKeyChanged(err)}
+			}
+			return err
+		},
+	}
+	return &wire.SSH{URL: u, Config: cfg, Dial: dialer(proxyURL)}, nil
+}
+
+// readKnownHosts parses known_hosts, for which the parser wants a file.
+func readKnownHosts(text []byte, tmp string) (*knownhosts.HostKeyDB, error) {
+	f, err := os.CreateTemp(tmp, "known_hosts-*")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.Remove(f.Name()) }()
+	_, err = f.Write(text)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return nil, err
+	}
+	db, err := knownhosts.NewDB(f.Name())
+	if err != nil {
+		return nil, secretError("known_hosts", errors.New("it has a line that cannot be read"))
+	}
+	return db, nil
+}

@@ -1,0 +1,247 @@
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"weak"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/source"
+	"github.com/bowline-dev/bowline/internal/source/git/odb"
+	"github.com/bowline-dev/bowline/internal/source/snapshot"
+)
+
+// usedFile is touched when a repository is opened, so that one that nobody uses can be told.
+const usedFile = "bowline-used"
+
+// repo is the object store of one URL. What lanes fetch goes into it; access is
+// not its business, for each lane lists the remote's references with its own
+// credentials before anything is given out.
+type repo struct {
+	store   *Store
+	dir     string
+	display string // the URL without credentials
+	cache   *snapshot.Cache
+	// damaged is set when something that should be on disk is not; the next fetch starts over.
+	damaged atomic.Bool
+	db      atomic.Pointer[odb.DB] // nil until opened
+
+	// disk is held for reading while packs are added, and for writing while
+	// they are removed: opening, packing anew, starting over.
+	disk sync.RWMutex
+
+	mu    sync.Mutex // guards what follows
+	lanes map[string]*lane
+	// known are the commits whose trees are complete on disk, oldest first.
+	known []odb.Hash
+	// current is the commit that each reference was last resolved to.
+	current map[string]odb.Hash
+	// live are the trees that have been handed out and may still be in use.
+	live map[treeKey]handedOut
+	// packedBytes is the size of the packs after they were last put in order.
+	packedBytes int64
+}
+
+type treeKey struct {
+	commit odb.Hash
+	ignore string // with a mark before it that tells none from empty
+}
+
+type handedOut struct {
+	tree   weak.Pointer[snapshot.Tree]
+	digest string
+}
+
+func newRepo(s *Store, dir, display string) *repo {
+	return &repo{
+		store: s, dir: dir, display: display, cache: snapshot.NewCache(),
+		lanes: map[string]*lane{}, current: map[string]odb.Hash{}, live: map[treeKey]handedOut{},
+	}
+}
+
+// lane returns the repository as seen with some credentials.
+func (r *repo) lane(u *url.URL, display string, auth Auth, proxy Proxy) (*lane, error) {
+	key := fingerprint(auth, proxy) + display
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := r.lanes[key]; l != nil {
+		l.used = r.store.opts.Now()
+		return l, nil
+	}
+	remote, err := newRemote(u, auth, proxy, r.store.opts.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	// Credentials that nobody uses any more are forgotten.
+	now := r.store.opts.Now()
+	for k, l := range r.lanes {
+		if now.Sub(l.used) > 24*time.Hour && !l.busy() {
+			l.remote.close()
+			delete(r.lanes, k)
+		}
+	}
+	l := &lane{repo: r, remote: remote, display: display, key: key, used: now}
+	r.lanes[key] = l
+	return l, nil
+}
+
+// open makes the repository on disk ready; one that is damaged starts over.
+func (r *repo) open(ctx context.Context) error {
+	if r.db.Load() != nil && !r.damaged.Load() {
+		return nil
+	}
+	r.disk.Lock()
+	defer r.disk.Unlock()
+	if r.db.Load() != nil && !r.damaged.Load() {
+		return nil
+	}
+	err := errors.New("damaged")
+	if !r.damaged.Load() {
+		err = r.load(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		// Trees that are in use keep the files that they have open.
+		if err = os.RemoveAll(r.dir); err == nil {
+			err = r.load(ctx)
+		}
+	}
+	if err != nil {
+		return &failure.Error{Op: "open object store of", Object: r.display, Kind: failure.Unavailable, Err: err, Remedy: "check the data folder " + r.store.opts.DataDir}
+	}
+	r.damaged.Store(false)
+	return nil
+}
+
+func (r *repo) load(ctx context.Context) error {
+	if _, err := os.Stat(filepath.Join(r.dir, "HEAD")); err != nil {
+		if err := initRepository(ctx, r.dir); err != nil {
+			return err
+		}
+	}
+	if err := odb.RemoveLeftovers(r.dir); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(r.dir, usedFile), nil, 0o600); err != nil {
+		return err
+	}
+	db, err := odb.Open(r.dir, r.store.bases)
+	if err != nil {
+		return err
+	}
+	known, err := readCommits(r.dir)
+	if err != nil {
+		return err
+	}
+	for _, h := range known {
+		if _, err := commitOf(db, h); err != nil {
+			return err
+		}
+	}
+	_, size := db.Packs()
+	r.mu.Lock()
+	r.known, r.packedBytes = known, size
+	r.mu.Unlock()
+	r.db.Store(db)
+	return nil
+}
+
+// packedRefs is git's file of references. Each known commit has one, so that
+// git keeps its objects when it packs the repository anew.
+const packedRefs = "packed-refs"
+
+func readCommits(dir string) ([]odb.Hash, error) {
+	data, err := os.ReadFile(filepath.Join(dir, packedRefs)) //nolint:gosec // a path of our own
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []odb.Hash
+	for line := range strings.Lines(string(data)) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		hex, _, _ := strings.Cut(line, " ")
+		h, err := odb.ParseHash(hex)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", odb.ErrCorrupt, packedRefs, err)
+		}
+		out = append(out, h)
+	}
+	return out, nil
+}
+
+// writeCommits records commits as references, and as having no parents: only
+// their trees are of interest.
+func writeCommits(dir string, commits []odb.Hash) error {
+	var refs, shallow strings.Builder
+	for _, h := range commits {
+		fmt.Fprintf(&refs, "%s refs/bowline/%s\n", h, h)
+		fmt.Fprintf(&shallow, "%s\n", h)
+	}
+	if err := replaceFile(filepath.Join(dir, "shallow"), shallow.String()); err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(dir, packedRefs), refs.String())
+}
+
+func replaceFile(name, text string) error {
+	tmp := name + ".lock"
+	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, name)
+}
+
+// errSuperseded says that a commit has left the disk before anybody looked at it.
+var errSuperseded = errors.New("a newer revision has taken its place")
+
+// artifact shows a commit that is on disk.
+func (r *repo) artifact(got result, ignore *string, maxSize int64) (source.Artifact, error) {
+	key := treeKey{commit: got.commit}
+	if ignore != nil {
+		key.ignore = "+" + *ignore
+	}
+	r.mu.Lock()
+	known, ok := r.live[key]
+	r.mu.Unlock()
+	if ok {
+		if tree := known.tree.Value(); tree != nil {
+			return source.Artifact{Revision: got.revision, Digest: known.digest, Tree: tree}, nil
+		}
+	}
+	db := r.db.Load()
+	if !r.has(got.commit) {
+		return source.Artifact{}, errSuperseded
+	}
+	c, err := commitOf(db, got.commit)
+	if err != nil {
+		return source.Artifact{}, r.readError(db, err)
+	}
+	tree, err := snapshot.New(objects{r, db}, string(c.tree[:]), snapshot.Options{Ignore: ignore, MaxFileSize: maxSize, Cache: r.cache})
+	if err != nil {
+		return source.Artifact{}, err
+	}
+	digest, err := tree.Digest()
+	if err != nil {
+		return source.Artifact{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k, h := range r.live {
+		if h.tree.Value() == nil {
+			delete(r.live, k)
+		}
+	}
+	r.live[key] = handedOut{weak.Make(tree), digest}
+	return source.Artifact{Revision: got.revision, Digest: digest, Tree: tree}, nil
+}

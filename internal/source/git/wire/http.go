@@ -1,0 +1,135 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// agent is how the client calls itself. Some servers look for "git/" at the beginning.
+const agent = "git/bowline"
+
+// StatusError is an answer with an HTTP status other than 200.
+type StatusError struct {
+	Code int
+	// Message is the first line of a plain-text answer.
+	Message string
+}
+
+func (e *StatusError) Error() string {
+	s := fmt.Sprintf("the server answers %d %s", e.Code, http.StatusText(e.Code))
+	if e.Message != "" {
+		s += ": " + e.Message
+	}
+	return s
+}
+
+// HTTP is a repository behind smart HTTP.
+type HTTP struct {
+	// Client sends the requests; it holds TLS and proxy settings.
+	Client *http.Client
+	// URL is the repository's address without credentials.
+	URL *url.URL
+	// Authorization, when set, is the value of that header. It is not sent to
+	// another host when the server redirects.
+	Authorization string
+}
+
+// Session begins a session. Capabilities of an earlier session save a request; they may be nil.
+func (h HTTP) Session(caps *Capabilities) *Session {
+	return &Session{conv: &httpConversation{HTTP: h, base: h.URL}, caps: caps, known: caps != nil}
+}
+
+type httpConversation struct {
+	HTTP
+	base *url.URL // after redirects
+	body io.Closer
+}
+
+func (c *httpConversation) close() {
+	if c.body != nil {
+		_ = c.body.Close()
+		c.body = nil
+	}
+}
+
+func (c *httpConversation) open(ctx context.Context) (io.Reader, error) {
+	u := *c.URL
+	u.Path = strings.TrimSuffix(u.Path, "/") + "/info/refs"
+	q := u.Query()
+	q.Set("service", "git-upload-pack")
+	u.RawQuery = q.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.do(req)
+	if err != nil {
+		return nil, err
+	}
+	if ct := resp.Header.Get("Content-Type"); ct != "application/x-git-upload-pack-advertisement" {
+		return nil, fmt.Errorf("%w: its type is %q", ErrProtocol, ct)
+	}
+	// The requests that follow go where a redirect has led, as git does it.
+	base := *resp.Request.URL
+	base.Path = strings.TrimSuffix(base.Path, "/info/refs")
+	base.RawQuery = c.URL.RawQuery
+	c.base = &base
+	return resp.Body, nil
+}
+
+func (c *httpConversation) ask(ctx context.Context, request []byte) (io.Reader, error) {
+	u := *c.base
+	u.Path = strings.TrimSuffix(u.Path, "/") + "/git-upload-pack"
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(request))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/x-git-upload-pack-request")
+	req.Header.Set("Accept", "application/x-git-upload-pack-result")
+	resp, err := c.do(req)
+	if err != nil {
+		return nil, err
+	}
+	if ct := resp.Header.Get("Content-Type"); ct != "application/x-git-upload-pack-result" {
+		return nil, fmt.Errorf("%w: its type is %q", ErrProtocol, ct)
+	}
+	return resp.Body, nil
+}
+
+// do sends a request; the answer before it is let go of.
+func (c *httpConversation) do(req *http.Request) (*http.Response, error) {
+	c.close()
+	req.Header.Set("User-Agent", agent)
+	req.Header.Set("Git-Protocol", "version=2")
+	if c.Authorization != "" && req.URL.Host == c.URL.Host && req.URL.Scheme == c.URL.Scheme {
+		req.Header.Set("Authorization", c.Authorization)
+	}
+	resp, err := c.Client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	c.body = drainCloser{resp.Body}
+	if resp.StatusCode != http.StatusOK {
+		e := &StatusError{Code: resp.StatusCode}
+		if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
+			text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
+			e.Message = oneLine(text)
+		}
+		return nil, e
+	}
+	return resp, nil
+}
+
+// drainCloser reads a little of what is left before it closes, so that the
+// connection can be used again.
+type drainCloser struct{ io.ReadCloser }
+
+func (d drainCloser) Close() error {
+	_, _ = io.CopyN(io.Discard, d.ReadCloser, 4096)
+	return d.ReadCloser.Close()
+}
