@@ -80,7 +80,7 @@ func decodeDocument(name string, doc []byte, skipped int, emit func(int, *unstru
 	if top.Kind != yaml.MappingNode {
 		return incomplete(name+":"+strconv.Itoa(line), &unstructured.Unstructured{Object: map[string]any{}})
 	}
-	value, err := valueOf(top)
+	value, err := valueOf(top, false)
 	if twice := (*duplicateKey)(nil); errors.As(err, &twice) {
 		return invalidYAMLAt(name, skipped, err)
 	}
@@ -155,11 +155,13 @@ func stringMap(meta map[string]any, field string) bool {
 	return ok && len(m) > 0
 }
 
-// valueOf converts a YAML node into what its JSON form would decode to.
-func valueOf(n *yaml.Node) (any, error) {
+// valueOf converts a YAML node into what its JSON form would decode to. flow
+// says that the node is in a collection in flow style.
+func valueOf(n *yaml.Node, flow bool) (any, error) {
 	if n.Anchor != "" {
 		return nil, errNotDirect
 	}
+	flow = flow || n.Style&yaml.FlowStyle != 0
 	switch n.Kind {
 	case yaml.MappingNode:
 		m := make(map[string]any, len(n.Content)/2)
@@ -168,7 +170,7 @@ func valueOf(n *yaml.Node) (any, error) {
 			if key.Kind != yaml.ScalarNode || key.Tag != "!!str" || key.Anchor != "" {
 				return nil, errNotDirect
 			}
-			v, err := valueOf(n.Content[i+1])
+			v, err := valueOf(n.Content[i+1], flow)
 			if err != nil {
 				return nil, err
 			}
@@ -181,7 +183,7 @@ func valueOf(n *yaml.Node) (any, error) {
 	case yaml.SequenceNode:
 		list := make([]any, len(n.Content))
 		for i, c := range n.Content {
-			v, err := valueOf(c)
+			v, err := valueOf(c, flow)
 			if err != nil {
 				return nil, err
 			}
@@ -189,7 +191,7 @@ func valueOf(n *yaml.Node) (any, error) {
 		}
 		return list, plainTag(n, "!!seq")
 	case yaml.ScalarNode:
-		return scalarOf(n)
+		return scalarOf(n, flow)
 	}
 	return nil, errNotDirect
 }
@@ -201,14 +203,20 @@ func plainTag(n *yaml.Node, tag string) error {
 	return nil
 }
 
-func scalarOf(n *yaml.Node) (any, error) {
+func scalarOf(n *yaml.Node, flow bool) (any, error) {
 	if n.Style&yaml.TaggedStyle != 0 {
 		return nil, errNotDirect
 	}
 	switch n.Tag {
 	case "!!str":
+		if text := strings.TrimSuffix(n.Value, "\n"); n.Style&yaml.FoldedStyle != 0 && (text == "" || strings.ContainsAny(text, "\n\u0085\u2028\u2029")) {
+			return nil, errNotDirect // kustomize adds line ends to some of these
+		}
 		return n.Value, nil
 	case "!!null":
+		if n.Value == "" && flow {
+			return nil, errNotDirect // kustomize makes an empty string of it
+		}
 		return nil, nil
 	case "!!bool":
 		switch n.Value {

@@ -3,6 +3,7 @@ package kustomize
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -15,39 +16,77 @@ var errNotDirect = errors.New("not a plain manifest")
 
 // direct reads the manifests of a survey without kustomize. It is right only
 // where the kustomizations are plain: kustomize would then pass every object on
-// as it is, save for those that decode rejects with errNotDirect. With explain,
-// it goes on past those, to find the first thing that is wrong.
-func direct(s *survey, explain bool) ([]*unstructured.Unstructured, error) {
+// as it is, save for those that decode rejects with errNotDirect.
+func direct(s *survey) ([]*unstructured.Unstructured, error) {
 	objects := make([]*unstructured.Unstructured, 0, len(s.files))
-	where := make(map[object.ID]string, len(s.files))
-	skipped := error(nil)
+	where := make(map[object.ID]origin, len(s.files))
 	for _, name := range s.files {
-		data, err := s.r.file(name)
-		if err != nil {
-			return nil, err
-		}
-		err = decode(name, data, func(line int, u *unstructured.Unstructured) error {
-			at := fmt.Sprintf("%s:%d", name, line)
-			if u.GetName() == "" || u.GetAPIVersion() == "" {
-				return incomplete(at, u)
+		err := manifest(s.r, name, func(line int, u *unstructured.Unstructured) error {
+			if err := claim(where, origin{name, line}, u); err != nil {
+				return err
 			}
-			id := sameAsKustomize(object.IDOf(u))
-			if first, ok := where[id]; ok {
-				return duplicate(object.IDOf(u), first, at)
-			}
-			where[id] = at
 			objects = append(objects, u)
 			return nil
 		})
-		switch {
-		case err == nil:
-		case explain && errors.Is(err, errNotDirect):
-			skipped = err
-		default:
+		if err != nil {
 			return nil, err
 		}
 	}
-	return objects, skipped
+	return objects, nil
+}
+
+// findFault looks through the manifests of a survey for what may have made
+// kustomize fail, and returns nil where it finds nothing. Objects that are there
+// twice are looked for on request only: a kustomization may well rename one.
+func findFault(s *survey, twice bool) error {
+	where := make(map[object.ID]origin, len(s.files))
+	for _, name := range s.files {
+		err := manifest(s.r, name, func(line int, u *unstructured.Unstructured) error {
+			if twice {
+				return claim(where, origin{name, line}, u)
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errNotDirect) {
+			return err
+		}
+	}
+	return nil
+}
+
+func manifest(r *reader, name string, emit func(int, *unstructured.Unstructured) error) error {
+	data, err := r.file(name)
+	if err != nil {
+		return err
+	}
+	return decode(name, data, emit)
+}
+
+// origin is where an object starts.
+type origin struct {
+	file string
+	line int
+}
+
+func (o origin) String() string { return o.file + ":" + strconv.Itoa(o.line) }
+
+// claim fails for an object that lacks what identifies it, or that is there
+// already.
+func claim(where map[object.ID]origin, at origin, u *unstructured.Unstructured) error {
+	if u.GetName() == "" || u.GetAPIVersion() == "" {
+		return incomplete(at.String(), u)
+	}
+	id := sameAsKustomize(object.IDOf(u))
+	first, there := where[id]
+	where[id] = at
+	switch {
+	case !there:
+		return nil
+	case first == at:
+		return invalid(at.String(), "", fmt.Errorf("%s is built twice from this file, by two kustomizations", object.IDOf(u)),
+			"build one of them, or change its name or namespace in one")
+	}
+	return invalid(at.String(), "", fmt.Errorf("%s is also in %s", object.IDOf(u), first), "keep one of them")
 }
 
 // sameAsKustomize returns the key under which kustomize takes two objects for
@@ -57,10 +96,6 @@ func sameAsKustomize(id object.ID) object.ID {
 		id.Namespace = ""
 	}
 	return id
-}
-
-func duplicate(id object.ID, first, second string) error {
-	return invalid(second, "", fmt.Errorf("%s is also in %s", id, first), "keep one of them")
 }
 
 // incomplete says what an object lacks to be one.

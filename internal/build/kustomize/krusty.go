@@ -7,7 +7,9 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync/atomic"
 
+	"golang.org/x/sync/semaphore"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/kustomize/api/krusty"
@@ -22,11 +24,45 @@ import (
 
 func tempDir() string { return os.TempDir() }
 
-// turn lets one kustomize build run at a time. kyaml keeps the OpenAPI schema in
-// package variables, which builds read without a lock while others may replace
-// it; a lock of the process is the only one that can match. It is a channel so
-// that waiting for it ends with the context.
-var turn = make(chan struct{}, 1)
+// schemaGate guards the OpenAPI schema that kyaml keeps in package variables.
+// Builds read it without a lock while one that parses or replaces it writes, so
+// that only a lock of the whole process can match it. Builds share the gate once
+// the built-in schema is there, and have it alone until then, and when they bring
+// a schema of their own. It is a semaphore so that waiting ends with the context.
+var schemaGate = struct {
+	*semaphore.Weighted
+	loaded atomic.Bool
+}{Weighted: semaphore.NewWeighted(gateAll)}
+
+const gateAll = 1 << 20
+
+// enter waits for the gate, alone or shared, and returns how to leave it.
+func enter(ctx context.Context, ownSchema bool) (leave func(), err error) {
+	if !ownSchema {
+		if err := schemaGate.Acquire(ctx, 1); err != nil {
+			return nil, timeout(ctx)
+		}
+		if schemaGate.loaded.Load() {
+			return func() { schemaGate.Release(1) }, nil
+		}
+		schemaGate.Release(1)
+	}
+	if err := schemaGate.Acquire(ctx, gateAll); err != nil {
+		return nil, timeout(ctx)
+	}
+	if ownSchema {
+		openapi.ResetOpenAPI()
+		schemaGate.loaded.Store(false)
+	}
+	_ = openapi.Schema() // a schema of one's own adds to the built-in one
+	schemaGate.loaded.Store(!ownSchema)
+	return func() {
+		if ownSchema {
+			openapi.ResetOpenAPI()
+		}
+		schemaGate.Release(gateAll)
+	}, nil
+}
 
 // runKrusty builds rt with kustomize itself.
 func runKrusty(ctx context.Context, s *survey, rt *root) ([]*unstructured.Unstructured, error) {
@@ -38,10 +74,9 @@ func runKrusty(ctx context.Context, s *survey, rt *root) ([]*unstructured.Unstru
 	if s.remote {
 		fsys.clones = filesys.MakeFsOnDisk()
 	}
-	select {
-	case turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, timeout(ctx)
+	leave, err := enter(ctx, s.openAPI || s.remote)
+	if err != nil {
+		return nil, err
 	}
 	type outcome struct {
 		objects []*unstructured.Unstructured
@@ -49,8 +84,8 @@ func runKrusty(ctx context.Context, s *survey, rt *root) ([]*unstructured.Unstru
 	}
 	done := make(chan outcome, 1)
 	go func() {
-		defer func() { <-turn }()
-		objects, err := krustyObjects(fsys, path.Join(mount, rt.dir), s.openAPI || s.remote)
+		defer leave()
+		objects, err := krustyObjects(fsys, path.Join(mount, rt.dir))
 		done <- outcome{objects, err}
 	}()
 	select {
@@ -62,21 +97,14 @@ func runKrusty(ctx context.Context, s *survey, rt *root) ([]*unstructured.Unstru
 	}
 }
 
-// krustyObjects runs kustomize. ownSchema says that the kustomizations may
-// replace the global schema, which is then put back.
-func krustyObjects(fsys filesys.FileSystem, dir string, ownSchema bool) (objects []*unstructured.Unstructured, err error) {
+// krustyObjects runs kustomize.
+func krustyObjects(fsys filesys.FileSystem, dir string) (objects []*unstructured.Unstructured, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			// kustomize panics on some malformed objects.
 			err = fmt.Errorf("kustomize could not make sense of an object: %v", p)
 		}
 	}()
-	if ownSchema {
-		// A schema of one's own adds to the built-in one.
-		openapi.ResetOpenAPI()
-		_ = openapi.Schema()
-		defer openapi.ResetOpenAPI()
-	}
 	m, err := krusty.MakeKustomizer(&krusty.Options{
 		LoadRestrictions: types.LoadRestrictionsNone, // the file system keeps to the tree
 		PluginConfig:     types.DisabledPluginConfig(),
@@ -112,10 +140,11 @@ func explain(s *survey, rt *root, err error) error {
 	if failure.KindOf(err) != "" {
 		return err
 	}
-	if _, derr := direct(s, true); derr != nil && !errors.Is(derr, errNotDirect) {
+	msg := err.Error()
+	if derr := findFault(s, strings.Contains(msg, "already registered id")); derr != nil {
 		return derr
 	}
-	msg := strings.NewReplacer(mount+"/", "", "'"+mount+"'", "'.'").Replace(oneLine(err.Error()))
+	msg = strings.NewReplacer(mount+"/", "", "'"+mount+"'", "'.'").Replace(oneLine(msg))
 	if len(msg) > maxMessage {
 		msg = msg[:maxMessage] + "…"
 	}

@@ -53,7 +53,7 @@ func render(ctx context.Context, r *reader, recipe build.Recipe) ([]*unstructure
 		return nil, err
 	}
 	if s.plain {
-		objects, err := direct(s, false)
+		objects, err := direct(s)
 		if !errors.Is(err, errNotDirect) {
 			return objects, err
 		}
@@ -69,7 +69,7 @@ func render(ctx context.Context, r *reader, recipe build.Recipe) ([]*unstructure
 }
 
 // finish does what the toolkit does after kustomize: it checks the objects,
-// substitutes variables, and sets the common metadata.
+// substitutes variables, sets the common metadata, and normalizes them.
 func finish(objects []*unstructured.Unstructured, recipe build.Recipe) ([]*unstructured.Unstructured, error) {
 	objects, err := onlyObjects(objects, recipe.Path)
 	if err != nil {
@@ -92,6 +92,7 @@ func finish(objects []*unstructured.Unstructured, recipe build.Recipe) ([]*unstr
 	}
 	for _, u := range objects {
 		setMetadata(u, recipe.CommonMetadata)
+		normalize(u)
 	}
 	if len(objects) == 0 {
 		return nil, &failure.Error{Op: "build", Kind: failure.Invalid, Object: "path " + quoted(recipe.Path), Err: build.ErrEmpty}

@@ -180,7 +180,7 @@ func (s *survey) nested(at place, field, p, name string) error {
 
 func invalidKustomization(file string, err error) error {
 	msg := strings.TrimPrefix(oneLine(err.Error()), "invalid Kustomization: ")
-	if strings.HasPrefix(msg, "yaml: line") {
+	if strings.HasPrefix(msg, "yaml: ") {
 		return invalidYAML(file, errors.New(msg))
 	}
 	return invalid(file, "", errors.New("invalid kustomization: "+strings.TrimPrefix(msg, "json: ")), "correct the file")
