@@ -276,3 +276,13 @@ func (l *Ledger) HealAfter(id object.ID) time.Duration {
 	l.fights[id] = f
 	return wait
 }
+
+// Doubt makes the ledger forget what it holds to be true of an object's
+// ownership, so that the next plan heals it.
+func (l *Ledger) Doubt(id object.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r, ok := l.records[id]; ok {
+		r.base = r.own + 1
+	}
+}

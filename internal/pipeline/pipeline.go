@@ -55,6 +55,36 @@ type Target struct {
 // mid-apply.
 type Intent func(context.Context, []plan.Entry) error
 
+// Stage names a stage of the main loop.
+type Stage string
+
+// The stages that a unit can fail in.
+const (
+	Build Stage = "build"
+	Plan  Stage = "plan"
+	Apply Stage = "apply"
+	Prune Stage = "prune"
+)
+
+// StageError says in which stage a run failed. It prints as its cause.
+type StageError struct {
+	Stage Stage
+	Err   error
+}
+
+// Error implements error.
+func (e *StageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *StageError) Unwrap() error { return e.Err }
+
+func at(stage Stage, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &StageError{Stage: stage, Err: err}
+}
+
 // Outcome is what a run did.
 type Outcome struct {
 	// Wants are the desired objects.
@@ -99,7 +129,13 @@ func (p *Pipeline) Run(ctx context.Context, u Unit, t Target, a source.Artifact,
 	}
 	out.Changes = t.Applier.Apply(ctx, d.plan, d.objects)
 	out.Inventory = inventoryAfter(u.Inventory, d, out.Changes)
-	return out, out.Changes.Err()
+	stage := Apply
+	for _, r := range out.Changes {
+		if r.Err != nil && r.Verb == plan.Delete {
+			stage = Prune
+		}
+	}
+	return out, at(stage, out.Changes.Err())
 }
 
 // decision is what the first three stages come to.
@@ -119,27 +155,27 @@ func (p *Pipeline) plan(ctx context.Context, u Unit, t Target, a source.Artifact
 	var err error
 	if !m.holds(u, a) {
 		if d.objects, err = p.rebuild(ctx, u, t, a, m); err != nil {
-			return nil, err
+			return nil, at(Build, err)
 		}
 	}
 	d.wants = m.wants
 	t.Ledger.Want(u.Name, d.wants)
 	if err := follow(ctx, t, d.wants, u.Inventory); err != nil {
-		return d, err
+		return d, at(Plan, err)
 	}
 	if d.plan, err = plan.Make(ctx, input(u, d), t.Ledger, t.Applier); err != nil {
-		return d, err
+		return d, at(Plan, err)
 	}
 	if d.plan.Sends() && d.objects == nil {
 		if d.objects, err = p.rebuild(ctx, u, t, a, m); err != nil {
-			return d, err
+			return d, at(Build, err)
 		}
 		d.wants = m.wants
 		if d.plan, err = plan.Make(ctx, input(u, d), t.Ledger, t.Applier); err != nil {
-			return d, err
+			return d, at(Plan, err)
 		}
 	}
-	return d, conflicts(d.plan)
+	return d, at(Plan, conflicts(d.plan))
 }
 
 func input(u Unit, d *decision) plan.Input {

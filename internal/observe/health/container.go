@@ -46,7 +46,7 @@ func containerCause(c container, events []corev1.Event, forever bool) Cause {
 			return found
 		}
 	}
-	if c.status.Ready || c.init && c.status.State.Running != nil && c.status.RestartCount == 0 {
+	if c.status.Ready {
 		return Cause{}
 	}
 	if t := c.status.State.Terminated; t != nil {

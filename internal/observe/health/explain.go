@@ -96,7 +96,7 @@ func podCondition(p *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCondit
 // reason in a condition, which goes when a pod is created; other workloads tell
 // it by events only, which stay after the matter is settled, and so count only
 // while pods are missing.
-func (e evidence) refused() Cause {
+func (e *evidence) refused() Cause {
 	if rs := newest(e.replicaSets); rs != nil {
 		for _, c := range rs.Status.Conditions {
 			if c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue {
@@ -124,7 +124,7 @@ func (e evidence) refused() Cause {
 }
 
 // missing is how many pods the workload should have and has not.
-func (e evidence) missing() int64 {
+func (e *evidence) missing() int64 {
 	o := e.workload.Object
 	alive := int64(0)
 	for i := range e.pods {
@@ -150,7 +150,7 @@ const sameRound = 5 * time.Second
 
 // settled reports whether a pod was created well after the event told that none
 // could be.
-func (e evidence) settled(ev corev1.Event) bool {
+func (e *evidence) settled(ev corev1.Event) bool {
 	for i := range e.pods {
 		if e.pods[i].CreationTimestamp.After(lastSeen(ev).Add(sameRound)) {
 			return true
@@ -161,7 +161,7 @@ func (e evidence) settled(ev corev1.Event) bool {
 
 // roomComes reports whether old pods are still to end, which gives back what
 // they hold of a quota.
-func (e evidence) roomComes() bool {
+func (e *evidence) roomComes() bool {
 	rs := newest(e.replicaSets)
 	for i := range e.replicaSets {
 		if old := &e.replicaSets[i]; old.UID != rs.UID && old.Status.Replicas > 0 {
@@ -172,7 +172,7 @@ func (e evidence) roomComes() bool {
 }
 
 // eventsOf returns the events about one object, the latest first.
-func (e evidence) eventsOf(uid types.UID) []corev1.Event {
+func (e *evidence) eventsOf(uid types.UID) []corev1.Event {
 	var of []corev1.Event
 	for _, ev := range e.events {
 		if ev.InvolvedObject.UID == uid {

@@ -184,6 +184,9 @@ func TestImagesAndConfiguration(t *testing.T) {
 		{name: "unschedulable", reason: "a node may be added", workload: deploymentYAML,
 			pods: []string{pod("web-a", `phase: Pending, conditions: [{type: PodScheduled, status: "False", reason: Unschedulable, message: "0/1 nodes are available: 1 Insufficient cpu."}]`)},
 			kind: Unschedulable, message: "no node takes the pod (Pod/apps/web-a): 0/1 nodes are available: 1 Insufficient cpu."},
+		{name: "gated", reason: "somebody holds it back", workload: deploymentYAML,
+			pods: []string{pod("web-a", `phase: Pending, conditions: [{type: PodScheduled, status: "False", reason: SchedulingGated, message: Scheduling is blocked due to non-empty scheduling gates}]`)},
+			kind: Unschedulable, message: "pod is held back by a scheduling gate (Pod/apps/web-a): Scheduling is blocked due to non-empty scheduling gates"},
 		{name: "claim", reason: "the scheduler waits for the volume", workload: deploymentYAML,
 			pods: []string{pod("web-a", `phase: Pending, conditions: [{type: PodScheduled, status: "False", reason: Unschedulable, message: "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."}]`)},
 			kind: VolumePending, message: "persistent volume claim is not bound (Pod/apps/web-a): 0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."},
@@ -218,6 +221,13 @@ func TestRunningContainers(t *testing.T) {
 			pods:  one("restartCount: 1, " + running + ", lastState: {" + crash + "}"),
 			warns: []string{event("web-a", "00:02:00", "Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503")}, kind: ReadinessProbe,
 			message: "readiness probe fails (container web of Pod/apps/web-a, 1 restart): HTTP probe failed with statuscode: 503"},
+		{name: "probe of an earlier run", reason: "this run has not been probed", workload: deploymentYAML, pods: one("restartCount: 1, " + running + ", lastState: {" + crash + "}"),
+			warns: []string{event("web-a", "00:00:04", "Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503")},
+			kind:  Crash, message: "application crashes with exit code 3 (container web of Pod/apps/web-a, 1 restart): panic: no database"},
+		{name: "pod on its way out", reason: "the pod that stays is asked", workload: deploymentYAML, pods: []string{
+			strings.Replace(pod("web-a", web("Running", "restartCount: 0, state: {"+crash+"}")), "uid: web-a,", "uid: web-a, deletionTimestamp: '2026-01-01T00:03:00Z',", 1),
+			pod("web-b", web("Running", "restartCount: 0, "+running))},
+			kind: ReadinessProbe, message: "readiness probe has not passed (container web of Pod/apps/web-b)"},
 		{name: "signal", reason: "a number alone means little", workload: deploymentYAML, pods: one("restartCount: 0, state: {" + killed + "}"),
 			kind: Crash, message: "application crashes with exit code 137, SIGKILL (container web of Pod/apps/web-a)"},
 		{name: "out of memory", reason: "named, with the limit", workload: deploymentYAML, pods: one("restartCount: 5, " + backoff + ", lastState: {" + oom + "}"),
@@ -261,6 +271,7 @@ func TestInitContainers(t *testing.T) {
 			pods: []string{strings.Replace(spec, "STATE", "ready: false, state: {terminated: {exitCode: 1, message: no such table}}", 1)},
 			kind: Crash, message: "application crashes with exit code 1 (container migrate of Pod/apps/web-a): no such table"},
 		{name: "runs", reason: "it takes its time", workload: deploymentYAML, pods: []string{strings.Replace(spec, "STATE", "ready: false, state: {running: {}}", 1)}},
+		{name: "done, not marked ready", reason: "an init container is meant to end", workload: deploymentYAML, pods: []string{strings.Replace(spec, "STATE", "ready: false, state: {terminated: {exitCode: 0}}", 1)}},
 		{name: "done", reason: "an init container is meant to end", workload: deploymentYAML, pods: []string{strings.Replace(spec, "STATE", "ready: true, state: {terminated: {exitCode: 0}}", 1)}},
 	} {
 		t.Run(tc.name, tc.check)

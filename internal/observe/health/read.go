@@ -166,7 +166,7 @@ func explainClaim(ctx context.Context, r Reader, u *unstructured.Unstructured) (
 	if err != nil {
 		return Cause{}, err
 	}
-	latest := evidence{events: events}.eventsOf(u.GetUID())
+	latest := (&evidence{events: events}).eventsOf(u.GetUID())
 	if len(latest) == 0 {
 		return Cause{}, nil
 	}

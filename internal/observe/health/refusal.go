@@ -26,7 +26,7 @@ var (
 // refusal names why pods of owner are refused, from the controller's message.
 func refusal(message string, owner object.ID, roomComes bool) Cause {
 	c := Cause{Object: owner, Stuck: true}
-	what := ""
+	var what string
 	switch {
 	case quotaWords.MatchString(message):
 		c.Kind, what = QuotaExceeded, "quota leaves no room for its pods"

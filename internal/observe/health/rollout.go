@@ -37,7 +37,7 @@ func deployment(o map[string]any) Verdict {
 	case updated < want:
 		return inProgress("%d of %d replicas are updated", updated, want)
 	case all > updated:
-		return inProgress("%d old replicas are still to end", all-updated)
+		return inProgress("old replicas still to end: %d", all-updated)
 	case available < updated:
 		return inProgress("%d of %d updated replicas are available", available, updated)
 	}
@@ -48,8 +48,7 @@ func deployment(o map[string]any) Verdict {
 // strategy kubectl declines to answer; the set is then asked for its ready
 // replicas only, since replacing pods is somebody else's work.
 func statefulSet(o map[string]any) Verdict {
-	seen := num(o, 0, "status", "observedGeneration")
-	if seen == 0 || !observed(o) {
+	if !observed(o) {
 		return inProgress(notObserved)
 	}
 	want := num(o, 1, "spec", "replicas")

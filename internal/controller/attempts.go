@@ -1,0 +1,94 @@
+package controller
+
+import (
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// attempt is what is remembered of a unit between two reconciles: enough to
+// know whether trying again makes sense yet. It is lost with the process, which
+// costs one more attempt.
+type attempt struct {
+	// inputs identifies what was attempted: generation, artifact, requests.
+	inputs string
+	// failures counts failed attempts with these inputs in a row.
+	failures int
+	// retryAt is when a failed attempt may be repeated.
+	retryAt time.Time
+	// ran is when the unit last ran to its end.
+	ran time.Time
+	// began is when work on these inputs began.
+	began time.Time
+	// waitingSince is when the wait for health began; zero when none is on.
+	waitingSince time.Time
+	// told says that the status names what is being waited for.
+	told bool
+	// late says that the wait for health ran out.
+	late bool
+	// changed says that something changed since the last success, so that the
+	// next one is worth an event.
+	changed bool
+}
+
+// begin notes new inputs; the failures with the old ones no longer count.
+func (a *attempt) begin(inputs string, now time.Time) {
+	*a = attempt{inputs: inputs, began: now, changed: a.changed, ran: a.ran}
+}
+
+// failed notes a failure and returns how long to wait before the next attempt:
+// from a second doubling up to the retry interval, or that interval at once
+// where only a change of the input can help.
+func (a *attempt) failed(now time.Time, terminal bool, retryInterval time.Duration) time.Duration {
+	wait := time.Second << min(a.failures, 16)
+	if terminal || wait > retryInterval {
+		wait = retryInterval
+	}
+	a.failures++
+	a.retryAt = now.Add(wait)
+	return wait
+}
+
+// attempts holds the attempts of all units.
+type attempts struct {
+	mu     sync.Mutex
+	byUnit map[types.NamespacedName]*attempt // guarded by mu; an attempt belongs to the reconcile of its unit
+	// drifted holds the units of which an object drifted since they last ran.
+	drifted map[types.NamespacedName]bool // guarded by mu
+}
+
+func newAttempts() *attempts {
+	return &attempts{byUnit: map[types.NamespacedName]*attempt{}, drifted: map[types.NamespacedName]bool{}}
+}
+
+func (a *attempts) of(unit types.NamespacedName) *attempt {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.byUnit[unit] == nil {
+		a.byUnit[unit] = &attempt{}
+	}
+	return a.byUnit[unit]
+}
+
+func (a *attempts) forget(unit types.NamespacedName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.byUnit, unit)
+	delete(a.drifted, unit)
+}
+
+func (a *attempts) drift(unit types.NamespacedName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.drifted[unit] = true
+}
+
+// takeDrift reports whether the unit drifted since it was last asked.
+func (a *attempts) takeDrift(unit types.NamespacedName) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	drifted := a.drifted[unit]
+	delete(a.drifted, unit)
+	return drifted
+}

@@ -1,0 +1,197 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	"github.com/bowline-dev/bowline/internal/apply"
+	"github.com/bowline-dev/bowline/internal/build/kustomize"
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/kube"
+	"github.com/bowline-dev/bowline/internal/object"
+	"github.com/bowline-dev/bowline/internal/observe"
+	"github.com/bowline-dev/bowline/internal/observe/health"
+	"github.com/bowline-dev/bowline/internal/pipeline"
+	"github.com/bowline-dev/bowline/internal/plan"
+	"github.com/bowline-dev/bowline/internal/report"
+	"github.com/bowline-dev/bowline/internal/source/git"
+)
+
+// engine is everything that runs in one process, wired together.
+type engine struct {
+	options Options
+	mgr     ctrl.Manager
+	log     logr.Logger
+	ledger  *observe.Ledger
+	meters  *meters
+	sources *gitRepositories
+	units   *kustomizations
+	// settled says that all units have been through their first reconcile.
+	started atomic.Bool
+}
+
+// newEngine wires the stages together: the one place where each learns of the
+// others.
+func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.Cluster, store *git.Store, budget plan.Budget) *engine {
+	e := &engine{options: o, mgr: mgr, log: o.Logger, meters: newMeters()}
+	realClock := clock.RealClock{}
+	events := newRecorder(ctx, mgr.GetScheme(), cluster, o.Logger)
+	units := &kustomizations{
+		client: mgr.GetClient(), events: events, clock: realClock,
+		artifacts: newArtifacts(), attempts: newAttempts(), written: newWritten(), self: &feed{},
+		budget: budget, allowRemoteBases: o.AllowRemoteBases,
+		pipeline: pipeline.New(e.meters.build(kustomize.Build)),
+	}
+	e.ledger = observe.NewLedger(ctx, observe.Options{
+		Cluster: cluster, Manager: FieldManager, Clock: realClock, Log: o.Logger.WithName("ledger"), Notify: e.notify,
+	})
+	units.ledger = e.ledger
+	units.target = pipeline.Target{Cluster: cluster, Ledger: e.ledger, Applier: NewApplier(cluster, e.ledger, o.Requests, e.meters.request)}
+	units.explain = explainWith(cluster, mgr.GetAPIReader())
+	e.units = units
+	e.sources = &gitRepositories{
+		client: mgr.GetClient(), secrets: mgr.GetAPIReader(), events: events, clock: realClock,
+		store: store, artifacts: units.artifacts, attempts: newAttempts(), changed: units.wakeUsers,
+	}
+	return e
+}
+
+// NewApplier returns the apply stage for a cluster. count may be nil.
+func NewApplier(cluster *kube.Cluster, ledger *observe.Ledger, requests int, count func(string)) *apply.Applier {
+	if count == nil {
+		count = func(string) {}
+	}
+	return &apply.Applier{
+		Cluster: cluster, Manager: FieldManager, Journal: ledger, Observe: ledger,
+		Slots: make(chan struct{}, requests), Count: count,
+	}
+}
+
+// notify takes what the ledger saw to the unit that it concerns.
+func (e *engine) notify(c observe.Change) {
+	priority := soon
+	if c.Drift {
+		e.units.attempts.drift(c.Owner)
+		priority = urgent
+	}
+	e.units.self.add(c.Owner, priority)
+}
+
+// register adds the reconcilers to the manager: one entry per kind.
+func (e *engine) register(ctx context.Context, registry prometheus.Registerer) error {
+	if err := e.meters.register(registry, e.ledger); err != nil {
+		return err
+	}
+	indexer := e.mgr.GetFieldIndexer()
+	if err := indexer.IndexField(ctx, &kustomizev1.Kustomization{}, indexSource, indexBySource); err != nil {
+		return fmt.Errorf("index Kustomizations by source: %w", err)
+	}
+	if err := indexer.IndexField(ctx, &kustomizev1.Kustomization{}, indexDependency, indexByDependency); err != nil {
+		return fmt.Errorf("index Kustomizations by dependency: %w", err)
+	}
+	err := ctrl.NewControllerManagedBy(e.mgr).Named("gitrepository").
+		For(&sourcev1.GitRepository{}, builder.WithPredicates(requested())).
+		WithOptions(controller.Options{MaxConcurrentReconciles: e.options.Concurrency}).
+		Complete(e.sources)
+	if err != nil {
+		return fmt.Errorf("set up GitRepositories: %w", err)
+	}
+	err = ctrl.NewControllerManagedBy(e.mgr).Named("kustomization").
+		For(&kustomizev1.Kustomization{}, builder.WithPredicates(requested())).
+		Watches(&kustomizev1.Kustomization{}, e.units.onNews(), builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
+		WatchesRawSource(e.units.self).
+		WithOptions(controller.Options{MaxConcurrentReconciles: e.options.Concurrency}).
+		Complete(e.units)
+	if err != nil {
+		return fmt.Errorf("set up Kustomizations: %w", err)
+	}
+	if err := e.mgr.Add(manager.RunnableFunc(e.claim)); err != nil {
+		return err
+	}
+	if err := e.mgr.Add(manager.RunnableFunc(e.audit)); err != nil {
+		return err
+	}
+	return e.mgr.AddReadyzCheck("started", func(*http.Request) error {
+		if !e.started.Load() {
+			return errors.New("the caches are not filled yet")
+		}
+		return nil
+	})
+}
+
+// claim enters what the inventories hold as wanted, before two units can
+// dispute an object that one of them has had all along.
+func (e *engine) claim(ctx context.Context) error {
+	if !e.mgr.GetCache().WaitForCacheSync(ctx) {
+		return nil
+	}
+	var list kustomizev1.KustomizationList
+	if err := e.mgr.GetClient().List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		return fmt.Errorf("read the inventories: %w", err)
+	}
+	for i := range list.Items {
+		k := &list.Items[i]
+		entries, _ := report.Entries(k.Status.Inventory)
+		ids := make([]object.ID, 0, len(entries))
+		for _, entry := range entries {
+			ids = append(ids, entry.ID)
+		}
+		e.ledger.Claim(client.ObjectKeyFromObject(k), ids)
+	}
+	e.started.Store(true)
+	return nil
+}
+
+// requested lets through what asks for work: a new spec, an annotation, a
+// deletion. What the engine itself writes does not.
+func requested() predicate.Predicate {
+	return predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{})
+}
+
+// explainWith says why an object is not ready, as far as the cluster tells.
+func explainWith(cluster *kube.Cluster, reader client.Reader) explainer {
+	return func(ctx context.Context, id object.ID, version string) string {
+		live, err := (&apply.Applier{Cluster: cluster}).Live(ctx, plan.Action{ID: id, Version: version})
+		if err != nil || live == nil {
+			return ""
+		}
+		cause, err := health.Explain(ctx, reader, live)
+		if err != nil {
+			return err.Error()
+		}
+		return cause.Message
+	}
+}
+
+func parseMirrors(pairs []string) ([]git.Mirror, error) {
+	var mirrors []git.Mirror
+	for _, pair := range pairs {
+		from, to, ok := strings.Cut(pair, "=")
+		if !ok || from == "" || to == "" {
+			return nil, &failure.Error{Op: "read", Kind: failure.Invalid, Object: "--mirror " + pair,
+				Remedy: "write it as FROM=TO, two URL prefixes"}
+		}
+		mirrors = append(mirrors, git.Mirror{From: from, To: to})
+	}
+	return mirrors, nil
+}
+
+func isNoMatch(err error) bool { return apimeta.IsNoMatchError(err) || apierrors.IsNotFound(err) }

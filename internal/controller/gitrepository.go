@@ -1,0 +1,198 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/report"
+	"github.com/bowline-dev/bowline/internal/source"
+	"github.com/bowline-dev/bowline/internal/source/git"
+)
+
+// gitRepositories reconciles GitRepositories: it fetches, hands the artifact to
+// those who use it, and reports.
+type gitRepositories struct {
+	client    client.Client
+	secrets   client.Reader
+	events    record.EventRecorder
+	clock     clock.PassiveClock
+	store     *git.Store
+	artifacts *artifacts
+	attempts  *attempts
+	// changed is told of every source whose artifact changed.
+	changed func(context.Context, sourceKey)
+}
+
+// Reconcile implements reconcile.Reconciler.
+func (r *gitRepositories) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	key := sourceKey{Kind: sourcev1.GitRepositoryKind, NamespacedName: req.NamespacedName}
+	g := &sourcev1.GitRepository{}
+	err := r.client.Get(ctx, req.NamespacedName, g)
+	if apierrors.IsNotFound(err) || err == nil && !g.DeletionTimestamp.IsZero() {
+		r.artifacts.drop(key)
+		r.attempts.forget(req.NamespacedName)
+		r.changed(ctx, key)
+		return ctrl.Result{}, nil
+	}
+	if err != nil {
+		return ctrl.Result{}, fmt.Errorf("read GitRepository %s: %w", req.NamespacedName, err)
+	}
+	if g.Spec.Suspend {
+		return ctrl.Result{}, nil
+	}
+	before := g.DeepCopy()
+	artifact, fetchErr := r.fetch(ctx, g)
+	again := r.report(g, artifact, fetchErr)
+	moved := fetchErr == nil && r.artifacts.put(key, artifact)
+	if !equality.Semantic.DeepEqual(before.Status, g.Status) {
+		if err := r.client.Status().Patch(ctx, g, client.MergeFrom(before), owner); client.IgnoreNotFound(err) != nil {
+			return ctrl.Result{}, fmt.Errorf("write the status: %w", err)
+		}
+	}
+	if moved {
+		ctrl.LoggerFrom(ctx).Info("fetched", "revision", artifact.Revision)
+	}
+	if moved || conditionChanged(before, g) {
+		r.changed(ctx, key)
+	}
+	return ctrl.Result{RequeueAfter: again}, nil
+}
+
+func conditionChanged(before, after *sourcev1.GitRepository) bool {
+	x, y := report.Condition(before, meta.ReadyCondition), report.Condition(after, meta.ReadyCondition)
+	return x == nil || y == nil || x.Status != y.Status || x.Message != y.Message
+}
+
+// fetch brings the repository up to date, with the credentials that its
+// Secrets hold now.
+func (r *gitRepositories) fetch(ctx context.Context, g *sourcev1.GitRepository) (source.Artifact, error) {
+	if err := supportedGit(g); err != nil {
+		return source.Artifact{}, err
+	}
+	req := git.Request{URL: g.Spec.URL, Ref: refOf(g.Spec.Reference), Ignore: g.Spec.Ignore}
+	if g.Spec.Timeout != nil {
+		req.Timeout = g.Spec.Timeout.Duration
+	}
+	if g.Spec.SecretRef != nil {
+		data, err := r.secret(ctx, g.Namespace, g.Spec.SecretRef.Name, "spec.secretRef")
+		if err != nil {
+			return source.Artifact{}, err
+		}
+		if req.Auth, err = git.AuthFromSecret(g.Spec.URL, data); err != nil {
+			return source.Artifact{}, fmt.Errorf("read Secret %s/%s: %w", g.Namespace, g.Spec.SecretRef.Name, err)
+		}
+	}
+	if g.Spec.ProxySecretRef != nil {
+		data, err := r.secret(ctx, g.Namespace, g.Spec.ProxySecretRef.Name, "spec.proxySecretRef")
+		if err != nil {
+			return source.Artifact{}, err
+		}
+		if req.Proxy, err = git.ProxyFromSecret(data); err != nil {
+			return source.Artifact{}, fmt.Errorf("read Secret %s/%s: %w", g.Namespace, g.Spec.ProxySecretRef.Name, err)
+		}
+	}
+	return r.store.Fetch(ctx, req)
+}
+
+func (r *gitRepositories) secret(ctx context.Context, namespace, name, field string) (map[string][]byte, error) {
+	var s corev1.Secret
+	err := r.secrets.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &s)
+	if apierrors.IsNotFound(err) {
+		return nil, &failure.Error{Op: "read", Kind: failure.NotFound, Object: "Secret/" + namespace + "/" + name, Err: err,
+			Remedy: "create it, or correct " + field}
+	}
+	if err != nil {
+		return nil, &failure.Error{Op: "read", Kind: failure.Unavailable, Object: "Secret/" + namespace + "/" + name, Err: err}
+	}
+	return s.Data, nil
+}
+
+func refOf(ref *sourcev1.GitRepositoryRef) git.Ref {
+	if ref == nil {
+		return git.Ref{}
+	}
+	return git.Ref{Branch: ref.Branch, Tag: ref.Tag, SemVer: ref.SemVer, Name: ref.Name, Commit: ref.Commit}
+}
+
+func supportedGit(g *sourcev1.GitRepository) error {
+	var fields []string
+	if g.Spec.Verification != nil {
+		fields = append(fields, "spec.verify")
+	}
+	if len(g.Spec.Include) > 0 {
+		fields = append(fields, "spec.include")
+	}
+	if g.Spec.RecurseSubmodules {
+		fields = append(fields, "spec.recurseSubmodules")
+	}
+	if len(g.Spec.SparseCheckout) > 0 {
+		fields = append(fields, "spec.sparseCheckout")
+	}
+	if g.GetProvider() != sourcev1.GitProviderGeneric {
+		fields = append(fields, "spec.provider "+g.GetProvider())
+	}
+	return unsupported(fields)
+}
+
+// report puts what a fetch came to into the status and returns when to fetch
+// again. After a failure the last artifact stays.
+func (r *gitRepositories) report(g *sourcev1.GitRepository, artifact source.Artifact, err error) time.Duration {
+	attempt := r.attempts.of(client.ObjectKeyFromObject(g))
+	now := r.clock.Now()
+	g.Status.ObservedGeneration = g.Generation
+	if asked, ok := g.Annotations[meta.ReconcileRequestAnnotation]; ok {
+		g.Status.LastHandledReconcileAt = asked
+	}
+	if err != nil {
+		return r.reportFailure(g, attempt, now, err)
+	}
+	attempt.failures = 0
+	if g.Status.Artifact == nil || g.Status.Artifact.Revision != artifact.Revision {
+		g.Status.Artifact = &meta.Artifact{
+			Path:     fmt.Sprintf("gitrepository/%s/%s", g.Namespace, g.Name),
+			Revision: artifact.Revision, LastUpdateTime: metav1.NewTime(now),
+		}
+		r.events.Eventf(g, corev1.EventTypeNormal, "NewArtifact", "stored artifact for revision '%s'", artifact.Revision)
+	}
+	g.Status.ObservedIgnore = g.Spec.Ignore
+	report.Ready(g, meta.SucceededReason, fmt.Sprintf("stored artifact for revision '%s'", artifact.Revision))
+	report.Stored(g, meta.SucceededReason, fmt.Sprintf("stored artifact for revision '%s'", artifact.Revision))
+	return jitter(g.Spec.Interval.Duration, string(g.UID))
+}
+
+func (r *gitRepositories) reportFailure(g *sourcev1.GitRepository, a *attempt, now time.Time, err error) time.Duration {
+	reason := gitReason(err)
+	if c := report.Condition(g, meta.ReadyCondition); c == nil || c.Message != err.Error() {
+		r.events.Event(g, corev1.EventTypeWarning, reason, clip(err.Error()))
+	}
+	terminal := failure.Terminal(err)
+	report.Failed(g, reason, err.Error(), terminal)
+	report.FetchFailed(g, reason, err.Error())
+	return a.failed(now, terminal, g.Spec.Interval.Duration)
+}
+
+// gitReason returns the reason that the toolkit's users know.
+func gitReason(err error) string {
+	switch {
+	case errors.Is(err, failure.Of(failure.Unsupported)):
+		return report.ReasonNotSupported
+	case errors.Is(err, failure.Of(failure.Denied)):
+		return sourcev1.AuthenticationFailedReason
+	default:
+		return sourcev1.GitOperationFailedReason
+	}
+}

@@ -1,0 +1,209 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/bowline-dev/bowline/internal/apply"
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/observe"
+	"github.com/bowline-dev/bowline/internal/pipeline"
+	"github.com/bowline-dev/bowline/internal/plan"
+	"github.com/bowline-dev/bowline/internal/report"
+	"github.com/bowline-dev/bowline/internal/source"
+)
+
+// kustomizations reconciles Kustomizations. A reconcile never waits: what it
+// waits for enqueues the unit again.
+type kustomizations struct {
+	client    client.Client
+	events    record.EventRecorder
+	clock     clock.PassiveClock
+	pipeline  *pipeline.Pipeline
+	target    pipeline.Target
+	ledger    *observe.Ledger
+	artifacts *artifacts
+	attempts  *attempts
+	written   *written
+	self      *feed
+	explain   explainer
+
+	budget           plan.Budget
+	allowRemoteBases bool
+}
+
+// Reconcile implements reconcile.Reconciler.
+func (r *kustomizations) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	k := &kustomizev1.Kustomization{}
+	if err := r.client.Get(ctx, req.NamespacedName, k); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(req.NamespacedName)
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	k = r.written.freshest(k)
+	if !k.DeletionTimestamp.IsZero() {
+		return r.finalize(ctx, k)
+	}
+	if controllerutil.AddFinalizer(k, kustomizev1.KustomizationFinalizer) {
+		before := k.DeepCopy()
+		controllerutil.RemoveFinalizer(before, kustomizev1.KustomizationFinalizer)
+		if err := r.client.Patch(ctx, k, client.MergeFrom(before), owner); err != nil {
+			return ctrl.Result{}, fmt.Errorf("add the finalizer: %w", err)
+		}
+		r.written.note(k)
+	}
+	if k.Spec.Suspend {
+		return ctrl.Result{}, nil
+	}
+	run := &kustomizationRun{kustomizations: r, k: k, before: k.DeepCopy(), now: r.clock.Now(), log: ctrl.LoggerFrom(ctx)}
+	run.attempt = r.attempts.of(req.NamespacedName)
+	again := run.do(ctx)
+	if err := run.write(ctx); err != nil {
+		return ctrl.Result{}, err
+	}
+	return ctrl.Result{RequeueAfter: max(again, time.Millisecond)}, nil
+}
+
+func (r *kustomizations) forget(unit types.NamespacedName) {
+	r.pipeline.Forget(unit)
+	r.attempts.forget(unit)
+	r.written.forget(unit)
+	r.ledger.Want(unit, nil)
+	_ = r.ledger.Follow(context.Background(), unit, nil) // following nothing asks nobody
+}
+
+// kustomizationRun is one reconcile of one Kustomization.
+type kustomizationRun struct {
+	*kustomizations
+	k       *kustomizev1.Kustomization // changed as the run goes
+	before  *kustomizev1.Kustomization // as it was last written
+	attempt *attempt
+	now     time.Time
+	log     logr.Logger
+	event   *notice
+}
+
+type notice struct{ kind, reason, message string }
+
+// do takes the Kustomization through its steps and returns when to come back if
+// nothing happens until then. Every step either goes on or has said, in the
+// status, why not.
+func (r *kustomizationRun) do(ctx context.Context) time.Duration {
+	unit, err := UnitOf(r.k, r.budget, r.allowRemoteBases)
+	if err != nil {
+		return r.fail(report.ReasonNotSupported, err)
+	}
+	if cycle := r.cycle(ctx); cycle != "" {
+		return r.fail(report.ReasonCircularDependency, &failure.Error{Op: "order", Kind: failure.Invalid,
+			Err: fmt.Errorf("dependsOn forms a cycle: %s", cycle), Remedy: "remove one of these dependencies"})
+	}
+	artifact, ok := r.artifacts.get(sourceOf(r.k))
+	if !ok {
+		return r.wait(meta.ArtifactFailedReason, r.missingSource(ctx))
+	}
+	if waitsFor := r.dependency(ctx); waitsFor != "" {
+		return r.wait(meta.DependencyNotReadyReason, waitsFor)
+	}
+	drifted := r.attempts.takeDrift(unit.Name)
+	if inputs := r.inputs(artifact); r.attempt.inputs != inputs {
+		r.attempt.begin(inputs, r.now)
+		unit.Recheck = true
+	} else if left := r.attempt.retryAt.Sub(r.now); left > 0 && !drifted && !r.attempt.late {
+		return left
+	}
+	if r.now.Sub(r.attempt.ran) >= r.k.Spec.Interval.Duration {
+		unit.Recheck = true
+	}
+	return r.deliver(ctx, unit, artifact)
+}
+
+// deliver runs the pipeline and reports what came of it.
+func (r *kustomizationRun) deliver(ctx context.Context, unit pipeline.Unit, artifact source.Artifact) time.Duration {
+	r.k.Status.LastAttemptedRevision = artifact.Revision
+	timed, cancel := context.WithTimeout(ctx, r.k.GetTimeout())
+	defer cancel()
+	out, err := r.pipeline.Run(timed, unit, r.target, artifact, func(ctx context.Context, entries []plan.Entry) error {
+		return r.intend(ctx, artifact, entries)
+	})
+	r.keep(out)
+	if errors.Is(err, apply.ErrPending) {
+		return r.progress("Applying revision " + artifact.Revision + ": " + err.Error())
+	}
+	if err != nil {
+		return r.fail(reasonOf(err), err)
+	}
+	if out.Plan.HealAfter > 0 {
+		r.contested(out.Plan)
+	}
+	if len(out.Plan.Held) > 0 {
+		held := errors.New(report.Held("kustomization", r.k.Name, r.k.Namespace, out.Plan))
+		return r.fail(report.ReasonApprovalRequired, &failure.Error{Kind: failure.NeedsApproval, Err: held})
+	}
+	return sooner(r.assess(ctx, unit, artifact, out), out.Plan.HealAfter)
+}
+
+// keep takes what a run did into the status and the event.
+func (r *kustomizationRun) keep(out pipeline.Outcome) {
+	if out.Plan == nil {
+		return
+	}
+	_, unreadable := report.Entries(r.k.Status.Inventory)
+	r.k.Status.Inventory = report.Inventory(out.Inventory)
+	r.k.Status.Inventory.Entries = append(r.k.Status.Inventory.Entries, unreadable...)
+	if words := report.Changes(out.Changes); words != "" {
+		r.attempt.changed = true
+		r.log.Info("applied", "revision", r.k.Status.LastAttemptedRevision, "changes", words)
+		r.event = &notice{"Normal", meta.ProgressingReason, words}
+	}
+}
+
+// intend writes the grown inventory before anything is applied.
+func (r *kustomizationRun) intend(ctx context.Context, artifact source.Artifact, entries []plan.Entry) error {
+	_, unreadable := report.Entries(r.k.Status.Inventory)
+	r.k.Status.Inventory = report.Inventory(entries)
+	r.k.Status.Inventory.Entries = append(r.k.Status.Inventory.Entries, unreadable...)
+	report.Progressing(r.k, meta.ProgressingReason, "Applying revision "+artifact.Revision)
+	return r.write(ctx)
+}
+
+// inputs identifies everything that a failed attempt depends on.
+func (r *kustomizationRun) inputs(a source.Artifact) string {
+	return fmt.Sprintf("%d %s %s %s %s", r.k.Generation, a.Revision, a.Digest,
+		r.k.Annotations[meta.ReconcileRequestAnnotation], r.k.Annotations[AnnotationApprovedPlan])
+}
+
+func reasonOf(err error) string {
+	var stage *pipeline.StageError
+	if !errors.As(err, &stage) {
+		return meta.ReconciliationFailedReason
+	}
+	switch stage.Stage {
+	case pipeline.Build:
+		return meta.BuildFailedReason
+	case pipeline.Prune:
+		return meta.PruneFailedReason
+	default:
+		return meta.ReconciliationFailedReason
+	}
+}
+
+func sooner(x, y time.Duration) time.Duration {
+	if y > 0 && y < x {
+		return y
+	}
+	return x
+}

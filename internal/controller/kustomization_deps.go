@@ -1,0 +1,176 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/bowline-dev/bowline/internal/report"
+)
+
+// Names of the indexes over Kustomizations.
+const (
+	indexSource     = "spec.sourceRef"
+	indexDependency = "spec.dependsOn"
+)
+
+func indexBySource(o client.Object) []string {
+	k, ok := o.(*kustomizev1.Kustomization)
+	if !ok {
+		return nil
+	}
+	return []string{sourceOf(k).String()}
+}
+
+func indexByDependency(o client.Object) []string {
+	k, ok := o.(*kustomizev1.Kustomization)
+	if !ok {
+		return nil
+	}
+	var names []string
+	for _, name := range dependenciesOf(k) {
+		names = append(names, name.String())
+	}
+	return names
+}
+
+// String names the source for indexes and messages.
+func (s sourceKey) String() string { return s.Kind + " " + s.NamespacedName.String() }
+
+// missingSource says why the source has no artifact.
+func (r *kustomizationRun) missingSource(ctx context.Context) string {
+	key := sourceOf(r.k)
+	repository := &sourcev1.GitRepository{}
+	err := r.client.Get(ctx, key.NamespacedName, repository)
+	if apierrors.IsNotFound(err) {
+		return fmt.Sprintf("%s '%s' not found; create it, or correct spec.sourceRef", key.Kind, key.NamespacedName)
+	}
+	if err != nil {
+		return fmt.Sprintf("read %s: %v", key, err)
+	}
+	c := report.Condition(repository, meta.ReadyCondition)
+	if c == nil || c.Status == "True" {
+		return fmt.Sprintf("%s '%s' has no artifact yet", key.Kind, key.NamespacedName)
+	}
+	return fmt.Sprintf("%s '%s' is not ready: %s", key.Kind, key.NamespacedName, c.Message)
+}
+
+// dependency returns which dependency is not ready, and "" when all are.
+func (r *kustomizationRun) dependency(ctx context.Context) string {
+	for _, name := range dependenciesOf(r.k) {
+		d, err := r.get(ctx, name)
+		if apierrors.IsNotFound(err) {
+			return fmt.Sprintf("dependency '%s' not found", name)
+		}
+		if err != nil {
+			return fmt.Sprintf("read dependency '%s': %v", name, err)
+		}
+		if !report.IsReady(d, d.Status.ObservedGeneration) {
+			return fmt.Sprintf("dependency '%s' is not ready", name)
+		}
+		if key := sourceOf(r.k); sourceOf(d) == key {
+			if a, ok := r.artifacts.get(key); ok && a.Revision != d.Status.LastAppliedRevision {
+				return fmt.Sprintf("dependency '%s' is not at revision %s yet", name, a.Revision)
+			}
+		}
+	}
+	return ""
+}
+
+// get returns a Kustomization as it was last written by anybody we know of.
+func (r *kustomizations) get(ctx context.Context, name types.NamespacedName) (*kustomizev1.Kustomization, error) {
+	k := &kustomizev1.Kustomization{}
+	if err := r.client.Get(ctx, name, k); err != nil {
+		return nil, err
+	}
+	return r.written.freshest(k), nil
+}
+
+// cycle spells out the cycle of dependencies that the Kustomization is part of,
+// and returns "" when there is none.
+func (r *kustomizationRun) cycle(ctx context.Context) string {
+	start := client.ObjectKeyFromObject(r.k)
+	path := r.pathBack(ctx, start, []types.NamespacedName{start}, map[types.NamespacedName]bool{})
+	names := make([]string, 0, len(path))
+	for _, name := range path {
+		names = append(names, name.String())
+	}
+	return strings.Join(names, " → ")
+}
+
+// pathBack looks depth first for a way from the end of path to its start.
+func (r *kustomizationRun) pathBack(ctx context.Context, start types.NamespacedName, path []types.NamespacedName, seen map[types.NamespacedName]bool) []types.NamespacedName {
+	k, err := r.get(ctx, path[len(path)-1])
+	if err != nil {
+		return nil
+	}
+	for _, next := range dependenciesOf(k) {
+		if next == start {
+			return append(path, next)
+		}
+		if seen[next] {
+			continue
+		}
+		seen[next] = true
+		if found := r.pathBack(ctx, start, append(slices.Clone(path), next), seen); found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+// wakeDependents enqueues the Kustomizations that depend on this one.
+func (r *kustomizations) wakeDependents(ctx context.Context, name types.NamespacedName) {
+	var list kustomizev1.KustomizationList
+	if err := r.client.List(ctx, &list, client.MatchingFields{indexDependency: name.String()}, client.UnsafeDisableDeepCopy); err != nil {
+		return // the cache is stopping
+	}
+	for i := range list.Items {
+		r.self.add(client.ObjectKeyFromObject(&list.Items[i]), soon)
+	}
+}
+
+// wakeReachable enqueues everything that can be reached from k by dependencies:
+// those that share a cycle with it are among them.
+func (r *kustomizations) wakeReachable(ctx context.Context, k *kustomizev1.Kustomization) {
+	seen := map[types.NamespacedName]bool{}
+	next := dependenciesOf(k)
+	for len(next) > 0 {
+		name := next[0]
+		next = next[1:]
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		r.self.add(name, soon)
+		if d, err := r.get(ctx, name); err == nil {
+			next = append(next, dependenciesOf(d)...)
+		}
+	}
+}
+
+// wakeUsers enqueues the Kustomizations of a source, those first for which it
+// means something else than before.
+func (r *kustomizations) wakeUsers(ctx context.Context, key sourceKey) {
+	var list kustomizev1.KustomizationList
+	if err := r.client.List(ctx, &list, client.MatchingFields{indexSource: key.String()}, client.UnsafeDisableDeepCopy); err != nil {
+		return // the cache is stopping
+	}
+	artifact, ok := r.artifacts.get(key)
+	for i := range list.Items {
+		name := client.ObjectKeyFromObject(&list.Items[i])
+		priority := routine
+		if ok && r.pipeline.Affected(name, artifact) {
+			priority = urgent
+		}
+		r.self.add(name, priority)
+	}
+}

@@ -1,0 +1,100 @@
+package controller
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	corev1 "k8s.io/api/core/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/bowline-dev/bowline/internal/plan"
+	"github.com/bowline-dev/bowline/internal/report"
+)
+
+// finalize removes what a deleted Kustomization delivered, as its deletion
+// policy says, and lets it go.
+func (r *kustomizations) finalize(ctx context.Context, k *kustomizev1.Kustomization) (ctrl.Result, error) {
+	if !controllerutil.ContainsFinalizer(k, kustomizev1.KustomizationFinalizer) {
+		return ctrl.Result{}, nil
+	}
+	name := client.ObjectKeyFromObject(k)
+	if removes(k) {
+		inventory, _ := report.Entries(k.Status.Inventory)
+		remaining, err := r.pipeline.Remove(ctx, name, r.target, inventory)
+		if err != nil {
+			a := r.attempts.of(name)
+			wait := a.failed(r.clock.Now(), false, k.GetRetryInterval())
+			r.events.Event(k, corev1.EventTypeWarning, meta.PruneFailedReason, clip(err.Error()))
+			return ctrl.Result{RequeueAfter: wait}, r.reportStuck(ctx, k, err.Error())
+		}
+		if len(remaining) > 0 && k.Spec.DeletionPolicy == kustomizev1.DeletionPolicyWaitForTermination {
+			return ctrl.Result{RequeueAfter: k.GetTimeout()}, r.reportStuck(ctx, k, "waiting for termination of "+entryNames(remaining))
+		}
+	}
+	before := k.DeepCopy()
+	controllerutil.RemoveFinalizer(k, kustomizev1.KustomizationFinalizer)
+	if err := r.client.Patch(ctx, k, client.MergeFrom(before), owner); client.IgnoreNotFound(err) != nil {
+		return ctrl.Result{}, fmt.Errorf("remove the finalizer: %w", err)
+	}
+	r.forget(name)
+	return ctrl.Result{}, nil
+}
+
+// removes says whether deleting the Kustomization deletes what it delivered.
+func removes(k *kustomizev1.Kustomization) bool {
+	if k.Spec.Suspend {
+		return false
+	}
+	switch k.Spec.DeletionPolicy {
+	case kustomizev1.DeletionPolicyOrphan:
+		return false
+	case kustomizev1.DeletionPolicyDelete, kustomizev1.DeletionPolicyWaitForTermination:
+		return true
+	default:
+		return k.Spec.Prune
+	}
+}
+
+func (r *kustomizations) reportStuck(ctx context.Context, k *kustomizev1.Kustomization, message string) error {
+	before := k.DeepCopy()
+	report.Waiting(k, meta.PruneFailedReason, message)
+	if err := r.client.Status().Patch(ctx, k, client.MergeFrom(before), owner); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("write the status: %w", err)
+	}
+	r.written.note(k)
+	return nil
+}
+
+func entryNames(entries []plan.Entry) string {
+	names := make([]string, 0, len(entries))
+	for _, e := range entries {
+		names = append(names, e.ID.String())
+	}
+	return report.Names(names)
+}
+
+// wantsDigest identifies what is delivered, for the history.
+func wantsDigest(wants []plan.Want) string {
+	lines := make([]string, 0, len(wants))
+	for _, w := range wants {
+		lines = append(lines, w.ID.Inventory()+" "+w.Digest)
+	}
+	slices.Sort(lines)
+	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// jitter spreads what comes back at an interval, by up to a twentieth.
+func jitter(d time.Duration, seed string) time.Duration {
+	sum := sha256.Sum256([]byte(seed))
+	return d + d/20*time.Duration(sum[0])/255
+}

@@ -1,0 +1,129 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/plan"
+	"github.com/bowline-dev/bowline/internal/report"
+	"github.com/bowline-dev/bowline/internal/source"
+)
+
+// owner is the field manager of what the engine itself writes.
+const owner = client.FieldOwner("bowline")
+
+// fail reports a failed attempt and returns when to try again.
+func (r *kustomizationRun) fail(reason string, err error) time.Duration {
+	terminal := failure.Terminal(err)
+	wait := r.attempt.failed(r.now, terminal, r.k.GetRetryInterval())
+	r.attempt.changed = true
+	r.observed()
+	report.Failed(r.k, reason, err.Error(), terminal)
+	if !r.sameCondition(reason, err.Error()) {
+		r.log.Error(err, "failed", "reason", reason, "revision", r.k.Status.LastAttemptedRevision, "retryIn", wait.String())
+		r.event = &notice{corev1.EventTypeWarning, reason, err.Error()}
+	}
+	return wait
+}
+
+// wait reports that the Kustomization waits for another object, whose event will
+// bring it back.
+func (r *kustomizationRun) wait(reason, message string) time.Duration {
+	r.observed()
+	report.Waiting(r.k, reason, message)
+	if !r.sameCondition(reason, message) {
+		r.event = &notice{corev1.EventTypeNormal, reason, message}
+	}
+	return r.k.GetRetryInterval()
+}
+
+func (r *kustomizationRun) sameCondition(reason, message string) bool {
+	c := report.Condition(r.before, meta.ReadyCondition)
+	return c != nil && c.Reason == reason && c.Message == message
+}
+
+// progress reports work under way.
+func (r *kustomizationRun) progress(message string) time.Duration {
+	r.k.Status.ObservedGeneration = r.k.Generation
+	report.Progressing(r.k, meta.ProgressingReason, message)
+	return r.k.GetTimeout()
+}
+
+// succeed reports that the revision is live.
+func (r *kustomizationRun) succeed(artifact source.Artifact, wants []plan.Want) time.Duration {
+	asked := r.observed()
+	message := "Applied revision: " + artifact.Revision
+	moved := r.before.Status.LastAppliedRevision != artifact.Revision
+	r.k.Status.LastAppliedRevision = artifact.Revision
+	report.Ready(r.k, meta.ReconciliationSucceededReason, message)
+	if moved || asked || r.attempt.changed {
+		report.History(r.k, wantsDigest(wants), r.now, r.clock.Since(r.attempt.began), meta.ReconciliationSucceededReason, artifact.Revision)
+	}
+	if r.attempt.changed {
+		if r.event != nil {
+			message += ": " + r.event.message
+		}
+		r.event = &notice{corev1.EventTypeNormal, meta.ReconciliationSucceededReason, message}
+	}
+	*r.attempt = attempt{inputs: r.attempt.inputs, began: r.attempt.began, ran: r.now}
+	return r.k.Spec.Interval.Duration
+}
+
+// observed notes generation and reconcile request as handled, and reports
+// whether there was a request.
+func (r *kustomizationRun) observed() bool {
+	r.k.Status.ObservedGeneration = r.k.Generation
+	asked, ok := r.k.Annotations[meta.ReconcileRequestAnnotation]
+	if !ok || asked == r.k.Status.LastHandledReconcileAt {
+		return false
+	}
+	r.k.Status.LastHandledReconcileAt = asked
+	return true
+}
+
+// contested tells who keeps changing what is healed.
+func (r *kustomizationRun) contested(p *plan.Plan) {
+	for _, a := range p.Actions {
+		if a.Verb == plan.Keep && a.Reason != "" {
+			r.events.Eventf(r.k, corev1.EventTypeWarning, report.ReasonDriftContested, "%s: %s", a.ID, a.Reason)
+		}
+	}
+}
+
+// write sends the status if it differs from what was last written, and the
+// event that explains it.
+func (r *kustomizationRun) write(ctx context.Context) error {
+	if !equality.Semantic.DeepEqual(r.before.Status, r.k.Status) {
+		desired := r.k.DeepCopy()
+		if err := r.client.Status().Patch(ctx, r.k, client.MergeFrom(r.before), owner); err != nil {
+			return fmt.Errorf("write the status: %w", client.IgnoreNotFound(err))
+		}
+		r.k.Status = desired.Status
+		r.written.note(r.k)
+		r.before = r.k.DeepCopy()
+	}
+	if r.event != nil {
+		annotations := map[string]string{kustomizev1.GroupVersion.Group + "/revision": r.k.Status.LastAttemptedRevision}
+		r.events.AnnotatedEventf(r.k, annotations, r.event.kind, r.event.reason, "%s", clip(r.event.message))
+		r.event = nil
+	}
+	return nil
+}
+
+// maxEvent is the length that the API server accepts in an event's message.
+const maxEvent = 1024
+
+func clip(s string) string {
+	if len(s) <= maxEvent {
+		return s
+	}
+	return s[:maxEvent-3] + "..."
+}

@@ -1,0 +1,65 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/bowline-dev/bowline/internal/build"
+	"github.com/bowline-dev/bowline/internal/observe"
+	"github.com/bowline-dev/bowline/internal/pipeline"
+	"github.com/bowline-dev/bowline/internal/source"
+)
+
+// meters counts what the engine does. In a steady state none of them moves.
+type meters struct {
+	builds        *prometheus.CounterVec
+	requests      *prometheus.CounterVec
+	audited       prometheus.Counter
+	disagreements prometheus.Counter
+}
+
+func newMeters() *meters {
+	return &meters{
+		builds: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "bowline_builds_total", Help: "Builds of units, by outcome.",
+		}, []string{"outcome"}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "bowline_requests_total", Help: "Requests about delivered objects, by what they do: apply, dry-run or delete.",
+		}, []string{"request"}),
+		audited: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "bowline_audit_objects_total", Help: "Objects whose ledger record was compared with a dry run.",
+		}),
+		disagreements: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "bowline_audit_disagreements_total", Help: "Objects for which the ledger said in sync and a dry run did not. Must stay 0.",
+		}),
+	}
+}
+
+func (m *meters) register(r prometheus.Registerer, ledger *observe.Ledger) error {
+	objects := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "bowline_ledger_objects", Help: "Objects that the ledger knows.",
+	}, func() float64 { return float64(ledger.Len()) })
+	for _, c := range []prometheus.Collector{m.builds, m.requests, m.audited, m.disagreements, objects} {
+		if err := r.Register(c); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+func (m *meters) request(kind string) { m.requests.WithLabelValues(kind).Inc() }
+
+// build counts the builds of b.
+func (m *meters) build(b pipeline.Builder) pipeline.Builder {
+	return func(ctx context.Context, tree source.Tree, recipe build.Recipe) (build.Result, error) {
+		result, err := b(ctx, tree, recipe)
+		outcome := "success"
+		if err != nil {
+			outcome = "failure"
+		}
+		m.builds.WithLabelValues(outcome).Inc()
+		return result, err
+	}
+}

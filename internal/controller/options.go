@@ -1,0 +1,62 @@
+// Package controller is the room where everything meets: one thin reconciler per
+// kind, and the wiring that hands each its stages.
+package controller
+
+import (
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/rest"
+)
+
+// Options says how the engine runs. The zero value of every field but
+// RestConfig and DataDir is a sound default.
+type Options struct {
+	// RestConfig reaches the cluster that the engine serves.
+	RestConfig *rest.Config
+	// DataDir holds the copies of source repositories. It may be lost: it is
+	// then fetched again.
+	DataDir string
+	// MetricsAddr, HealthAddr and PProfAddr are where metrics, health and
+	// profiles are served; empty or "0" means not at all.
+	MetricsAddr, HealthAddr, PProfAddr string
+	// LeaderElect makes engines on one cluster take turns.
+	LeaderElect          bool
+	LeaderElectNamespace string
+	// Concurrency is how many units are worked on at one time; 0 means 8.
+	Concurrency int
+	// Requests is how many requests that change objects are under way at one
+	// time; 0 means 16.
+	Requests int
+	// Mirrors are source URL prefixes to replace, each "FROM=TO".
+	Mirrors []string
+	// AllowRemoteBases lets kustomize files name bases by URL.
+	AllowRemoteBases bool
+	// DeletionBudget is how much a commit may delete without approval: a share
+	// such as "50%", or "off"; empty means "50%".
+	DeletionBudget string
+	// AuditInterval is how often a sample of the ledger is compared with dry
+	// runs; 0 means every hour, negative never.
+	AuditInterval time.Duration
+	// MaxFileSize is the size in bytes above which a file of a repository is
+	// not read; 0 means the source's default.
+	MaxFileSize int64
+	// Logger receives structured logs.
+	Logger logr.Logger
+}
+
+func (o Options) withDefaults() Options {
+	if o.Concurrency == 0 {
+		o.Concurrency = 8
+	}
+	if o.Requests == 0 {
+		o.Requests = 16
+	}
+	if o.DeletionBudget == "" {
+		o.DeletionBudget = "50%"
+	}
+	if o.AuditInterval == 0 {
+		o.AuditInterval = time.Hour
+	}
+	return o
+}

@@ -1,0 +1,128 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/kube"
+	"github.com/bowline-dev/bowline/internal/plan"
+	"github.com/bowline-dev/bowline/internal/source/git"
+)
+
+// Run runs the engine until ctx is done. It fails early, and says what is
+// missing, when the cluster cannot be reached or lacks the kinds that the engine
+// serves.
+func Run(ctx context.Context, o Options) error {
+	o = o.withDefaults()
+	budget, err := plan.ParseBudget(o.DeletionBudget)
+	if err != nil {
+		return fmt.Errorf("--deletion-budget: %w", err)
+	}
+	mirrors, err := parseMirrors(o.Mirrors)
+	if err != nil {
+		return err
+	}
+	mgr, err := newManager(o)
+	if err != nil {
+		return err
+	}
+	cluster, err := kube.NewCluster(o.RestConfig)
+	if err != nil {
+		return err
+	}
+	store, err := git.New(git.Options{DataDir: filepath.Join(o.DataDir, "git"), Mirrors: mirrors, MaxFileSize: o.MaxFileSize})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	if err := served(ctx, mgr.GetAPIReader()); err != nil {
+		return err
+	}
+	e := newEngine(ctx, o, mgr, cluster, store, budget)
+	if err := e.register(ctx, metrics.Registry); err != nil {
+		return err
+	}
+	return mgr.Start(ctx)
+}
+
+// NewScheme returns the types that the engine reads and writes as Go values.
+func NewScheme() (*runtime.Scheme, error) {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		corev1.AddToScheme, appsv1.AddToScheme, sourcev1.AddToScheme, kustomizev1.AddToScheme,
+	} {
+		if err := add(s); err != nil {
+			return nil, fmt.Errorf("register API types: %w", err)
+		}
+	}
+	return s, nil
+}
+
+func newManager(o Options) (ctrl.Manager, error) {
+	scheme, err := NewScheme()
+	if err != nil {
+		return nil, err
+	}
+	config := rest.CopyConfig(o.RestConfig)
+	config.QPS, config.Burst = -1, -1
+	grace := 10 * time.Second
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: scheme, Logger: o.Logger,
+		Cache:                  cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Metrics:                metricsserver.Options{BindAddress: orOff(o.MetricsAddr)},
+		HealthProbeBindAddress: orOff(o.HealthAddr),
+		PprofBindAddress:       orOff(o.PProfAddr),
+		LeaderElection:         o.LeaderElect, LeaderElectionNamespace: o.LeaderElectNamespace,
+		LeaderElectionID: "bowline.fleet.bowline.dev", LeaderElectionReleaseOnCancel: true,
+		GracefulShutdownTimeout: &grace,
+	})
+	if err != nil {
+		return nil, &failure.Error{Op: "start the engine", Kind: failure.Unavailable, Object: "on " + o.RestConfig.Host, Err: err}
+	}
+	if err := mgr.AddHealthzCheck("alive", healthz.Ping); err != nil {
+		return nil, err
+	}
+	return mgr, nil
+}
+
+func orOff(addr string) string {
+	if addr == "" {
+		return "0"
+	}
+	return addr
+}
+
+// served checks that the cluster has the kinds that the engine reconciles.
+func served(ctx context.Context, c client.Reader) error {
+	for _, list := range []client.ObjectList{&sourcev1.GitRepositoryList{}, &kustomizev1.KustomizationList{}} {
+		err := c.List(ctx, list, client.Limit(1))
+		switch {
+		case err == nil:
+		case apierrors.IsForbidden(err):
+			return &failure.Error{Op: "start the engine", Kind: failure.Denied, Err: err, Remedy: "give its identity the rights to do this"}
+		case isNoMatch(err):
+			return &failure.Error{Op: "start the engine", Kind: failure.NotFound, Err: err,
+				Remedy: "install the definitions: bowline crds | kubectl apply --server-side -f -"}
+		default:
+			return &failure.Error{Op: "start the engine", Kind: failure.Unavailable, Err: err}
+		}
+	}
+	return nil
+}
