@@ -154,7 +154,7 @@ func (a *app) commands() []*cobra.Command {
 		a.upCommand(), a.downCommand(), a.statusCommand(),
 		a.getCommand(), a.treeCommand(), a.eventsCommand(),
 		a.reconcileCommand(), a.suspendCommand(), a.resumeCommand(), a.approveCommand(),
-		a.versionCommand(), a.crdsCommand(), a.docsCommand(), a.serveGitCommand(),
+		a.controllerCommand(), a.crdsCommand(), a.versionCommand(), a.docsCommand(), a.serveGitCommand(),
 	}
 }
 

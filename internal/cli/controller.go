@@ -1,0 +1,116 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/bowline-dev/bowline/internal/controller"
+	"github.com/bowline-dev/bowline/internal/failure"
+)
+
+type controllerOptions struct {
+	clusterFlags
+	engine        controller.Options
+	noRemoteBases bool
+	logLevel      string
+	logFormat     string
+}
+
+func (a *app) controllerCommand() *cobra.Command {
+	o := &controllerOptions{}
+	cmd := &cobra.Command{
+		Use:     "controller [flags]",
+		Short:   "Run the engine",
+		GroupID: groupEngine,
+		Long: "Run the engine in this process until it is interrupted, on the cluster of the kubeconfig or,\n" +
+			"in a pod, on the pod's own. It serves /metrics, /healthz and /readyz.",
+		Example: "  bowline controller --kubeconfig ./kubeconfig --data-dir ./data\n" +
+			"  bowline controller --leader-elect --concurrency 16\n" +
+			"  bowline controller --mirror https://github.com/=https://git.example.com/github/",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.runController(cmd.Context(), o)
+		},
+	}
+	o.addConnection(cmd)
+	o.addEngine(cmd)
+	return cmd
+}
+
+func (o *controllerOptions) addEngine(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.engine.DataDir, "data-dir", "", "`folder` for copies of repositories; it may be lost at any time (default: below the user's cache folder)")
+	f.StringVar(&o.engine.MetricsAddr, "metrics-addr", ":8080", "`address` to serve /metrics on; 0 turns it off")
+	f.StringVar(&o.engine.HealthAddr, "health-addr", ":9440", "`address` to serve /healthz and /readyz on; 0 turns it off")
+	f.StringVar(&o.engine.PProfAddr, "pprof-addr", "", "`address` to serve profiles on (default: off)")
+	f.BoolVar(&o.engine.LeaderElect, "leader-elect", false, "let several engines on one cluster take turns")
+	f.StringVar(&o.engine.LeaderElectNamespace, "leader-elect-namespace", "", "`namespace` of the lease (default: the engine's own)")
+	f.IntVar(&o.engine.Concurrency, "concurrency", 0, "how many Kustomizations are worked on at one time; 0 means the default")
+	f.StringArrayVar(&o.engine.Mirrors, "mirror", nil, "replace a prefix of source URLs, as `FROM=TO`; may be repeated, the longest match wins")
+	f.BoolVar(&o.noRemoteBases, "no-remote-bases", true, "refuse kustomize bases that are named by URL")
+	f.StringVar(&o.engine.DeletionBudget, "deletion-budget", "50%", "`share` of a Kustomization's objects that may be deleted without approval, or off")
+	f.DurationVar(&o.engine.AuditInterval, "audit-interval", 0, "how often a sample of what is known is compared with dry runs; 0 means the default, negative never")
+	f.Int64Var(&o.engine.MaxFileSize, "max-file-size", 0, "largest `size` in bytes of a file that is read from a repository; 0 means the default")
+	f.StringVar(&o.logLevel, "log-level", "info", "`level` from which on to log: debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "json", "`format` of the log: json or text")
+}
+
+func (a *app) runController(ctx context.Context, o *controllerOptions) error {
+	logger, err := newLogger(a.Err, o.logLevel, o.logFormat)
+	if err != nil {
+		return err
+	}
+	klog.SetLogger(logger)
+	ctrllog.SetLogger(logger)
+	opts := o.engine
+	opts.Logger = logger
+	opts.AllowRemoteBases = !o.noRemoteBases
+	if opts.RestConfig, err = o.restConfig(); err != nil {
+		return err
+	}
+	if opts.DataDir, err = dataDir(opts.DataDir); err != nil {
+		return err
+	}
+	return controller.Run(ctx, opts)
+}
+
+func dataDir(dir string) (string, error) {
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return "", &failure.Error{Op: "find the cache folder", Kind: failure.NotFound, Err: err, Remedy: "pass --data-dir"}
+		}
+		dir = filepath.Join(cache, "bowline")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", &failure.Error{Op: "make folder", Object: dir, Kind: failure.Denied, Err: err, Remedy: "pass --data-dir"}
+	}
+	return filepath.Abs(dir)
+}
+
+func newLogger(w io.Writer, level, format string) (logr.Logger, error) {
+	var threshold slog.Level
+	if err := threshold.UnmarshalText([]byte(level)); err != nil {
+		return logr.Logger{}, &failure.Error{Op: "read flag", Object: "--log-level", Kind: failure.Invalid,
+			Err: fmt.Errorf("unknown level %q", level), Remedy: "use debug, info, warn or error"}
+	}
+	opts := &slog.HandlerOptions{Level: threshold}
+	switch format {
+	case "json":
+		return logr.FromSlogHandler(slog.NewJSONHandler(w, opts)), nil
+	case "text":
+		return logr.FromSlogHandler(slog.NewTextHandler(w, opts)), nil
+	}
+	return logr.Logger{}, &failure.Error{Op: "read flag", Object: "--log-format", Kind: failure.Invalid,
+		Err: fmt.Errorf("unknown format %q", format), Remedy: "use json or text"}
+}
+
