@@ -161,10 +161,10 @@ func (r *gitRepositories) report(g *sourcev1.GitRepository, artifact source.Arti
 		return r.reportFailure(g, attempt, now, err)
 	}
 	attempt.failures = 0
-	if g.Status.Artifact == nil || g.Status.Artifact.Revision != artifact.Revision {
+	if g.Status.Artifact == nil || g.Status.Artifact.Revision != artifact.Revision || g.Status.Artifact.Digest != artifact.Digest {
 		g.Status.Artifact = &meta.Artifact{
 			Path:     fmt.Sprintf("gitrepository/%s/%s", g.Namespace, g.Name),
-			Revision: artifact.Revision, LastUpdateTime: metav1.NewTime(now),
+			Revision: artifact.Revision, Digest: artifact.Digest, LastUpdateTime: metav1.NewTime(now),
 		}
 		r.events.Eventf(g, corev1.EventTypeNormal, "NewArtifact", "stored artifact for revision '%s'", artifact.Revision)
 	}

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -39,7 +40,14 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	mgr, err := newManager(o)
+	scheme, err := NewScheme()
+	if err != nil {
+		return err
+	}
+	if err := served(ctx, o.RestConfig, scheme); err != nil {
+		return err
+	}
+	mgr, err := newManager(o, scheme)
 	if err != nil {
 		return err
 	}
@@ -52,9 +60,6 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer store.Close()
-	if err := served(ctx, mgr.GetAPIReader()); err != nil {
-		return err
-	}
 	e := newEngine(ctx, o, mgr, cluster, store, budget)
 	if err := e.register(ctx, metrics.Registry); err != nil {
 		return err
@@ -75,11 +80,7 @@ func NewScheme() (*runtime.Scheme, error) {
 	return s, nil
 }
 
-func newManager(o Options) (ctrl.Manager, error) {
-	scheme, err := NewScheme()
-	if err != nil {
-		return nil, err
-	}
+func newManager(o Options, scheme *runtime.Scheme) (ctrl.Manager, error) {
 	config := rest.CopyConfig(o.RestConfig)
 	config.QPS, config.Burst = -1, -1
 	grace := 10 * time.Second
@@ -109,20 +110,53 @@ func orOff(addr string) string {
 	return addr
 }
 
-// served checks that the cluster has the kinds that the engine reconciles.
-func served(ctx context.Context, c client.Reader) error {
+// Definitions that were installed a moment ago are not served at once.
+const (
+	servedPatience = 15 * time.Second
+	servedPoll     = 200 * time.Millisecond
+)
+
+// served waits until the cluster serves the kinds that the engine reconciles.
+func served(ctx context.Context, config *rest.Config, scheme *runtime.Scheme) error {
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, servedPoll, servedPatience, true, func(ctx context.Context) (bool, error) {
+		var wanting bool
+		wanting, last = missing(ctx, config, scheme)
+		return last == nil, onlyIf(!wanting, last)
+	})
+	if err != nil && last != nil {
+		return last
+	}
+	return err
+}
+
+func onlyIf(cond bool, err error) error {
+	if cond {
+		return err
+	}
+	return nil
+}
+
+// missing says what keeps the engine from reading its kinds, and whether that may
+// pass by itself. The client is a new one, which has no discovery cached.
+func missing(ctx context.Context, config *rest.Config, scheme *runtime.Scheme) (passing bool, err error) {
+	c, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		return false, &failure.Error{Op: "start the engine", Kind: failure.Unavailable, Object: "on " + config.Host, Err: err}
+	}
 	for _, list := range []client.ObjectList{&sourcev1.GitRepositoryList{}, &kustomizev1.KustomizationList{}} {
 		err := c.List(ctx, list, client.Limit(1))
 		switch {
 		case err == nil:
-		case apierrors.IsForbidden(err):
-			return &failure.Error{Op: "start the engine", Kind: failure.Denied, Err: err, Remedy: "give its identity the rights to do this"}
+		case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
+			return false, &failure.Error{Op: "start the engine", Kind: failure.Denied, Err: err, Remedy: "give its identity the rights to do this"}
 		case isNoMatch(err):
-			return &failure.Error{Op: "start the engine", Kind: failure.NotFound, Err: err,
+			return true, &failure.Error{Op: "start the engine", Kind: failure.NotFound, Err: err,
 				Remedy: "install the definitions: bowline crds | kubectl apply --server-side -f -"}
 		default:
-			return &failure.Error{Op: "start the engine", Kind: failure.Unavailable, Err: err}
+			return false, &failure.Error{Op: "start the engine", Kind: failure.Unavailable, Object: "on " + config.Host, Err: err,
+				Remedy: "check that the API server runs and that the kubeconfig names it"}
 		}
 	}
-	return nil
+	return false, nil
 }
