@@ -62,8 +62,14 @@ func YAML() []byte {
 // All returns the definitions in the order of their names. The caller owns
 // the objects.
 func All() ([]*unstructured.Unstructured, error) {
+	return Read(bytes.NewReader(YAML()))
+}
+
+// Read returns the custom resource definitions in a stream of YAML documents
+// and passes over documents of other kinds.
+func Read(r io.Reader) ([]*unstructured.Unstructured, error) {
 	var all []*unstructured.Unstructured
-	dec := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(YAML()), 4096)
+	dec := yaml.NewYAMLOrJSONDecoder(r, 4096)
 	for {
 		u := &unstructured.Unstructured{}
 		err := dec.Decode(&u.Object)
@@ -71,25 +77,31 @@ func All() ([]*unstructured.Unstructured, error) {
 			return all, nil
 		}
 		if err != nil {
-			return nil, &failure.Error{Op: "read", Kind: failure.Invalid, Object: "embedded definitions", Err: err}
+			return nil, &failure.Error{Op: "read", Kind: failure.Invalid, Object: "custom resource definitions", Err: err}
 		}
-		if len(u.Object) > 0 {
+		if u.GetKind() == "CustomResourceDefinition" {
 			all = append(all, u)
 		}
 	}
 }
 
 // Apply installs or updates all definitions on the cluster of cfg and returns
-// when each is established. It takes over fields that others own: two engines
-// serving different schemas for one kind is never wanted.
+// when each is established.
 func Apply(ctx context.Context, cfg *rest.Config) error {
-	client, err := dynamic.NewForConfig(cfg)
-	if err != nil {
-		return &failure.Error{Op: "connect", Kind: failure.Invalid, Object: cfg.Host, Err: err}
-	}
 	all, err := All()
 	if err != nil {
 		return err
+	}
+	return Install(ctx, cfg, all)
+}
+
+// Install applies the definitions and returns when each is established. It
+// takes over fields that others own: two engines serving different schemas for
+// one kind is never wanted.
+func Install(ctx context.Context, cfg *rest.Config, all []*unstructured.Unstructured) error {
+	client, err := dynamic.NewForConfig(cfg)
+	if err != nil {
+		return &failure.Error{Op: "connect", Kind: failure.Invalid, Object: cfg.Host, Err: err}
 	}
 	crds := client.Resource(definitions)
 	for _, u := range all {

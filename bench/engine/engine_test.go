@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestCounters(t *testing.T) {
+	const prefix = "apiserver_request_total{code=\"200\",component=\"apiserver\","
+	tests := []struct {
+		name, reason string
+		labels       string
+		want         counters
+	}{
+		{"apply", "an apply of a delivered object is what is counted",
+			`dry_run="",group="",resource="configmaps",scope="resource",subresource="",verb="APPLY",version="v1"`, counters{applies: 3}},
+		{"dry run", "it asks and changes nothing",
+			`dry_run="All",group="apps",resource="deployments",scope="resource",subresource="",verb="APPLY",version="v1"`, counters{dryRuns: 3}},
+		{"dry-run patch", "an engine that asks with a patch asks all the same",
+			`dry_run="All",group="apps",resource="deployments",scope="resource",subresource="",verb="PATCH",version="v1"`, counters{dryRuns: 3}},
+		{"update", "no apply, but a write",
+			`dry_run="",group="",resource="configmaps",scope="resource",subresource="",verb="PUT",version="v1"`, counters{otherWrites: 3}},
+		{"status of a workload", "the controller-manager's business",
+			`dry_run="",group="apps",resource="deployments",scope="resource",subresource="status",verb="PUT",version="v1"`, counters{}},
+		{"status of a Kustomization", "the engine's report",
+			`dry_run="",group="kustomize.toolkit.fluxcd.io",resource="kustomizations",scope="resource",subresource="status",verb="PATCH",version="v1"`, counters{statusWrites: 3}},
+		{"get", "reading changes nothing",
+			`dry_run="",group="",resource="configmaps",scope="resource",subresource="",verb="GET",version="v1"`, counters{}},
+		{"lease", "not part of the fleet",
+			`dry_run="",group="coordination.k8s.io",resource="leases",scope="resource",subresource="",verb="APPLY",version="v1"`, counters{}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var got counters
+			if err := got.add(prefix + tt.labels + "} 3"); err != nil {
+				t.Fatal(err)
+			}
+			if got != tt.want {
+				t.Errorf("got %+v, want %+v: %s", got, tt.want, tt.reason)
+			}
+		})
+	}
+	if err := (&counters{}).add(prefix + `verb="APPLY"} many`); err == nil {
+		t.Error("a count that is no number was taken for one")
+	}
+}
+
+// unit returns an event of a Kustomization.
+func unit(name, ready string, generation, observed int64, revision string, seen time.Time) event[state] {
+	var e event[state]
+	e.Type, e.seen = "MODIFIED", seen
+	e.Object.Metadata.Name, e.Object.Metadata.Generation = name, generation
+	e.Object.Status.ObservedGeneration, e.Object.Status.LastAppliedRevision = observed, revision
+	e.Object.Status.Conditions = append(e.Object.Status.Conditions, struct {
+		Type    string `json:"type"`
+		Status  string `json:"status"`
+		Reason  string `json:"reason"`
+		Message string `json:"message"`
+	}{"Ready", ready, "Because", "it says so"})
+	return e
+}
+
+func newTestTracker(t *testing.T) *tracker {
+	t.Helper()
+	return &tracker{log: &progress{out: t.Output(), start: time.Now()}, latest: map[string]event[state]{}, waiters: map[*waiter]bool{}}
+}
+
+func TestTrackerReturnsWhenTheLastOneCame(t *testing.T) {
+	tr := newTestTracker(t)
+	start := time.Now()
+	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
+	// Already there before anybody waits.
+	tr.record(unit("a", "True", 1, 1, "r2", at(1)))
+	tr.record(unit("b", "True", 1, 1, "r1", at(2)))
+	tr.record(unit("c", "False", 1, 1, "r2", at(3)))
+	type outcome struct {
+		when time.Time
+		err  error
+	}
+	got := make(chan outcome, 1)
+	go func() {
+		when, err := tr.wait(t.Context(), "at r2", []string{"a", "b", "c"}, func(s *state) bool {
+			return s.ready() && s.Status.LastAppliedRevision == "r2"
+		})
+		got <- outcome{when, err}
+	}()
+	tr.record(unit("b", "True", 1, 1, "r2", at(4)))
+	tr.record(unit("b", "True", 2, 1, "r2", at(5))) // its spec changed: no longer what is asked for
+	tr.record(unit("other", "True", 1, 1, "r2", at(6)))
+	tr.record(unit("c", "True", 1, 1, "r2", at(7)))
+	select {
+	case o := <-got:
+		t.Fatalf("returned %v, %v though b is behind its generation", o.when.Sub(start), o.err)
+	default:
+	}
+	tr.record(unit("b", "True", 2, 2, "r2", at(9)))
+	o := <-got
+	if o.err != nil || !o.when.Equal(at(9)) {
+		t.Errorf("returned %v, %v; want 9s: the time at which the last event arrived", o.when.Sub(start), o.err)
+	}
+}
+
+func TestTrackerSaysWhatIsMissing(t *testing.T) {
+	tr := newTestTracker(t)
+	tr.record(unit("a", "True", 1, 1, "r1", time.Now()))
+	tr.record(unit("b", "False", 1, 1, "r1", time.Now()))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stopped := errors.New("stopped")
+	cancel(stopped)
+	_, err := tr.wait(ctx, "ready", []string{"a", "b"}, (*state).ready)
+	if !errors.Is(err, stopped) {
+		t.Errorf("error %v does not say why it stopped", err)
+	}
+	if err == nil || !strings.Contains(err.Error(), `1 of 2 missing; b says "Because: it says so"`) {
+		t.Errorf("error %v does not say what is missing", err)
+	}
+}
+
+func TestProcessCountsChildren(t *testing.T) {
+	dir := t.TempDir()
+	mark := filepath.Join(dir, "mark")
+	// All the work is done by a child that ended; another child lives.
+	burn := "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
+	script := fmt.Sprintf("sh -c '(%s); sleep 60 & : > %s; wait'", burn, mark)
+	p, err := startShell(t.Context(), script, filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.kill()
+	deadline := time.After(30 * time.Second)
+	for {
+		if _, err := os.Stat(mark); err == nil {
+			break
+		}
+		select {
+		case <-deadline:
+			t.Fatal("the script did not get anywhere")
+		case <-p.done:
+			t.Fatal("the script ended")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	u := p.usage()
+	if u.cpu < 50*time.Millisecond {
+		t.Errorf("processor time %v; the child that ended has used more", u.cpu)
+	}
+	if alone := statusBytes(p.cmd.Process.Pid, "VmRSS"); u.resident <= alone || u.peak < u.resident {
+		t.Errorf("resident %d, peak %d; the shell alone holds %d", u.resident, u.peak, alone)
+	}
+	p.kill()
+	if p.running() {
+		t.Error("still running after kill")
+	}
+	if gone := p.usage(); gone.resident != 0 || gone.peak != u.peak {
+		t.Errorf("after its end resident %d, peak %d; want 0 and the peak kept", gone.resident, gone.peak)
+	}
+}
+
+func TestUnitIsWhatTheTableSays(t *testing.T) {
+	got := map[string]int{}
+	for _, o := range unitObjects("unit-000", "v") {
+		got[fmt.Sprint(o["kind"])]++
+	}
+	want := map[string]int{"Namespace": 1, "ServiceAccount": 1, "Service": 1, "Deployment": 1, "ConfigMap": 6}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("a unit is %v, want %v", got, want)
+	}
+	requests, err := applyRequests("unit-000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "/apis/apps/v1/namespaces/unit-000/deployments/app?fieldManager=bare-client&force=true"; requests[3].path != want {
+		t.Errorf("the Deployment is applied at %s, want %s", requests[3].path, want)
+	}
+}
+
+func TestMedianAndTable(t *testing.T) {
+	d := []time.Duration{3 * time.Second, time.Second, 2 * time.Second}
+	if median(d) != 2*time.Second || medianIndex(d) != 2 {
+		t.Errorf("median %v at %d", median(d), medianIndex(d))
+	}
+	r := &report{Units: 3, Machine: "m"}
+	r.add(result{Measure: "x", Text: span{counters: counters{applies: 1}}.calls()})
+	if want := "| x | 1 apply, no dry run |\n"; !strings.HasSuffix(r.table(), want) {
+		t.Errorf("table\n%s\ndoes not end in %s", r.table(), want)
+	}
+	for d, want := range map[time.Duration]string{
+		123*time.Second + 400*time.Millisecond: "123 s", 1512 * time.Millisecond: "1.5 s", 87 * time.Millisecond: "0.087 s",
+	} {
+		if got := seconds(d); got != want {
+			t.Errorf("seconds(%v) = %s, want %s", d, got, want)
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// configMap is what the benchmark reads of a ConfigMap.
+type configMap struct {
+	Metadata struct {
+		UID string `json:"uid"`
+	} `json:"metadata"`
+	Data map[string]string `json:"data"`
+}
+
+// configWatch follows one ConfigMap.
+type configWatch struct {
+	events chan event[configMap]
+	failed chan error
+	// first is the object as it was when the watch began.
+	first configMap
+}
+
+// watchConfig returns once the object's present state has arrived, so that
+// nothing after that is missed. The caller calls stop.
+func (b *bench) watchConfig(ctx context.Context, namespace, name string) (w *configWatch, stop func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	w = &configWatch{events: make(chan event[configMap], 100), failed: make(chan error, 1)}
+	path := "/api/v1/namespaces/" + namespace + "/configmaps"
+	go func() {
+		w.failed <- follow(ctx, b.plane.client, path, "metadata.name="+name, nil, func(e event[configMap]) {
+			select {
+			case w.events <- e:
+			case <-ctx.Done():
+			}
+		})
+	}()
+	_, err = w.until(ctx, "ConfigMap "+namespace+"/"+name+" exists", func(e event[configMap]) bool {
+		w.first = e.Object
+		return e.Type == "ADDED"
+	})
+	if err != nil {
+		cancel()
+	}
+	return w, cancel, err
+}
+
+// until returns when the first event that satisfies ok arrived.
+func (w *configWatch) until(ctx context.Context, what string, ok func(event[configMap]) bool) (time.Time, error) {
+	for {
+		select {
+		case e := <-w.events:
+			if ok(e) {
+				return e.seen, nil
+			}
+		case err := <-w.failed:
+			return time.Time{}, fmt.Errorf("%s: %w", what, err)
+		case <-ctx.Done():
+			return time.Time{}, fmt.Errorf("%s: %w", what, context.Cause(ctx))
+		}
+	}
+}
+
+// errNotHealed says that an object stayed as it was for the whole time allowed.
+var errNotHealed = errors.New("not healed in time")
+
+// healing deletes and edits objects, one at a time, and waits for each to be
+// as Git says again.
+func (b *bench) healing(ctx context.Context) error {
+	var deleted, edited []time.Duration
+	for n := range b.cfg.heals {
+		unit := b.names[(n*7)%len(b.names)]
+		for _, how := range []struct {
+			act   func(context.Context, string) (time.Duration, error)
+			times *[]time.Duration
+		}{{b.healDeleted, &deleted}, {b.healEdited, &edited}} {
+			if err := pause(ctx, time.Second); err != nil {
+				return err
+			}
+			took, err := how.act(ctx, unit)
+			if errors.Is(err, errNotHealed) {
+				return b.notHealed(ctx, unit)
+			}
+			if err != nil {
+				return err
+			}
+			*how.times = append(*how.times, took)
+		}
+	}
+	b.report.add(result{
+		ID: "heal", Measure: "a deleted or edited object healed",
+		Text:    seconds(median(deleted)) + " deleted, " + seconds(median(edited)) + " edited",
+		Figures: figures{"deletedSeconds": median(deleted).Seconds(), "editedSeconds": median(edited).Seconds()},
+		Rounds:  append(secondsOf(deleted), secondsOf(edited)...),
+	})
+	return nil
+}
+
+// notHealed reports that the engine does not heal by itself, and has it put
+// things right so that the measures after this one start clean.
+func (b *bench) notHealed(ctx context.Context, unit string) error {
+	b.report.add(result{
+		ID: "heal", Measure: "a deleted or edited object healed",
+		Text: fmt.Sprintf("not within %s", b.cfg.healTimeout), Figures: figures{},
+	})
+	token := b.nextRequest()
+	if err := b.ask(ctx, b.namespaced(kustomizeAPI, "kustomizations/"+unit), token); err != nil {
+		return err
+	}
+	return b.within(ctx, func(ctx context.Context) error {
+		_, err := b.units.wait(ctx, "puts things right when asked", []string{unit}, handled(token))
+		return err
+	})
+}
+
+func (b *bench) healDeleted(ctx context.Context, unit string) (time.Duration, error) {
+	const name = "config-1"
+	return b.heal(ctx, unit, name, func(w *configWatch) (func(event[configMap]) bool, error) {
+		err := b.plane.client.do(ctx, http.MethodDelete, "/api/v1/namespaces/"+unit+"/configmaps/"+name, "", nil)
+		return func(e event[configMap]) bool {
+			return e.Type != "DELETED" && e.Object.Metadata.UID != w.first.Metadata.UID && e.Object.Data["text"] == w.first.Data["text"]
+		}, err
+	})
+}
+
+func (b *bench) healEdited(ctx context.Context, unit string) (time.Duration, error) {
+	const name = "config-2"
+	return b.heal(ctx, unit, name, func(w *configWatch) (func(event[configMap]) bool, error) {
+		patch := []byte(`{"data":{"text":"edited by hand"}}`)
+		err := b.plane.client.do(ctx, http.MethodPatch, "/api/v1/namespaces/"+unit+"/configmaps/"+name, mergePatch, patch)
+		return func(e event[configMap]) bool { return e.Object.Data["text"] == w.first.Data["text"] }, err
+	})
+}
+
+// heal measures from just before the damage is requested until the object is
+// as it was.
+func (b *bench) heal(ctx context.Context, unit, name string, damage func(*configWatch) (func(event[configMap]) bool, error)) (time.Duration, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.healTimeout, errNotHealed)
+	defer cancel()
+	w, stop, err := b.watchConfig(ctx, unit, name)
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
+	start := time.Now()
+	healed, err := damage(w)
+	if err != nil {
+		return 0, err
+	}
+	seen, err := w.until(ctx, "healing "+unit+"/"+name, healed)
+	return seen.Sub(start), err
+}

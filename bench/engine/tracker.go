@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// state is what the benchmark reads of a GitRepository or a Kustomization.
+type state struct {
+	Metadata struct {
+		Name       string `json:"name"`
+		Generation int64  `json:"generation"`
+	} `json:"metadata"`
+	Status struct {
+		ObservedGeneration     int64  `json:"observedGeneration"`
+		LastAppliedRevision    string `json:"lastAppliedRevision"`
+		LastHandledReconcileAt string `json:"lastHandledReconcileAt"`
+		Artifact               struct {
+			Revision string `json:"revision"`
+		} `json:"artifact"`
+		Conditions []struct {
+			Type    string `json:"type"`
+			Status  string `json:"status"`
+			Reason  string `json:"reason"`
+			Message string `json:"message"`
+		} `json:"conditions"`
+	} `json:"status"`
+}
+
+// ready reports whether the object is Ready in its present generation.
+func (s *state) ready() bool {
+	status, _ := s.condition()
+	return status == "True" && s.Status.ObservedGeneration == s.Metadata.Generation
+}
+
+// condition returns the status of the condition Ready and what it says.
+func (s *state) condition() (status, says string) {
+	for _, c := range s.Status.Conditions {
+		if c.Type == "Ready" {
+			return c.Status, c.Reason + ": " + c.Message
+		}
+	}
+	return "", "no Ready condition"
+}
+
+// tracker follows all objects of one kind with one watch.
+type tracker struct {
+	log *progress
+
+	// mu guards all below.
+	mu      sync.Mutex
+	latest  map[string]event[state]
+	waiters map[*waiter]bool
+	err     error
+}
+
+// waiter is one goal: a set of objects that all satisfy a predicate.
+type waiter struct {
+	names   map[string]bool
+	ok      func(*state) bool
+	missing map[string]bool
+	last    time.Time
+	done    chan struct{}
+}
+
+// track starts following the objects at path until ctx ends.
+func track(ctx context.Context, c *client, path string, log *progress) *tracker {
+	t := &tracker{log: log, latest: map[string]event[state]{}, waiters: map[*waiter]bool{}}
+	go func() {
+		err := follow(ctx, c, path, "", nil, t.record)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.err = err
+		for w := range t.waiters {
+			close(w.done)
+			delete(t.waiters, w)
+		}
+	}()
+	return t
+}
+
+func (t *tracker) record(e event[state]) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	name := e.Object.Metadata.Name
+	if e.Type == "DELETED" {
+		delete(t.latest, name)
+	} else {
+		t.latest[name] = e
+	}
+	for w := range t.waiters {
+		t.judge(w, name)
+	}
+}
+
+// judge updates one waiter for one object. The caller holds mu.
+func (t *tracker) judge(w *waiter, name string) {
+	if !w.names[name] {
+		return
+	}
+	e, exists := t.latest[name]
+	if !exists || !w.ok(&e.Object) {
+		w.missing[name] = true
+		return
+	}
+	if !w.missing[name] {
+		return
+	}
+	delete(w.missing, name)
+	if e.seen.After(w.last) {
+		w.last = e.seen
+	}
+	if len(w.missing) == 0 {
+		close(w.done)
+		delete(t.waiters, w)
+	}
+}
+
+// wait returns when the last of the named objects came to satisfy ok: the time
+// at which that event arrived.
+func (t *tracker) wait(ctx context.Context, what string, names []string, ok func(*state) bool) (time.Time, error) {
+	w := &waiter{names: map[string]bool{}, missing: map[string]bool{}, ok: ok, done: make(chan struct{})}
+	for _, n := range names {
+		w.names[n], w.missing[n] = true, true
+	}
+	t.mu.Lock()
+	t.waiters[w] = true
+	for _, n := range names {
+		t.judge(w, n)
+	}
+	t.mu.Unlock()
+
+	tick := time.NewTicker(15 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-w.done:
+			return t.outcome(w, what)
+		case <-tick.C:
+			t.log.printf("  %s", t.describe(w, what))
+		case <-ctx.Done():
+			t.mu.Lock()
+			delete(t.waiters, w)
+			t.mu.Unlock()
+			return time.Time{}, errors.Join(context.Cause(ctx), errors.New(t.describe(w, what)))
+		}
+	}
+}
+
+// outcome is what came of a waiter that is done: its last event, or the end of
+// the watch.
+func (t *tracker) outcome(w *waiter, what string) (time.Time, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(w.missing) > 0 {
+		return time.Time{}, fmt.Errorf("%s: %w", what, t.err)
+	}
+	return w.last, nil
+}
+
+// describe says how many objects are missing and what one of them reports.
+func (t *tracker) describe(w *waiter, what string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for name := range w.missing {
+		e := t.latest[name]
+		_, says := e.Object.condition()
+		return fmt.Sprintf("%s: %d of %d missing; %s says %q", what, len(w.missing), len(w.names), name, says)
+	}
+	return what + ": done"
+}
