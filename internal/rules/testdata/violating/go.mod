@@ -1,3 +1,0 @@
-module github.com/bowline-dev/bowline
-
-go 1.26.0
