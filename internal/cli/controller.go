@@ -113,4 +113,3 @@ func newLogger(w io.Writer, level, format string) (logr.Logger, error) {
 	return logr.Logger{}, &failure.Error{Op: "read flag", Object: "--log-format", Kind: failure.Invalid,
 		Err: fmt.Errorf("unknown format %q", format), Remedy: "use json or text"}
 }
-

@@ -6,9 +6,13 @@ import (
 	"flag"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,7 +34,7 @@ var update = flag.Bool("update", false, "rewrite the expected output in testdata
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case "bowline", "kubectl-bowline":
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		code := cli.Main(ctx, os.Args, "v0.0.0-test", cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 		stop()
 		os.Exit(code)
@@ -45,6 +49,11 @@ func TestScripts(t *testing.T) {
 	runScripts(t, "testdata/script", func(t *testing.T) (string, string) {
 		return testkit.Kubeconfig(t), testkit.Namespace(t)
 	})
+}
+
+// TestScriptsOfPlanes runs transcripts that bring planes up themselves.
+func TestScriptsOfPlanes(t *testing.T) {
+	runScripts(t, "testdata/plane", func(*testing.T) (string, string) { return "", "bowline-system" })
 }
 
 // TestScriptsWithoutAPIs runs transcripts on a cluster that lacks the APIs.
@@ -75,12 +84,15 @@ func runScripts(t *testing.T, dir string, target func(*testing.T) (kubeconfig, n
 				RequireExplicitExec: true,
 				RequireUniqueNames:  true,
 				UpdateScripts:       *update,
-				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"apply": applyCommand, "subst": substCommand},
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"apply": applyCommand, "await": awaitCommand, "subst": substCommand},
 				Setup: func(env *testscript.Env) error {
 					env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
 					env.Setenv("KUBECONFIG", kubeconfig)
 					env.Setenv("NS", namespace)
 					env.Setenv("CLOSED", closedAddress(t))
+					env.Setenv("BOWLINE_HOME", filepath.Join(env.WorkDir, "home"))
+					env.Setenv("BOWLINE_LOCALKUBE", testkit.Localkube(t))
+					env.Defer(func() { takeDown(t, filepath.Join(bin, "bowline"), env) })
 					return nil
 				},
 			})
@@ -129,6 +141,39 @@ func applyCommand(ts *testscript.TestScript, neg bool, args []string) {
 			u.SetNamespace(ts.Getenv("NS"))
 		}
 		ts.Check(applyWithStatus(context.Background(), cfg, u))
+	}
+}
+
+// awaitCommand runs a command until its output matches:
+//
+//	await REGEXP PROGRAM [ARG...]
+func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: await REGEXP PROGRAM [ARG...]")
+	}
+	want := regexp.MustCompile(args[0])
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		err := ts.Exec(args[1], args[2:]...)
+		if out := ts.ReadFile("stdout"); err == nil && want.MatchString(out) {
+			return
+		} else if time.Now().After(deadline) {
+			ts.Fatalf("no match for %q in time: %v\n%s", args[0], err, out)
+		}
+	}
+}
+
+// takeDown stops what a transcript that failed left running.
+func takeDown(t *testing.T, program string, env *testscript.Env) {
+	planes, err := filepath.Glob(filepath.Join(env.Getenv("BOWLINE_HOME"), "planes", "*"))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, dir := range planes {
+		down := exec.Command(program, "down", "--name", filepath.Base(dir))
+		down.Env = env.Vars
+		if out, err := down.CombinedOutput(); err != nil {
+			t.Errorf("take plane %s down: %v\n%s", dir, err, out)
+		}
 	}
 }
 

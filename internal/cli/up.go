@@ -172,12 +172,16 @@ func (b *bringUp) farewell() {
 	if !b.existing() {
 		printf(b.Out, "  export KUBECONFIG=%s\n", b.settings.Kubeconfig)
 	}
-	printf(b.Out, "  %-44s what runs\n", b.name+" get all -A")
-	printf(b.Out, "  %-44s and how it is\n", b.name+" tree kustomization "+fleetName+" -n "+platformNamespace)
-	if b.settings.GitAddr != "" && b.options.repo == "" {
-		printf(b.Out, "  %-44s change it, commit, git push: it is live in under a second\n", "git clone "+b.settings.URL)
+	hints := [][]cell{
+		plainRow("  "+b.name+" get all -A", "what runs"),
+		plainRow("  "+b.name+" tree kustomization "+fleetName+" -n "+platformNamespace, "and how it is"),
 	}
-	printf(b.Out, "  %-44s stop, and leave nothing behind\n", b.name+" down"+name)
+	if b.settings.GitAddr != "" && b.options.repo == "" {
+		hints = append(hints, plainRow("  git clone "+b.settings.URL, "change it, commit, git push: it is live in under a second"))
+	}
+	hints = append(hints, plainRow("  "+b.name+" down"+name, "stop, and leave nothing behind"))
+	// A terminal that is gone has nobody to advise.
+	_ = newTable(b.Out).print(hints...)
 }
 
 // executable is this program, to be started in the background.

@@ -240,4 +240,3 @@ func TestSettingsAreRememberedUntilRemoved(t *testing.T) {
 		t.Errorf("the data folder is left behind: %v", err)
 	}
 }
-

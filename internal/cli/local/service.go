@@ -78,6 +78,8 @@ func (s Service) Start(executable string, args, env []string, extra ...*os.File)
 	defer func() { _ = log.Close() }()
 
 	cmd := exec.Command(executable, args...)
+	// The name by which the program knows itself, whatever its file is called.
+	cmd.Args[0] = "bowline"
 	cmd.Dir = s.plane.Dir
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = log, log
