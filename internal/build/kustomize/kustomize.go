@@ -22,9 +22,9 @@ import (
 // goroutines at once.
 //
 // Errors are of type *failure.Error: NotFound for a folder that is not there,
-// Unsupported for remote bases and helm charts, Timeout when ctx ended (Build
-// returns at once then), and Invalid for everything else that the input gets
-// wrong. A build of no objects fails with build.ErrEmpty. The Reads of the
+// Unsupported for remote bases and helm charts, Timeout when ctx ended, and
+// Invalid for everything else that the input gets wrong. Build returns as soon
+// as ctx ends, or at the latest when the file that it is reading then is read. A build of no objects fails with build.ErrEmpty. The Reads of the
 // result are set in every case.
 func Build(ctx context.Context, tree source.Tree, recipe build.Recipe) (build.Result, error) {
 	r := newReader(ctx, tree)
@@ -69,7 +69,7 @@ func render(ctx context.Context, r *reader, recipe build.Recipe) ([]*unstructure
 }
 
 // finish does what the toolkit does after kustomize: it checks the objects,
-// substitutes variables, sets the common metadata, and normalizes them.
+// substitutes variables, and sets the common metadata.
 func finish(objects []*unstructured.Unstructured, recipe build.Recipe) ([]*unstructured.Unstructured, error) {
 	objects, err := onlyObjects(objects, recipe.Path)
 	if err != nil {
@@ -92,7 +92,6 @@ func finish(objects []*unstructured.Unstructured, recipe build.Recipe) ([]*unstr
 	}
 	for _, u := range objects {
 		setMetadata(u, recipe.CommonMetadata)
-		normalize(u)
 	}
 	if len(objects) == 0 {
 		return nil, &failure.Error{Op: "build", Kind: failure.Invalid, Object: "path " + quoted(recipe.Path), Err: build.ErrEmpty}

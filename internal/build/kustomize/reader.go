@@ -17,13 +17,15 @@ type reader struct {
 	ctx   context.Context
 	tree  source.Tree
 	reads build.Reads
+	// data holds the files that were read.
+	data map[string][]byte
 	// err is the first failure other than absence: of the context, of a link
 	// that leads outside, of the source. It outranks what kustomize makes of it.
 	err error
 }
 
 func newReader(ctx context.Context, tree source.Tree) *reader {
-	return &reader{ctx: ctx, tree: tree, reads: build.Reads{}}
+	return &reader{ctx: ctx, tree: tree, reads: build.Reads{}, data: map[string][]byte{}}
 }
 
 // note records the state of name and reports whether anything is there.
@@ -47,8 +49,13 @@ func (r *reader) note(name string) (bool, error) {
 }
 
 // file returns the content of the file at name; the error matches
-// fs.ErrNotExist where there is none.
+// fs.ErrNotExist where there is none, and errIsFolder where a folder is. The
+// content must not be changed.
 func (r *reader) file(name string) ([]byte, error) {
+	if data, ok := r.data[name]; ok {
+		return data, r.check()
+	}
+	before, known := r.reads[name]
 	there, err := r.note(name)
 	if err != nil {
 		return nil, err
@@ -59,10 +66,15 @@ func (r *reader) file(name string) ([]byte, error) {
 	data, err := r.tree.ReadFile(name)
 	if err != nil {
 		if info, serr := r.tree.Stat(name); serr == nil && info.IsDir() {
+			if !known {
+				before = build.Folder
+			}
+			r.reads[name] = before // what it lists was of no interest
 			return nil, &fs.PathError{Op: "read", Path: name, Err: errIsFolder}
 		}
 		return nil, r.fail(name, err)
 	}
+	r.data[name] = data
 	return data, nil
 }
 
@@ -98,6 +110,9 @@ const (
 func (r *reader) look(name string) (kind, error) {
 	if err := r.check(); err != nil {
 		return nothing, err
+	}
+	if _, read := r.data[name]; read {
+		return file, nil
 	}
 	switch r.reads[name] {
 	case build.Folder:

@@ -91,18 +91,25 @@ func (s *survey) resource(at place, field, p string) error {
 	if err != nil || name == "" {
 		return err
 	}
-	what, err := s.r.look(name)
-	if err != nil {
-		return err
+	if path.Ext(name) == "" { // a folder, most likely
+		if what, err := s.r.look(name); err != nil {
+			return err
+		} else if what == folder {
+			return s.nested(at, field, p, name)
+		}
 	}
-	switch what {
-	case file:
+	_, err = s.r.file(name)
+	switch {
+	case err == nil:
 		s.files = append(s.files, name)
-		return nil
-	case folder:
+	case s.r.err != nil:
+		return err
+	case errors.Is(err, errIsFolder):
 		return s.nested(at, field, p, name)
+	default:
+		return missing(at, field, p)
 	}
-	return missing(at, field, p)
+	return nil
 }
 
 // folder surveys one entry that can only be a folder.
