@@ -80,72 +80,11 @@ func conditionChanged(before, after *sourcev1.GitRepository) bool {
 // fetch brings the repository up to date, with the credentials that its
 // Secrets hold now.
 func (r *gitRepositories) fetch(ctx context.Context, g *sourcev1.GitRepository) (source.Artifact, error) {
-	if err := supportedGit(g); err != nil {
+	req, err := RequestOf(ctx, r.secrets, g)
+	if err != nil {
 		return source.Artifact{}, err
 	}
-	req := git.Request{URL: g.Spec.URL, Ref: refOf(g.Spec.Reference), Ignore: g.Spec.Ignore}
-	if g.Spec.Timeout != nil {
-		req.Timeout = g.Spec.Timeout.Duration
-	}
-	if g.Spec.SecretRef != nil {
-		data, err := r.secret(ctx, g.Namespace, g.Spec.SecretRef.Name, "spec.secretRef")
-		if err != nil {
-			return source.Artifact{}, err
-		}
-		if req.Auth, err = git.AuthFromSecret(g.Spec.URL, data); err != nil {
-			return source.Artifact{}, fmt.Errorf("read Secret %s/%s: %w", g.Namespace, g.Spec.SecretRef.Name, err)
-		}
-	}
-	if g.Spec.ProxySecretRef != nil {
-		data, err := r.secret(ctx, g.Namespace, g.Spec.ProxySecretRef.Name, "spec.proxySecretRef")
-		if err != nil {
-			return source.Artifact{}, err
-		}
-		if req.Proxy, err = git.ProxyFromSecret(data); err != nil {
-			return source.Artifact{}, fmt.Errorf("read Secret %s/%s: %w", g.Namespace, g.Spec.ProxySecretRef.Name, err)
-		}
-	}
 	return r.store.Fetch(ctx, req)
-}
-
-func (r *gitRepositories) secret(ctx context.Context, namespace, name, field string) (map[string][]byte, error) {
-	var s corev1.Secret
-	err := r.secrets.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &s)
-	if apierrors.IsNotFound(err) {
-		return nil, &failure.Error{Op: "read", Kind: failure.NotFound, Object: "Secret/" + namespace + "/" + name, Err: err,
-			Remedy: "create it, or correct " + field}
-	}
-	if err != nil {
-		return nil, &failure.Error{Op: "read", Kind: failure.Unavailable, Object: "Secret/" + namespace + "/" + name, Err: err}
-	}
-	return s.Data, nil
-}
-
-func refOf(ref *sourcev1.GitRepositoryRef) git.Ref {
-	if ref == nil {
-		return git.Ref{}
-	}
-	return git.Ref{Branch: ref.Branch, Tag: ref.Tag, SemVer: ref.SemVer, Name: ref.Name, Commit: ref.Commit}
-}
-
-func supportedGit(g *sourcev1.GitRepository) error {
-	var fields []string
-	if g.Spec.Verification != nil {
-		fields = append(fields, "spec.verify")
-	}
-	if len(g.Spec.Include) > 0 {
-		fields = append(fields, "spec.include")
-	}
-	if g.Spec.RecurseSubmodules {
-		fields = append(fields, "spec.recurseSubmodules")
-	}
-	if len(g.Spec.SparseCheckout) > 0 {
-		fields = append(fields, "spec.sparseCheckout")
-	}
-	if g.GetProvider() != sourcev1.GitProviderGeneric {
-		fields = append(fields, "spec.provider "+g.GetProvider())
-	}
-	return unsupported(fields)
 }
 
 // report puts what a fetch came to into the status and returns when to fetch

@@ -1,0 +1,86 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/source/git"
+)
+
+// RequestOf says what to fetch for a GitRepository, with the credentials that
+// its Secrets hold now. Fields that this version does not act on are an error of
+// kind failure.Unsupported.
+func RequestOf(ctx context.Context, secrets client.Reader, g *sourcev1.GitRepository) (git.Request, error) {
+	if err := supportedGit(g); err != nil {
+		return git.Request{}, err
+	}
+	req := git.Request{URL: g.Spec.URL, Ref: refOf(g.Spec.Reference), Ignore: g.Spec.Ignore}
+	if g.Spec.Timeout != nil {
+		req.Timeout = g.Spec.Timeout.Duration
+	}
+	if g.Spec.SecretRef != nil {
+		data, err := readSecret(ctx, secrets, g.Namespace, g.Spec.SecretRef.Name, "spec.secretRef")
+		if err != nil {
+			return git.Request{}, err
+		}
+		if req.Auth, err = git.AuthFromSecret(g.Spec.URL, data); err != nil {
+			return git.Request{}, fmt.Errorf("read Secret %s/%s: %w", g.Namespace, g.Spec.SecretRef.Name, err)
+		}
+	}
+	if g.Spec.ProxySecretRef != nil {
+		data, err := readSecret(ctx, secrets, g.Namespace, g.Spec.ProxySecretRef.Name, "spec.proxySecretRef")
+		if err != nil {
+			return git.Request{}, err
+		}
+		if req.Proxy, err = git.ProxyFromSecret(data); err != nil {
+			return git.Request{}, fmt.Errorf("read Secret %s/%s: %w", g.Namespace, g.Spec.ProxySecretRef.Name, err)
+		}
+	}
+	return req, nil
+}
+
+func readSecret(ctx context.Context, secrets client.Reader, namespace, name, field string) (map[string][]byte, error) {
+	var s corev1.Secret
+	err := secrets.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &s)
+	if apierrors.IsNotFound(err) {
+		return nil, &failure.Error{Op: "read", Kind: failure.NotFound, Object: "Secret/" + namespace + "/" + name, Err: err,
+			Remedy: "create it, or correct " + field}
+	}
+	if err != nil {
+		return nil, &failure.Error{Op: "read", Kind: failure.Unavailable, Object: "Secret/" + namespace + "/" + name, Err: err}
+	}
+	return s.Data, nil
+}
+
+func refOf(ref *sourcev1.GitRepositoryRef) git.Ref {
+	if ref == nil {
+		return git.Ref{}
+	}
+	return git.Ref{Branch: ref.Branch, Tag: ref.Tag, SemVer: ref.SemVer, Name: ref.Name, Commit: ref.Commit}
+}
+
+func supportedGit(g *sourcev1.GitRepository) error {
+	var fields []string
+	if g.Spec.Verification != nil {
+		fields = append(fields, "spec.verify")
+	}
+	if len(g.Spec.Include) > 0 {
+		fields = append(fields, "spec.include")
+	}
+	if g.Spec.RecurseSubmodules {
+		fields = append(fields, "spec.recurseSubmodules")
+	}
+	if len(g.Spec.SparseCheckout) > 0 {
+		fields = append(fields, "spec.sparseCheckout")
+	}
+	if g.GetProvider() != sourcev1.GitProviderGeneric {
+		fields = append(fields, "spec.provider "+g.GetProvider())
+	}
+	return unsupported(fields)
+}
