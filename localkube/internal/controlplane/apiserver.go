@@ -35,7 +35,7 @@ func apiServerFlags(keys pki.Folder, etcdEndpoint string, serviceAccounts bool) 
 		"--tls-cert-file=" + keys.Cert(pki.APIServer),
 		"--tls-private-key-file=" + keys.Key(pki.APIServer),
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-		"--service-account-key-file=" + keys.Key(pki.ServiceAccountKey),
+		"--service-account-key-file=" + keys.PublicKey(pki.ServiceAccountKey),
 		"--service-account-signing-key-file=" + keys.Key(pki.ServiceAccountKey),
 		"--requestheader-client-ca-file=" + keys.Cert(pki.FrontProxyCA),
 		"--requestheader-allowed-names=front-proxy-client",

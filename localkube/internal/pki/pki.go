@@ -9,6 +9,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -33,8 +34,10 @@ const (
 	Scheduler         = "scheduler"          // kube-scheduler as a client
 	Nodes             = "nodes"              // the simulated nodes as a client
 	FrontProxy        = "front-proxy-client" // the API server as an aggregator
-	ServiceAccountKey = "service-account"    // signs service account tokens; NAME.key only
+	ServiceAccountKey = "service-account"    // signs service account tokens; NAME.key and NAME.pub
 )
+
+const authorityKeyBits = 2048
 
 const (
 	authorityLife = 10 * 365 * 24 * time.Hour
@@ -59,6 +62,9 @@ func (f Folder) Cert(name string) string { return filepath.Join(f.dir, name+".cr
 
 // Key returns the path of the named private key.
 func (f Folder) Key(name string) string { return filepath.Join(f.dir, name+".key") }
+
+// PublicKey returns the path of the named public key, of ServiceAccountKey only.
+func (f Folder) PublicKey(name string) string { return filepath.Join(f.dir, name+".pub") }
 
 // leaf says what a certificate is for.
 type leaf struct {
@@ -110,19 +116,32 @@ func Ensure(dir string, now func() time.Time) (Folder, error) {
 			return f, fmt.Errorf("certificate %s: %w", l.name, err)
 		}
 	}
-	if _, err := os.Stat(f.Key(ServiceAccountKey)); errors.Is(err, fs.ErrNotExist) {
-		if _, err := f.newKey(ServiceAccountKey); err != nil {
-			return f, fmt.Errorf("service account key: %w", err)
-		}
+	if err := f.ensureServiceAccountKey(); err != nil {
+		return f, fmt.Errorf("service account key: %w", err)
 	}
 	return f, nil
+}
+
+func (f Folder) ensureServiceAccountKey() error {
+	key, err := f.loadKey(ServiceAccountKey)
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err = f.newKey(ServiceAccountKey, newLeafKey)
+	}
+	if err != nil {
+		return err
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return fmt.Errorf("encode public key: %w", err)
+	}
+	return writeFile(f.PublicKey(ServiceAccountKey), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 }
 
 func (f Folder) ensureAuthority(name string) error {
 	if _, _, err := f.load(name); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	key, err := f.newKey(name)
+	key, err := f.newKey(name, newAuthorityKey)
 	if err != nil {
 		return err
 	}
@@ -148,7 +167,7 @@ func (f Folder) ensureLeaf(l leaf) error {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	key, err := f.newKey(l.name)
+	key, err := f.newKey(l.name, newLeafKey)
 	if err != nil {
 		return err
 	}
@@ -184,47 +203,73 @@ func (f Folder) sign(name string, template, parent *x509.Certificate, public, si
 	return writeFile(f.Cert(name), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
-func (f Folder) newKey(name string) (crypto.Signer, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// newAuthorityKey makes an RSA key: the API server checks the signature on the certificate of its
+// client at every request, and to check one takes less than half of the time that ECDSA takes.
+func newAuthorityKey() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, authorityKeyBits) }
+
+// newLeafKey makes an ECDSA key, which is quick to make and to sign with.
+func newLeafKey() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
+
+func (f Folder) newKey(name string, generate func() (crypto.Signer, error)) (crypto.Signer, error) {
+	key, err := generate()
 	if err != nil {
 		return nil, fmt.Errorf("make key: %w", err)
 	}
-	der, err := x509.MarshalECPrivateKey(key)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("encode key: %w", err)
 	}
-	return key, writeFile(f.Key(name), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}))
+	return key, writeFile(f.Key(name), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
 // load reads a key pair. A pair of which half is missing counts as missing: the key is
 // written first, so a process that died between the two leaves such a half.
 func (f Folder) load(name string) (*x509.Certificate, crypto.Signer, error) {
-	certPEM, err := os.ReadFile(f.Cert(name))
+	block, err := readPEM(f.Cert(name))
 	if err != nil {
 		return nil, nil, err
 	}
-	keyPEM, err := os.ReadFile(f.Key(name))
-	if err != nil {
-		return nil, nil, err
-	}
-	certBlock, _ := pem.Decode(certPEM)
-	keyBlock, _ := pem.Decode(keyPEM)
-	if certBlock == nil || keyBlock == nil {
-		return nil, nil, fmt.Errorf("%s or %s holds no PEM data; delete the cluster, or restore the file", f.Cert(name), f.Key(name))
-	}
-	cert, err := x509.ParseCertificate(certBlock.Bytes)
+	cert, err := x509.ParseCertificate(block)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read %s: %w", f.Cert(name), err)
 	}
-	key, err := x509.ParseECPrivateKey(keyBlock.Bytes)
+	key, err := f.loadKey(name)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read %s: %w", f.Key(name), err)
+		return nil, nil, err
 	}
-	if !key.PublicKey.Equal(cert.PublicKey) {
+	if public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(cert.PublicKey) {
 		// The key was renewed and the process died before the certificate was.
 		return nil, nil, fmt.Errorf("certificate %s belongs to another key: %w", f.Cert(name), fs.ErrNotExist)
 	}
 	return cert, key, nil
+}
+
+func (f Folder) loadKey(name string) (crypto.Signer, error) {
+	block, err := readPEM(f.Key(name))
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.Key(name), err)
+	}
+	key, ok := parsed.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("read %s: a key of type %T cannot sign", f.Key(name), parsed)
+	}
+	return key, nil
+}
+
+func readPEM(path string) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, fmt.Errorf("%s holds no PEM data; restore the file, or delete the cluster", path)
+	}
+	return block.Bytes, nil
 }
 
 // writeFile replaces a file as a whole or not at all.
