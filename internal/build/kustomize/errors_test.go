@@ -3,6 +3,7 @@ package kustomize
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os/exec"
 	"strings"
@@ -17,6 +18,25 @@ import (
 	"github.com/bowline-dev/bowline/internal/build"
 	"github.com/bowline-dev/bowline/internal/failure"
 )
+
+// bomb is YAML that grows by its aliases, tenfold with every line.
+var bomb = func() string {
+	text := "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+	for i := range 9 {
+		text += fmt.Sprintf("a%d: &a%d [%s*a%d]\n", i+1, i+1, strings.Repeat(fmt.Sprintf("*a%d, ", i), 9), i)
+	}
+	return text
+}()
+
+// doubling returns kustomizations that each name the next one twice.
+func doubling(levels int) map[string]string {
+	files := map[string]string{}
+	for i := range levels {
+		files[fmt.Sprintf("%d/kustomization.yaml", i)] = fmt.Sprintf("resources: [../%d, ../%d/.]\n", i+1, i+1)
+	}
+	files[fmt.Sprintf("%d/kustomization.yaml", levels)] = "resources: []\n"
+	return files
+}
 
 func TestErrors(t *testing.T) {
 	list := func(entries string) string { return "resources: [" + entries + "]\n" }
@@ -103,6 +123,14 @@ func TestErrors(t *testing.T) {
 			kind: failure.Unsupported, message: `build g.yaml (HelmChartInflationGenerator): kustomize may not run helm; use a HelmRelease`},
 		{name: "bad patch", reason: "kustomize says what is wrong, in one line", files: map[string]string{"a.yaml": configMap}, recipe: build.Recipe{Patches: []fluxkustomize.Patch{{Patch: "apiVersion: v1\nkind: Secret\nmetadata: {name: gone}\n"}}},
 			kind: failure.Invalid, message: `build kustomization.yaml: no resource matches strategic merge patch "Secret.v1.[noGrp]/gone.[noNs]": no matches for Id Secret.v1.[noGrp]/gone.[noNs]; failed to find unique target for patch Secret.v1.[noGrp]/gone.[noNs]`},
+		{name: "aliases", reason: "a few lines could take all memory", files: map[string]string{"a.yaml": configMap + bomb}, recipe: build.Recipe{NamePrefix: "x-"},
+			kind: failure.Invalid, message: `build a.yaml: invalid YAML: its aliases stand for more than a million values; correct the file`},
+		{name: "aliases in a plain folder", reason: "a few lines could take all memory", files: map[string]string{"a.yaml": configMap + bomb},
+			kind: failure.Invalid, message: `build a.yaml: invalid YAML: its aliases stand for more than a million values; correct the file`},
+		{name: "aliases in a patch", reason: "a few lines could take all memory", files: map[string]string{"a.yaml": configMap}, recipe: build.Recipe{Patches: []fluxkustomize.Patch{{Patch: configMap + bomb}}},
+			kind: failure.Invalid, message: `build kustomization.yaml (patches[0]): its aliases stand for more than a million values; use fewer of them`},
+		{name: "doubling", reason: "every level builds the next one twice", files: doubling(20), recipe: build.Recipe{Path: "0"},
+			kind: failure.Invalid, message: `build 20/kustomization.yaml: more than 10000 kustomizations are built; split the folder into several units`},
 		{name: "variable name", reason: "the toolkit's rule", files: map[string]string{"a.yaml": configMap}, recipe: build.Recipe{Substitute: map[string]string{"a-b": "c"}},
 			kind: failure.Invalid, message: `substitute variable "a-b": the name must match ^[_[:alpha:]][_[:alpha:][:digit:]]*$; rename it in postBuild`},
 	}

@@ -106,7 +106,8 @@ func (f *fileSystem) CleanedAbs(p string) (filesys.ConfirmedDir, string, error) 
 // ReadFile implements filesys.FileSystem.
 func (f *fileSystem) ReadFile(p string) ([]byte, error) {
 	if f.cloned(p) {
-		return f.clones.ReadFile(p)
+		data, err := f.clones.ReadFile(p)
+		return data, errors.Join(err, checkAliases(data))
 	}
 	name, err := f.name(p)
 	if err != nil {
@@ -120,7 +121,13 @@ func (f *fileSystem) ReadFile(p string) ([]byte, error) {
 	if what, err := f.r.look(name); err == nil && what == folder {
 		return nil, &fs.PathError{Op: "read", Path: name, Err: errIsFolder}
 	}
-	return f.r.file(name)
+	data, err := f.r.file(name)
+	if err == nil {
+		if err = checkAliases(data); err != nil {
+			err = f.r.fail(name, invalidYAML(name, err))
+		}
+	}
+	return data, err
 }
 
 // ReadDir implements filesys.FileSystem.

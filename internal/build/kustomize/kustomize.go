@@ -7,6 +7,7 @@ package kustomize
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -26,8 +27,16 @@ import (
 // Invalid for everything else that the input gets wrong. Build returns as soon
 // as ctx ends, or at the latest when the file that it is reading then is read. A build of no objects fails with build.ErrEmpty. The Reads of the
 // result are set in every case.
-func Build(ctx context.Context, tree source.Tree, recipe build.Recipe) (build.Result, error) {
+func Build(ctx context.Context, tree source.Tree, recipe build.Recipe) (res build.Result, err error) {
 	r := newReader(ctx, tree)
+	defer func() {
+		if p := recover(); p != nil {
+			// The libraries that read YAML and replace variables have panicked on
+			// odd input before. That must not take the other units down.
+			res = build.Result{Reads: r.reads}
+			err = invalid("path "+quoted(recipe.Path), "", fmt.Errorf("a file in it cannot be made sense of: %v", p), "look at the latest change to it")
+		}
+	}()
 	objects, err := render(ctx, r, recipe)
 	if failure.KindOf(err) == failure.Timeout {
 		// Nothing is known about such a build; and r may still be in use.

@@ -80,6 +80,9 @@ func sources(s types.KvPairSources) []string {
 // reference surveys one field that names a file.
 func (s *survey) reference(at place, ref reference) error {
 	if ref.inline && strings.Contains(ref.path, "\n") {
+		if err := checkAliases([]byte(ref.path)); err != nil {
+			return invalid(at.file, ref.field, err, "use fewer of them")
+		}
 		if ref.plugin {
 			return s.plugins(at, at.file, []byte(ref.path))
 		}

@@ -25,13 +25,19 @@ type survey struct {
 	plain bool
 	// remote says that something outside the tree is named.
 	remote bool
+	// visited counts the kustomizations, each as often as it is named.
+	visited int
 	// openAPI says that a kustomization brings a schema of its own.
 	openAPI bool
 }
 
 // maxDepth bounds how deep kustomizations may lie in one another, so that a
-// circle through symbolic links ends.
-const maxDepth = 64
+// circle through symbolic links ends, and maxVisited how many there may be, since
+// their number can double with every level.
+const (
+	maxDepth   = 64
+	maxVisited = 10_000
+)
 
 // place says where something was named: a file and the folder it is in.
 type place struct {
@@ -43,6 +49,9 @@ type place struct {
 func (s *survey) kustomization(at place, k *types.Kustomization) error {
 	if at.depth > maxDepth {
 		return invalid(at.file, "", fmt.Errorf("kustomizations are nested more than %d deep", maxDepth), "look for a circle in resources")
+	}
+	if s.visited++; s.visited > maxVisited {
+		return invalid(at.file, "", fmt.Errorf("more than %d kustomizations are built", maxVisited), "split the folder into several units")
 	}
 	if len(k.HelmCharts) > 0 || len(k.HelmChartInflationGenerator) > 0 {
 		return errHelm(at.file, "helmCharts")
@@ -64,6 +73,11 @@ func (s *survey) kustomization(at place, k *types.Kustomization) error {
 	for _, ref := range references(k) {
 		if err := s.reference(at, ref); err != nil {
 			return err
+		}
+	}
+	for i, p := range k.Patches {
+		if err := checkAliases([]byte(p.Patch)); err != nil {
+			return invalid(at.file, fmt.Sprintf("patches[%d]", i), err, "use fewer of them")
 		}
 	}
 	s.openAPI = s.openAPI || len(k.OpenAPI) > 0
