@@ -82,7 +82,7 @@ func first(data map[string][]byte, keys ...string) []byte {
 func secretError(key string, err error) error {
 	return &failure.Error{
 		Op: "read secret key", Object: key, Kind: failure.Invalid, Err: err,
-		Remedy: "correct the Secret that secretRef names",
+		Remedy: "correct the Secret that spec.secretRef names",
 	}
 }
 
@@ -169,7 +169,7 @@ func (p Proxy) url() (*url.URL, error) {
 	bad := func(why string) error {
 		return &failure.Error{
 			Op: "read secret key", Object: "address", Kind: failure.Invalid, Err: errors.New(why),
-			Remedy: "correct the Secret that proxySecretRef names",
+			Remedy: "correct the Secret that spec.proxySecretRef names",
 		}
 	}
 	if p.Address == "" {

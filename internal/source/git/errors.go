@@ -31,7 +31,7 @@ func (l *lane) explain(ctx context.Context, err error, timeout time.Duration) er
 	var refused *wire.RemoteError
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) || isTimeout(err):
-		e.Kind, e.Err = failure.Timeout, fmt.Errorf("the server has not answered in full within %s: %w", timeout, context.DeadlineExceeded)
+		e.Kind, e.Err = failure.Timeout, timeoutError(timeout)
 		e.Remedy = "check the network and the server, or raise spec.timeout"
 	case errors.Is(err, context.Canceled):
 		e.Err, e.Remedy = fmt.Errorf("given up: %w", err), "it is tried again"
@@ -58,7 +58,7 @@ func (l *lane) explain(ctx context.Context, err error, timeout time.Duration) er
 	case errors.Is(err, wire.ErrProtocol):
 		e.Remedy = "check that the URL is that of a Git repository, and that the server serves smart HTTP"
 	case errors.Is(err, errProxy):
-		e.Remedy = "check the proxy and the Secret that proxySecretRef names"
+		e.Remedy = "check the proxy and the Secret that spec.proxySecretRef names"
 	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF):
 		e.Err, e.Remedy = fmt.Errorf("the connection broke off: %w", err), "check the network and the server"
 	default:
@@ -66,6 +66,15 @@ func (l *lane) explain(ctx context.Context, err error, timeout time.Duration) er
 	}
 	return e
 }
+
+// timeoutError says how long a server was given.
+type timeoutError time.Duration
+
+func (e timeoutError) Error() string {
+	return fmt.Sprintf("the server has not answered in full within %s", time.Duration(e))
+}
+
+func (timeoutError) Unwrap() error { return context.DeadlineExceeded }
 
 func isTimeout(err error) bool {
 	var t net.Error
@@ -85,11 +94,11 @@ func plain(err error) error {
 func explainStatus(code int) (failure.Kind, string) {
 	switch {
 	case code == http.StatusUnauthorized:
-		return failure.Denied, "check the credentials in the Secret that secretRef names"
+		return failure.Denied, "check the credentials in the Secret that spec.secretRef names"
 	case code == http.StatusForbidden:
 		return failure.Denied, "give the user or token the right to read this repository"
 	case code == http.StatusProxyAuthRequired:
-		return failure.Denied, "check the Secret that proxySecretRef names"
+		return failure.Denied, "check the Secret that spec.proxySecretRef names"
 	case code == http.StatusNotFound || code == http.StatusGone:
 		return failure.NotFound, "check the URL; some servers answer so when credentials are missing"
 	case code == http.StatusTooManyRequests:

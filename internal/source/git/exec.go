@@ -19,8 +19,8 @@ import (
 func command(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	args = append([]string{
 		"-C", dir, "-c", "protocol.allow=never", "-c", "core.hooksPath=" + os.DevNull, "-c", "gc.auto=0",
-		"-c", "safe.directory=*", "-c", "pack.threads=1", "-c", "pack.windowMemory=32m",
-		"-c", "core.packedGitLimit=64m", "-c", "core.packedGitWindowSize=1m", "-c", "core.deltaBaseCacheLimit=8m",
+		"-c", "safe.directory=*", "-c", "pack.threads=2", "-c", "pack.windowMemory=32m",
+		"-c", "core.packedGitLimit=64m", "-c", "core.deltaBaseCacheLimit=16m",
 	}, args...)
 	cmd := exec.CommandContext(ctx, "git", args...) //nolint:gosec // the arguments are constants and paths of our own
 	cmd.Env = []string{

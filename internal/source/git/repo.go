@@ -148,6 +148,8 @@ func (r *repo) load(ctx context.Context) error {
 	_, size := db.Packs()
 	r.mu.Lock()
 	r.known, r.packedBytes = known, size
+	// A tree of the time before reads what was damaged.
+	clear(r.live)
 	r.mu.Unlock()
 	r.db.Store(db)
 	return nil

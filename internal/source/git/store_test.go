@@ -170,7 +170,9 @@ func TestBigFile(t *testing.T) {
 	srv := testkit.NewGitServer(t)
 	r := srv.Repo("app")
 	big := make([]byte, 100<<20)
-	copy(big, "head")
+	for i := range 4096 {
+		big[i] = byte(i * i) // not all zeros, yet quick to pack
+	}
 	r.CommitFiles(map[string]gitserve.File{"big.bin": {Data: big}, "a.yaml": {Data: []byte("a")}})
 	s := newStore(t, git.Options{})
 	a := mustFetch(t, s, git.Request{URL: r.URL(), Ref: main})

@@ -22,7 +22,7 @@ type StatusError struct {
 
 func (e *StatusError) Error() string {
 	s := fmt.Sprintf("the server answers %d %s", e.Code, http.StatusText(e.Code))
-	if e.Message != "" {
+	if e.Message != "" && e.Message != http.StatusText(e.Code) {
 		s += ": " + e.Message
 	}
 	return s
