@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/go-logr/logr"
@@ -59,13 +60,15 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.err }
 
-// usageError is a wrong invocation of the command at path.
+// usageError is a wrong invocation of a command.
 type usageError struct {
-	path string
-	err  error
+	cmd *cobra.Command
+	err error
 }
 
-func (e *usageError) Error() string { return fmt.Sprintf("%v; see '%s --help'", e.err, e.path) }
+func (e *usageError) Error() string {
+	return fmt.Sprintf("%v; see '%s --help'", e.err, e.cmd.CommandPath())
+}
 func (e *usageError) Unwrap() error { return e.err }
 
 // Main runs the command that argv asks for and returns the exit code. argv
@@ -79,10 +82,15 @@ func Main(ctx context.Context, argv []string, version string, streams Streams) i
 
 	root := newRoot(&app{Streams: streams, name: programName(argv[0]), version: version})
 	root.SetArgs(argv[1:])
-	return exitCode(ctx, streams.Err, root.ExecuteContext(ctx))
+	cmd, err := root.ExecuteContextC(ctx)
+	return exitCode(ctx, cmd, streams.Err, err)
 }
 
-func exitCode(ctx context.Context, stderr io.Writer, err error) int {
+// failureCode annotates a command whose failures have another exit code than
+// exitFailed.
+const failureCode = "failure-code"
+
+func exitCode(ctx context.Context, cmd *cobra.Command, stderr io.Writer, err error) int {
 	code := exitOK
 	var withCode *exitError
 	switch {
@@ -92,6 +100,8 @@ func exitCode(ctx context.Context, stderr io.Writer, err error) int {
 		code, err = withCode.code, withCode.err
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
+	case cmd.Annotations[failureCode] != "":
+		code, _ = strconv.Atoi(cmd.Annotations[failureCode])
 	default:
 		code = exitFailed
 	}
@@ -124,7 +134,7 @@ func newRoot(a *app) *cobra.Command {
 	root.SetOut(a.Out)
 	root.SetErr(a.Err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &usageError{path: cmd.CommandPath(), err: err}
+		return &usageError{cmd: cmd, err: err}
 	})
 	root.AddGroup(
 		&cobra.Group{ID: groupLocal, Title: "On this machine:"},
@@ -154,6 +164,7 @@ func (a *app) commands() []*cobra.Command {
 		a.upCommand(), a.downCommand(), a.statusCommand(),
 		a.getCommand(), a.treeCommand(), a.eventsCommand(),
 		a.reconcileCommand(), a.suspendCommand(), a.resumeCommand(), a.approveCommand(),
+		a.buildCommand(), a.diffCommand(),
 		a.controllerCommand(), a.crdsCommand(), a.versionCommand(), a.docsCommand(), a.serveGitCommand(),
 	}
 }
@@ -164,7 +175,7 @@ func finish(cmd *cobra.Command, name string) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
-				return &usageError{path: cmd.CommandPath(), err: err}
+				return &usageError{cmd: cmd, err: err}
 			}
 			return nil
 		}

@@ -1,0 +1,163 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"github.com/bowline-dev/bowline/internal/build"
+	"github.com/bowline-dev/bowline/internal/build/kustomize"
+	"github.com/bowline-dev/bowline/internal/controller"
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/object"
+	"github.com/bowline-dev/bowline/internal/plan"
+	"github.com/bowline-dev/bowline/internal/source/local"
+)
+
+type buildOptions struct {
+	namespace         string
+	path              string
+	kustomizationFile string
+	showSecrets       bool
+	noRemoteBases     bool
+}
+
+func (a *app) buildCommand() *cobra.Command {
+	o := &buildOptions{}
+	cmd := &cobra.Command{
+		Use:     "build (PATH | kustomization NAME) [flags]",
+		Short:   "Print what files mean, without a cluster",
+		GroupID: groupPreview,
+		Long: "Print the objects that a folder means, or that a Kustomization delivers from it, without a\n" +
+			"cluster. The Kustomization is read from --kustomization-file or found in the repository by its\n" +
+			"name. Values of Secrets are shown as hashes that mean nothing outside of this output.",
+		Example: "  bowline build ./apps/shop/production\n" +
+			"  bowline build kustomization shop-production --path .\n" +
+			"  bowline build kustomization shop --path ~/src/shop --kustomization-file shop.yaml",
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.build(cmd.Context(), o, args)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.namespace, "namespace", "n", "", "`namespace` of the Kustomization, where the repository holds several of one name")
+	f.StringVar(&o.path, "path", "", "root `folder` of the source (default: the Git repository around the current folder)")
+	f.StringVar(&o.kustomizationFile, "kustomization-file", "", "`file` that holds the Kustomization")
+	f.BoolVar(&o.showSecrets, "show-secrets", false, "print the values of Secrets")
+	f.BoolVar(&o.noRemoteBases, "no-remote-bases", true, "refuse kustomize bases that are named by URL")
+	return cmd
+}
+
+func (a *app) build(ctx context.Context, o *buildOptions, args []string) error {
+	root, recipe, err := o.recipe(args)
+	if err != nil {
+		return err
+	}
+	recipe.AllowRemoteBases = !o.noRemoteBases
+	tree, err := local.Open(root, local.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tree.Close() }()
+	result, err := kustomize.Build(ctx, tree, recipe)
+	if err != nil {
+		return err
+	}
+	return a.printManifests(result.Objects, o.showSecrets)
+}
+
+// recipe finds out what to build from which folder.
+func (o *buildOptions) recipe(args []string) (root string, r build.Recipe, err error) {
+	if len(args) == 1 {
+		if o.path != "" || o.kustomizationFile != "" {
+			return "", r, &failure.Error{Op: "read flags", Kind: failure.Invalid,
+				Err: errors.New("--path and --kustomization-file go with: kustomization NAME")}
+		}
+		return folderRecipe(args[0])
+	}
+	k, name, err := parseObject(args)
+	if err != nil {
+		return "", r, err
+	}
+	if k.gvk != kustomizationKind().gvk {
+		return "", r, &failure.Error{Op: "read arguments", Kind: failure.Invalid, Err: fmt.Errorf("a %s cannot be built", k.name)}
+	}
+	if root, err = sourceRoot(o.path); err != nil {
+		return "", r, err
+	}
+	ks, err := findKustomization(root, o.kustomizationFile, o.namespace, name)
+	if err != nil {
+		return "", r, err
+	}
+	unit, err := controller.UnitOf(ks, plan.DefaultBudget(), !o.noRemoteBases)
+	return root, unit.Recipe, err
+}
+
+// folderRecipe builds a folder by itself; what it refers to may lie anywhere in
+// the repository around it.
+func folderRecipe(path string) (root string, r build.Recipe, err error) {
+	dir, err := filepath.Abs(path)
+	if err != nil {
+		return "", r, err
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return "", r, &failure.Error{Op: "read", Object: path, Kind: failure.NotFound, Err: errors.New("no such folder")}
+	}
+	root = repositoryAround(dir)
+	rel, err := filepath.Rel(root, dir)
+	return root, build.Recipe{Path: filepath.ToSlash(rel)}, err
+}
+
+// sourceRoot is the folder given, or the repository around the current one.
+func sourceRoot(path string) (string, error) {
+	dir, err := filepath.Abs(path)
+	if err != nil || path == "" {
+		return repositoryAround(dir), err
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return "", &failure.Error{Op: "read flag", Object: "--path", Kind: failure.NotFound, Err: fmt.Errorf("no folder %s", path)}
+	}
+	return dir, nil
+}
+
+// repositoryAround is the nearest folder at or above dir that holds a Git
+// repository, or dir itself.
+func repositoryAround(dir string) string {
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := os.Stat(filepath.Join(d, ".git")); err == nil {
+			return d
+		}
+		if d == filepath.Dir(d) {
+			return dir
+		}
+	}
+}
+
+func (a *app) printManifests(objects []*unstructured.Unstructured, showSecrets bool) error {
+	key := redactionKey()
+	for _, u := range objects {
+		if !showSecrets {
+			u = object.Redact(u, key)
+		}
+		text, err := yaml.Marshal(u.Object)
+		if err != nil {
+			return fmt.Errorf("print %s: %w", object.IDOf(u), err)
+		}
+		printf(a.Out, "---\n%s", text)
+	}
+	return nil
+}
+
+// redactionKey makes hashes of secrets comparable within one output only.
+func redactionKey() []byte {
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails
+	return key
+}

@@ -1,0 +1,159 @@
+package cli
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"github.com/go-logr/logr"
+	"k8s.io/utils/clock"
+
+	"github.com/bowline-dev/bowline/internal/build/kustomize"
+	"github.com/bowline-dev/bowline/internal/controller"
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/kube"
+	"github.com/bowline-dev/bowline/internal/observe"
+	"github.com/bowline-dev/bowline/internal/pipeline"
+	"github.com/bowline-dev/bowline/internal/plan"
+	"github.com/bowline-dev/bowline/internal/source"
+	"github.com/bowline-dev/bowline/internal/source/git"
+	"github.com/bowline-dev/bowline/internal/source/local"
+)
+
+// previewRequests is how many requests a preview has under way at one time.
+const previewRequests = 8
+
+// preview takes a Kustomization of the cluster through the stages up to the
+// plan, on a ledger of its own.
+func (c *cluster) preview(ctx context.Context, o *diffOptions, name string) (*plan.Plan, []pipeline.Difference, error) {
+	obj, err := c.get(ctx, kustomizationKind(), name)
+	if err != nil {
+		return nil, nil, err
+	}
+	ks, ok := obj.(*kustomizev1.Kustomization)
+	if !ok {
+		return nil, nil, fmt.Errorf("read kustomization/%s: it is a %T", name, obj)
+	}
+	budget, err := plan.ParseBudget(o.budget)
+	if err != nil {
+		return nil, nil, err
+	}
+	unit, err := controller.UnitOf(ks, budget, !o.noRemoteBases)
+	if err != nil {
+		return nil, nil, err
+	}
+	artifact, done, err := c.artifact(ctx, o, ks)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer done()
+	target, err := c.target(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return pipeline.New(kustomize.Build).Preview(ctx, unit, target, artifact)
+}
+
+func (c *cluster) target(ctx context.Context) (pipeline.Target, error) {
+	kc, err := kube.NewCluster(c.config)
+	if err != nil {
+		return pipeline.Target{}, err
+	}
+	ledger := observe.NewLedger(ctx, observe.Options{Cluster: kc, Manager: controller.FieldManager,
+		Clock: clock.RealClock{}, Log: logr.Discard(), Notify: func(observe.Change) {}})
+	return pipeline.Target{Cluster: kc, Ledger: ledger,
+		Applier: controller.NewApplier(kc, ledger, previewRequests, nil)}, nil
+}
+
+// artifact is the state of the source to preview. done lets go of it.
+func (c *cluster) artifact(ctx context.Context, o *diffOptions, ks *kustomizev1.Kustomization) (a source.Artifact, done func(), err error) {
+	name, scoped, err := c.sourceOf(ctx, kustomizationKind(), ks.Name)
+	if err != nil {
+		return a, nil, err
+	}
+	obj, err := scoped.get(ctx, gitRepositoryKind(), name)
+	if err != nil {
+		return a, nil, err
+	}
+	g, ok := obj.(*sourcev1.GitRepository)
+	if !ok {
+		return a, nil, fmt.Errorf("read gitrepository/%s: it is a %T", name, obj)
+	}
+	if o.path != "" {
+		root, err := sourceRoot(o.path)
+		if err != nil {
+			return a, nil, err
+		}
+		return workingCopy(root, g.Spec.Ignore)
+	}
+	req, err := controller.RequestOf(ctx, scoped, g)
+	if err != nil {
+		return a, nil, err
+	}
+	return fetchOnce(ctx, req, o.revision)
+}
+
+// workingCopy is the artifact of a folder as it is now.
+func workingCopy(root string, ignore *string) (a source.Artifact, done func(), err error) {
+	tree, err := local.Open(root, local.Options{Ignore: ignore})
+	if err != nil {
+		return a, nil, err
+	}
+	digest, err := tree.Digest()
+	if err != nil {
+		return a, nil, errors.Join(err, tree.Close())
+	}
+	return source.Artifact{Revision: "working copy", Digest: digest, Tree: tree}, func() { _ = tree.Close() }, nil
+}
+
+// fetchOnce fetches a repository into a folder that is gone afterwards. An empty
+// revision means the one that req asks for.
+func fetchOnce(ctx context.Context, req git.Request, revision string) (a source.Artifact, done func(), err error) {
+	dir, err := os.MkdirTemp("", "bowline-diff-")
+	if err != nil {
+		return a, nil, &failure.Error{Op: "make folder", Object: os.TempDir(), Kind: failure.Denied, Err: err}
+	}
+	remove := func() { _ = os.RemoveAll(dir) }
+	store, err := git.New(git.Options{DataDir: dir})
+	if err != nil {
+		remove()
+		return a, nil, err
+	}
+	done = func() { store.Close(); remove() }
+	for _, ref := range refsOf(revision, req.Ref) {
+		req.Ref = ref
+		if a, err = store.Fetch(ctx, req); !errors.Is(err, failure.Of(failure.NotFound)) {
+			break
+		}
+	}
+	if err == nil {
+		return a, done, nil
+	}
+	done()
+	if revision != "" && errors.Is(err, failure.Of(failure.NotFound)) {
+		err = &failure.Error{Op: "fetch", Object: revision, Kind: failure.NotFound,
+			Err: errors.New("the source has no such branch, tag or commit"), Remedy: "correct --revision"}
+	}
+	return a, nil, err
+}
+
+// refsOf are the references that a revision may mean, the likeliest first.
+func refsOf(revision string, own git.Ref) []git.Ref {
+	_, notHex := hex.DecodeString(revision)
+	switch {
+	case revision == "":
+		return []git.Ref{own}
+	case len(revision) == 40 && notHex == nil:
+		// The branch says where to look on servers that serve no single commits.
+		return []git.Ref{{Commit: revision, Branch: own.Branch}}
+	case strings.HasPrefix(revision, "refs/"):
+		return []git.Ref{{Name: revision}}
+	default:
+		return []git.Ref{{Branch: revision}, {Tag: revision}}
+	}
+}
