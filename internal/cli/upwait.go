@@ -119,35 +119,64 @@ func (p *progress) text(s state) string {
 
 // paint draws the list over the one that was drawn before.
 func (p *progress) paint() {
-	width := 80
+	width, height := 80, 24
 	if f, ok := file(p.app.Out); ok {
-		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
-			width = w
+		if w, h, err := term.GetSize(int(f.Fd())); err == nil {
+			width, height = w, h
 		}
 	}
 	var out strings.Builder
 	if p.painted > 0 {
 		fmt.Fprintf(&out, "\x1b[%dA", p.painted)
 	}
-	for _, name := range p.names {
-		s := p.states[name]
-		mark, tint := "…", yellow
-		switch s.ready().Status {
-		case metav1.ConditionTrue:
-			mark, tint = "✓", green
-		case metav1.ConditionFalse:
-			mark, tint = "✗", red
-		}
-		text := fmt.Sprintf("%-40s %s", name, p.text(s))
+	lines := p.lines(height - 2)
+	for _, l := range lines {
+		text := l.text
 		if runes := []rune(text); len(runes) > width-3 {
 			text = string(runes[:max(width-4, 1)]) + "…"
 		}
-		fmt.Fprintf(&out, "\x1b[2K%s%s%s %s\n", tint, mark, reset, text)
+		fmt.Fprintf(&out, "\x1b[2K%s%s\n", string(l.colour)+l.mark+reset+" ", text)
 	}
 	// Lines of objects that are gone.
-	for range p.painted - len(p.names) {
+	for range p.painted - len(lines) {
 		out.WriteString("\x1b[2K\n")
 	}
-	p.painted = max(p.painted, len(p.names))
+	p.painted = max(p.painted, len(lines))
 	printf(p.app.Out, "%s", out.String())
+}
+
+// liveLine is one line of the live display.
+type liveLine struct {
+	mark   string
+	colour colour
+	text   string
+}
+
+// lines is what to show on at most most lines: everything by name, or else what
+// is not ready yet, and how many more there are.
+func (p *progress) lines(most int) []liveLine {
+	slices.Sort(p.names)
+	names, rest := p.names, 0
+	if len(names) > most {
+		names = slices.DeleteFunc(slices.Clone(names), func(n string) bool {
+			return p.states[n].ready().Status == metav1.ConditionTrue
+		})
+		names = names[:min(len(names), max(most-1, 0))]
+		rest = len(p.names) - len(names)
+	}
+	out := make([]liveLine, 0, len(names)+1)
+	for _, name := range names {
+		l := liveLine{"…", yellow, fmt.Sprintf("%-40s %s", name, p.text(p.states[name]))}
+		switch p.states[name].ready().Status {
+		case metav1.ConditionTrue:
+			l.mark, l.colour = "✓", green
+		case metav1.ConditionFalse:
+			l.mark, l.colour = "✗", red
+		}
+		out = append(out, l)
+	}
+	if rest > 0 {
+		out = append(out, liveLine{" ", grey, fmt.Sprintf("and %d more", rest)})
+	}
+	return out
 }
