@@ -204,20 +204,23 @@ func plainTag(n *yaml.Node, tag string) error {
 }
 
 func scalarOf(n *yaml.Node, flow bool) (any, error) {
-	if n.Style&yaml.TaggedStyle != 0 {
+	if n.Style&yaml.TaggedStyle != 0 || n.Style != 0 && n.Tag != "!!str" {
 		return nil, errNotDirect
 	}
 	switch n.Tag {
 	case "!!str":
+		if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) == 0 && strings.HasPrefix(n.Value, "\t") {
+			return nil, errNotDirect // kustomize prints what it cannot read
+		}
 		if text := strings.TrimSuffix(n.Value, "\n"); n.Style&yaml.FoldedStyle != 0 && (text == "" || strings.ContainsAny(text, "\n\u0085\u2028\u2029")) {
 			return nil, errNotDirect // kustomize adds line ends to some of these
 		}
 		return n.Value, nil
 	case "!!null":
-		if n.Value == "" && flow {
-			return nil, errNotDirect // kustomize makes an empty string of it
+		switch {
+		case n.Value == "null", n.Value == "~", n.Value == "" && !flow: // kustomize makes an empty string of "" in flow style
+			return nil, nil
 		}
-		return nil, nil
 	case "!!bool":
 		switch n.Value {
 		case "true":

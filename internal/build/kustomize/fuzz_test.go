@@ -7,9 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	yaml "go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/kustomize/kyaml/kio"
+	kyaml "sigs.k8s.io/kustomize/kyaml/yaml"
 )
 
 // viaKyaml decodes a manifest as kustomize prints it when it changed nothing.
@@ -122,7 +124,76 @@ func TestDecodeIsKyaml(t *testing.T) {
 			break
 		}
 	}
-	if same < rounds/20 {
+	if same < rounds/25 {
 		t.Errorf("only %d of %d documents were compared", same, rounds)
+	}
+}
+
+// randomNode returns a node as a transformation of kustomize may leave it: with
+// a value, a type and a style that need not fit one another.
+func randomNode(r *rand.Rand, depth int) *yaml.Node {
+	styles := []yaml.Style{0, 0, 0, yaml.DoubleQuotedStyle, yaml.SingleQuotedStyle, yaml.LiteralStyle, yaml.FoldedStyle, yaml.TaggedStyle}
+	n := &yaml.Node{Style: styles[r.IntN(len(styles))]}
+	if r.IntN(4) == 0 {
+		n.HeadComment = "# " + strings.NewReplacer("\n", " ", "\x7f", "").Replace(randomText(r))
+	}
+	switch kind := r.IntN(6); {
+	case kind == 0 && depth > 0:
+		n.Kind, n.Tag, n.Style = yaml.MappingNode, "!!map", []yaml.Style{0, yaml.FlowStyle}[r.IntN(2)]
+		for i := range r.IntN(3) {
+			key := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: fmt.Sprintf("%d%s", i, randomText(r))}
+			n.Content = append(n.Content, key, randomNode(r, depth-1))
+		}
+	case kind == 1 && depth > 0:
+		n.Kind, n.Tag, n.Style = yaml.SequenceNode, "!!seq", []yaml.Style{0, yaml.FlowStyle}[r.IntN(2)]
+		for range r.IntN(3) {
+			n.Content = append(n.Content, randomNode(r, depth-1))
+		}
+	default:
+		tags := []string{"", "!!str", "!!str", "!!str", "!!int", "!!float", "!!bool", "!!null"}
+		n.Kind, n.Tag, n.Value = yaml.ScalarNode, tags[r.IntN(len(tags))], randomText(r)
+		if r.IntN(2) == 0 {
+			n.Value = pieces[r.IntN(len(pieces))]
+		}
+	}
+	return n
+}
+
+// TestNodesAreTheirJSON compares what is taken out of nodes with what kyaml
+// makes of them by way of text.
+func TestNodesAreTheirJSON(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	same, bad, rounds := 0, 0, 20000
+	for range rounds {
+		top := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+		for i := range 2 {
+			top.Content = append(top.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: fmt.Sprintf("k%d", i)}, randomNode(r, 2))
+		}
+		value, err := valueOf(top, false)
+		if err != nil {
+			continue
+		}
+		got, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m map[string]any
+		text, err := kyaml.NewRNode(top).MarshalJSON()
+		if err == nil {
+			err = utiljson.Unmarshal(text, &m)
+		}
+		want, _ := json.Marshal(m)
+		if err == nil && string(got) == string(want) {
+			same++
+			continue
+		}
+		printed, _ := kyaml.NewRNode(top).String()
+		t.Errorf("node %q:\n got %s\nwant %s %v", printed, got, want, err)
+		if bad++; bad > 8 {
+			break
+		}
+	}
+	if same < rounds/25 {
+		t.Errorf("only %d of %d nodes were compared", same, rounds)
 	}
 }

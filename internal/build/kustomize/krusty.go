@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/kustomize/kyaml/openapi"
+	kyaml "sigs.k8s.io/kustomize/kyaml/yaml"
 	"sigs.k8s.io/yaml"
 
 	"github.com/bowline-dev/bowline/internal/failure"
@@ -118,17 +119,30 @@ func krustyObjects(fsys filesys.FileSystem, dir string) (objects []*unstructured
 func objectsOf(m resmap.ResMap) ([]*unstructured.Unstructured, error) {
 	objects := make([]*unstructured.Unstructured, 0, m.Size())
 	for _, res := range m.Resources() {
-		data, err := res.MarshalJSON()
+		obj, err := contentOf(&res.RNode)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", res.CurId(), err)
 		}
-		u := &unstructured.Unstructured{}
-		if err := json.Unmarshal(data, &u.Object); err != nil {
-			return nil, fmt.Errorf("%s: %w", res.CurId(), err)
-		}
-		objects = append(objects, u)
+		objects = append(objects, &unstructured.Unstructured{Object: obj})
 	}
 	return objects, nil
+}
+
+// contentOf returns what the JSON form of n decodes to. Most nodes need not be
+// printed and parsed again for that.
+func contentOf(n *kyaml.RNode) (map[string]any, error) {
+	if value, err := valueOf(n.YNode(), false); err == nil {
+		if obj, ok := value.(map[string]any); ok {
+			return obj, nil
+		}
+	}
+	data, err := n.MarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	var obj map[string]any
+	err = json.Unmarshal(data, &obj)
+	return obj, err
 }
 
 // explain turns what kustomize says into one clear line. It reads the manifests
