@@ -167,7 +167,7 @@ func valueOf(n *yaml.Node, flow bool) (any, error) {
 		m := make(map[string]any, len(n.Content)/2)
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key := n.Content[i]
-			if key.Kind != yaml.ScalarNode || key.Tag != "!!str" || key.Anchor != "" {
+			if key.Kind != yaml.ScalarNode || tagOf(key) != "!!str" || key.Anchor != "" {
 				return nil, errNotDirect
 			}
 			v, err := valueOf(n.Content[i+1], flow)
@@ -197,17 +197,27 @@ func valueOf(n *yaml.Node, flow bool) (any, error) {
 }
 
 func plainTag(n *yaml.Node, tag string) error {
-	if n.Tag != tag || n.Style&yaml.TaggedStyle != 0 {
+	if n.Tag != tag && n.Tag != "" || n.Style&yaml.TaggedStyle != 0 {
 		return errNotDirect
 	}
 	return nil
 }
 
+// tagOf returns the type of a scalar. The parser sets it; nodes that kustomize
+// made itself may have none.
+func tagOf(n *yaml.Node) string {
+	if n.Tag == "" {
+		return n.ShortTag()
+	}
+	return n.Tag
+}
+
 func scalarOf(n *yaml.Node, flow bool) (any, error) {
-	if n.Style&yaml.TaggedStyle != 0 || n.Style != 0 && n.Tag != "!!str" {
+	tag := tagOf(n)
+	if n.Style&yaml.TaggedStyle != 0 || n.Style != 0 && tag != "!!str" {
 		return nil, errNotDirect
 	}
-	switch n.Tag {
+	switch tag {
 	case "!!str":
 		if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) == 0 && strings.HasPrefix(n.Value, "\t") {
 			return nil, errNotDirect // kustomize prints what it cannot read

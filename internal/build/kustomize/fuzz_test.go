@@ -139,13 +139,13 @@ func randomNode(r *rand.Rand, depth int) *yaml.Node {
 	}
 	switch kind := r.IntN(6); {
 	case kind == 0 && depth > 0:
-		n.Kind, n.Tag, n.Style = yaml.MappingNode, "!!map", []yaml.Style{0, yaml.FlowStyle}[r.IntN(2)]
+		n.Kind, n.Tag, n.Style = yaml.MappingNode, []string{"!!map", ""}[r.IntN(2)], []yaml.Style{0, yaml.FlowStyle}[r.IntN(2)]
 		for i := range r.IntN(3) {
-			key := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: fmt.Sprintf("%d%s", i, randomText(r))}
+			key := &yaml.Node{Kind: yaml.ScalarNode, Tag: []string{"!!str", ""}[r.IntN(2)], Value: fmt.Sprintf("%d%s", i, randomText(r))}
 			n.Content = append(n.Content, key, randomNode(r, depth-1))
 		}
 	case kind == 1 && depth > 0:
-		n.Kind, n.Tag, n.Style = yaml.SequenceNode, "!!seq", []yaml.Style{0, yaml.FlowStyle}[r.IntN(2)]
+		n.Kind, n.Tag, n.Style = yaml.SequenceNode, []string{"!!seq", ""}[r.IntN(2)], []yaml.Style{0, yaml.FlowStyle}[r.IntN(2)]
 		for range r.IntN(3) {
 			n.Content = append(n.Content, randomNode(r, depth-1))
 		}
