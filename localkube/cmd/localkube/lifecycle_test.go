@@ -30,6 +30,9 @@ func TestLifecycle(t *testing.T) {
 	if out := p.must("start", "one"); !strings.Contains(out, "already running") || !strings.Contains(out, before.Kubeconfig) {
 		t.Errorf("a second start must say so and print the kubeconfig: %s", out)
 	}
+	if out := p.must("start", "one", "--components", "all"); !strings.Contains(out, "stop it first") {
+		t.Errorf("a second start that wants something else must say how: %s", out)
+	}
 	if again := p.status("one"); again.PID != before.PID {
 		t.Errorf("a second start has replaced process %d by %d", before.PID, again.PID)
 	}

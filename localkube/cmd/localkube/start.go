@@ -73,7 +73,7 @@ func (f *startFlags) run(command *cobra.Command, name string) error {
 	case f.untilStdinCloses:
 		return errors.New("--until-stdin-closes needs --foreground")
 	default:
-		return f.start(command, c)
+		return f.start(command, c, settings)
 	}
 }
 
@@ -126,7 +126,7 @@ func (f *startFlags) serve(command *cobra.Command, c cluster.Cluster, settings c
 	return err
 }
 
-func (f *startFlags) start(command *cobra.Command, c cluster.Cluster) error {
+func (f *startFlags) start(command *cobra.Command, c cluster.Cluster, settings cluster.Settings) error {
 	executable, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
@@ -139,6 +139,8 @@ func (f *startFlags) start(command *cobra.Command, c cluster.Cluster) error {
 	out := command.OutOrStdout()
 	switch {
 	case f.quiet:
+	case alreadyRunning && c.Ignores(settings):
+		fmt.Fprintf(out, "cluster %q is already running, with other settings; stop it first to change them: localkube stop %s\n", c.Name, c.Name)
 	case alreadyRunning:
 		fmt.Fprintf(out, "cluster %q is already running\n", c.Name)
 	default:

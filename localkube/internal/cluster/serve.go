@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -20,6 +21,14 @@ type Settings struct {
 	Components []string // nil: as before, all at first
 	Nodes      *int     // nil: as before, one at first
 	NoFsync    *bool    // nil: as before, false at first
+}
+
+// changes says whether a start with these settings would make another cluster of the state.
+func (s Settings) changes(state State) bool {
+	return s.Port != nil && *s.Port != 0 && *s.Port != state.Port ||
+		s.Nodes != nil && *s.Nodes != state.Nodes ||
+		s.NoFsync != nil && *s.NoFsync != state.NoFsync ||
+		s.Components != nil && !slices.Equal(s.Components, state.Components)
 }
 
 // Serve runs the cluster in this process until ctx ends or a component fails. It calls ready

@@ -61,7 +61,10 @@ func (c Cluster) Start(ctx context.Context, timeout time.Duration, serve []strin
 	if err := command.Start(); err != nil {
 		return false, fmt.Errorf("cluster %q: start: %w", c.Name, err)
 	}
-	line, err := firstLine(ctx, reports)
+	// The process minds the timeout itself and says why; this is for one that cannot any more.
+	waiting, cancel := context.WithTimeoutCause(ctx, timeout+stopPatience, fmt.Errorf("nothing heard of process %d for %s", command.Process.Pid, timeout+stopPatience))
+	defer cancel()
+	line, err := firstLine(waiting, reports)
 	switch {
 	case err != nil:
 		_ = command.Process.Kill()
@@ -96,6 +99,13 @@ func firstLine(ctx context.Context, stream io.Reader) (string, error) {
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
+}
+
+// Ignores says whether a cluster that runs is other than the settings want it. They take effect
+// when it is stopped and started with them.
+func (c Cluster) Ignores(settings Settings) bool {
+	state, err := c.State()
+	return err == nil && settings.changes(state)
 }
 
 // waitHealthy waits until the API server answers that it is ready.
