@@ -182,6 +182,8 @@ func Command(ctx context.Context, args ...string) *exec.Cmd {
 		{"uploadpack.allowFilter", "true"},
 		{"gc.auto", "0"},
 		{"core.hooksPath", os.DevNull},
+		// Large files are passed through rather than compared with each other.
+		{"core.bigFileThreshold", "1m"},
 	}
 	cmd.Env = append(cmd.Env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(settings)))
 	for i, s := range settings {

@@ -321,18 +321,19 @@ func TestCallerGivesUp(t *testing.T) {
 func TestSecretMistakes(t *testing.T) {
 	srv := testkit.NewGitServer(t, testkit.GitSSH())
 	hosts := srv.SSHKnownHosts()
+	plain, encrypted := srv.SSHIdentity(""), srv.SSHIdentity("pw")
 	for _, tc := range []struct {
 		name, reason, url string
 		data              map[string][]byte
 		key               string
 	}{
-		{"no known_hosts", "a host is never trusted blindly", "ssh://git@h/x", map[string][]byte{"identity": srv.SSHIdentity("")}, "known_hosts"},
+		{"no known_hosts", "a host is never trusted blindly", "ssh://git@h/x", map[string][]byte{"identity": plain}, "known_hosts"},
 		{"no identity", "", "ssh://git@h/x", map[string][]byte{"known_hosts": hosts}, "identity"},
 		{"no secret", "SSH needs one", "ssh://git@h/x", nil, "identity"},
 		{"identity is no key", "", "ssh://git@h/x", map[string][]byte{"identity": []byte("x"), "known_hosts": hosts}, "identity"},
-		{"no passphrase", "", "ssh://git@h/x", map[string][]byte{"identity": srv.SSHIdentity("pw"), "known_hosts": hosts}, "password"},
-		{"wrong passphrase", "", "ssh://git@h/x", map[string][]byte{"identity": srv.SSHIdentity("pw"), "known_hosts": hosts, "password": []byte("no")}, "password"},
-		{"known_hosts is nonsense", "", "ssh://git@h/x", map[string][]byte{"identity": srv.SSHIdentity(""), "known_hosts": []byte("x")}, "known_hosts"},
+		{"no passphrase", "", "ssh://git@h/x", map[string][]byte{"identity": encrypted, "known_hosts": hosts}, "password"},
+		{"wrong passphrase", "", "ssh://git@h/x", map[string][]byte{"identity": encrypted, "known_hosts": hosts, "password": []byte("no")}, "password"},
+		{"known_hosts is nonsense", "", "ssh://git@h/x", map[string][]byte{"identity": plain, "known_hosts": []byte("x")}, "known_hosts"},
 		{"password alone", "", "https://h/x", secret("password", "p"), "username"},
 		{"CA is nonsense", "", "https://h/x", secret("ca.crt", "x"), "ca.crt"},
 		{"certificate without key", "", "https://h/x", secret("tls.crt", "x"), "tls.key"},

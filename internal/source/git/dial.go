@@ -12,12 +12,14 @@ import (
 	"time"
 
 	"golang.org/x/net/proxy"
+
+	"github.com/bowline-dev/bowline/internal/source/git/wire"
 )
 
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // errProxy says that it is the proxy that failed.
-var errProxy = errors.New("proxy")
+var errProxy = errors.New("the proxy fails")
 
 // dialer opens connections for SSH, through a proxy when there is one.
 func dialer(via *url.URL) dialFunc {
@@ -67,8 +69,9 @@ func connectThrough(ctx context.Context, d *net.Dialer, via *url.URL, network, a
 	br := bufio.NewReader(conn)
 	if err == nil {
 		var resp *http.Response
-		if resp, err = http.ReadResponse(br, req); err == nil && resp.StatusCode != http.StatusOK {
-			err = fmt.Errorf("it answers %s", resp.Status)
+		if resp, err = http.ReadResponse(br, req); err == nil {
+			_ = resp.Body.Close()
+			err = tunnelError(resp)
 		}
 	}
 	if err != nil {
@@ -76,6 +79,18 @@ func connectThrough(ctx context.Context, d *net.Dialer, via *url.URL, network, a
 		return nil, fmt.Errorf("%w: %w", errProxy, err)
 	}
 	return &bufferedConn{Conn: conn, r: br}, nil
+}
+
+// tunnelError says what is wrong when a proxy refuses a tunnel.
+func tunnelError(resp *http.Response) error {
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return nil
+	case http.StatusProxyAuthRequired:
+		return &wire.StatusError{Code: resp.StatusCode}
+	default:
+		return fmt.Errorf("%w: it answers %s", errProxy, resp.Status)
+	}
 }
 
 // bufferedConn gives out first what has been read already.

@@ -46,6 +46,8 @@ func (l *lane) explain(ctx context.Context, err error, timeout time.Duration) er
 	case errors.Is(err, wire.ErrLogin):
 		e.Kind, e.Err = failure.Denied, wire.ErrLogin
 		e.Remedy = "check the user in the URL and that the public half of the identity is registered there"
+	case isProxy(err):
+		e.Remedy = "check the proxy and the Secret that spec.proxySecretRef names"
 	case isTLS(err):
 		e.Kind, e.Remedy = explainTLS(err)
 	case errors.As(err, &dns):
@@ -57,10 +59,8 @@ func (l *lane) explain(ctx context.Context, err error, timeout time.Duration) er
 		e.Kind, e.Remedy = failure.Unsupported, "use a repository with SHA-1 object names"
 	case errors.Is(err, wire.ErrProtocol):
 		e.Remedy = "check that the URL is that of a Git repository, and that the server serves smart HTTP"
-	case errors.Is(err, errProxy):
-		e.Remedy = "check the proxy and the Secret that spec.proxySecretRef names"
 	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF):
-		e.Err, e.Remedy = fmt.Errorf("the connection broke off: %w", err), "check the network and the server"
+		e.Err, e.Remedy = fmt.Errorf("the connection broke off: %w", plain(err)), "check the network and the server"
 	default:
 		e.Remedy = "check that the server is up and that it can be reached from here"
 	}
@@ -79,6 +79,11 @@ func (timeoutError) Unwrap() error { return context.DeadlineExceeded }
 func isTimeout(err error) bool {
 	var t net.Error
 	return errors.Is(err, context.DeadlineExceeded) || (errors.As(err, &t) && t.Timeout())
+}
+
+func isProxy(err error) bool {
+	var op *net.OpError
+	return errors.Is(err, errProxy) || (errors.As(err, &op) && op.Op == "proxyconnect")
 }
 
 // plain drops the "Get <URL>:" of net/http: the URL is named already, and the

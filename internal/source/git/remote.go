@@ -51,6 +51,9 @@ func newRemote(u *url.URL, auth Auth, proxy Proxy, tmp string) (*remote, error) 
 		DialContext:         (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout: 30 * time.Second,
 		MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second,
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+			return tunnelError(resp)
+		},
 	}
 	if proxyURL != nil {
 		t.Proxy = http.ProxyURL(proxyURL)

@@ -208,7 +208,7 @@ func (t *Tree) resolve(name string) (node, error) {
 func (t *Tree) resolveLinks(name string) (node, error) {
 	stack := []*dir{t.root}
 	todo := strings.Split(name, "/")
-	links, link := 0, ""
+	links, link, outside := 0, "", ""
 	for len(todo) > 0 {
 		seg := todo[0]
 		todo = todo[1:]
@@ -218,7 +218,7 @@ func (t *Tree) resolveLinks(name string) (node, error) {
 			continue
 		case "..":
 			if stack = stack[:len(stack)-1]; len(stack) == 0 {
-				return node{}, linkError(link, "leads outside of the source")
+				return node{}, linkError(link, outside)
 			}
 			continue
 		}
@@ -241,6 +241,7 @@ func (t *Tree) resolveLinks(name string) (node, error) {
 			if err != nil {
 				return node{}, err
 			}
+			outside = leadsOutside(to)
 			todo = append(strings.Split(to, "/"), todo...)
 		default:
 			k, err := t.child(d, i)
@@ -266,10 +267,12 @@ func (t *Tree) destination(link string, e *Entry) (string, error) {
 		return "", err
 	}
 	if len(to) == 0 || to[0] == '/' {
-		return "", linkError(link, "leads outside of the source")
+		return "", linkError(link, leadsOutside(string(to)))
 	}
 	return string(to), nil
 }
+
+func leadsOutside(to string) string { return fmt.Sprintf("leads outside of the source, to %q", to) }
 
 func linkError(link, what string) error {
 	return &failure.Error{

@@ -85,6 +85,11 @@ var inflaters = sync.Pool{New: func() any { return &inflater{buf: bufio.NewReade
 
 // inflate returns the first limit bytes of an entry's data.
 func (p *pack) inflate(e entry, limit int64) ([]byte, error) {
+	// Deflate shrinks nothing to less than a thousandth, so a larger size is damage
+	// and must not be asked of the allocator.
+	if e.size > p.size*1100 {
+		return nil, fmt.Errorf("%w: an object with an impossible size", ErrCorrupt)
+	}
 	in := inflaters.Get().(*inflater)
 	defer inflaters.Put(in)
 	in.buf.Reset(io.NewSectionReader(p.dat, e.data, math.MaxInt64-e.data))

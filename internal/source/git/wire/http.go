@@ -91,6 +91,9 @@ func (c *httpConversation) ask(ctx context.Context, request []byte) (io.Reader, 
 	}
 	req.Header.Set("Content-Type", "application/x-git-upload-pack-request")
 	req.Header.Set("Accept", "application/x-git-upload-pack-result")
+	// Asking twice does no harm: net/http may repeat the request when the server
+	// has closed an idle connection. An empty value is not sent.
+	req.Header["X-Idempotency-Key"] = nil
 	resp, err := c.do(req)
 	if err != nil {
 		return nil, err
