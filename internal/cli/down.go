@@ -84,12 +84,12 @@ func (a *app) stopServices(ctx context.Context, plane *local.Plane) error {
 }
 
 func (a *app) stopControlPlane(ctx context.Context, plane *local.Plane, keep bool) error {
+	if !plane.HasControlPlane() {
+		return nil
+	}
 	cp, err := plane.ControlPlane()
 	if err != nil {
 		return err
-	}
-	if !cp.Exists() {
-		return nil
 	}
 	if keep {
 		if err := cp.Stop(ctx); err != nil {

@@ -14,12 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/rogpeppe/go-internal/testscript"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/yaml"
 
 	"github.com/bowline-dev/bowline/internal/cli"
@@ -39,6 +41,7 @@ func TestMain(m *testing.M) {
 		stop()
 		os.Exit(code)
 	}
+	ctrllog.SetLogger(logr.Discard())
 	testkit.Main(m)
 }
 
@@ -56,6 +59,22 @@ func TestScriptsOfPlanes(t *testing.T) {
 	runScripts(t, "testdata/plane", func(*testing.T) (string, string) { return "", "bowline-system" })
 }
 
+// TestScriptsOfExistingClusters runs transcripts of planes on a cluster that
+// is not their own, fed from the repository at $GIT.
+func TestScriptsOfExistingClusters(t *testing.T) {
+	repo := testkit.NewGitServer(t).Repo("fleet")
+	repo.Commit(map[string]string{"good/delivered.yaml": configMap})
+	own := testkit.Start(t)
+	runScripts(t, "testdata/existing", func(*testing.T) (string, string) { return own.Kubeconfig, "default" }, "GIT="+repo.URL())
+}
+
+const configMap = `apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: delivered
+  namespace: default
+`
+
 // TestScriptsWithoutAPIs runs transcripts on a cluster that lacks the APIs.
 func TestScriptsWithoutAPIs(t *testing.T) {
 	bare := testkit.Start(t)
@@ -69,7 +88,7 @@ func installAPIs(t *testing.T) {
 	}
 }
 
-func runScripts(t *testing.T, dir string, target func(*testing.T) (kubeconfig, namespace string)) {
+func runScripts(t *testing.T, dir string, target func(*testing.T) (kubeconfig, namespace string), vars ...string) {
 	t.Helper()
 	bin := programs(t)
 	scripts, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
@@ -84,8 +103,9 @@ func runScripts(t *testing.T, dir string, target func(*testing.T) (kubeconfig, n
 				RequireExplicitExec: true,
 				RequireUniqueNames:  true,
 				UpdateScripts:       *update,
-				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"apply": applyCommand, "await": awaitCommand, "subst": substCommand},
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"apply": applyCommand, "await": awaitCommand, "subst": substCommand, "unapply": unapplyCommand},
 				Setup: func(env *testscript.Env) error {
+					env.Vars = append(env.Vars, vars...)
 					env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
 					env.Setenv("KUBECONFIG", kubeconfig)
 					env.Setenv("NS", namespace)
@@ -174,6 +194,22 @@ func takeDown(t *testing.T, program string, env *testscript.Env) {
 		if out, err := down.CombinedOutput(); err != nil {
 			t.Errorf("take plane %s down: %v\n%s", dir, err, out)
 		}
+	}
+}
+
+// unapplyCommand deletes the objects of a file:
+//
+//	unapply FILE
+func unapplyCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: unapply FILE")
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", ts.Getenv("KUBECONFIG"))
+	ts.Check(err)
+	c, err := client.New(cfg, client.Options{})
+	ts.Check(err)
+	for _, u := range readObjects(ts, ts.ReadFile(args[0])) {
+		ts.Check(c.Delete(context.Background(), u))
 	}
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,7 +59,7 @@ func (a *app) upCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&o.repo, "repo", "", "`URL` of the repository to deliver (default: one on this machine, made from the example fleet)")
 	f.StringVar(&o.path, "path", "", "`folder` of the repository to deliver (default: the example's, or the root of --repo)")
-	f.StringVar(&o.branch, "branch", local.Branch, "`branch` of the repository to deliver")
+	f.StringVar(&o.branch, "branch", "", "`branch` of the repository to deliver (default: "+local.Branch+")")
 	f.IntVar(&o.nodes, "nodes", 1, "number of simulated nodes")
 	f.IntVar(&o.apiPort, "api-port", 0, "port of the API server on 127.0.0.1 (default: a free one)")
 	f.IntVar(&o.gitPort, "git-port", 0, "port of the Git server on 127.0.0.1 (default: the one of last time, or a free one)")
@@ -109,14 +110,19 @@ func (a *app) up(ctx context.Context, o *upOptions) error {
 	if err := b.checkTarget(); err != nil {
 		return err
 	}
+	b.recallRepository()
+	return b.run(ctx)
+}
+
+func (b *bringUp) run(ctx context.Context) error {
 	for _, s := range b.steps() {
 		line, err := s.run(ctx)
 		if err != nil {
 			return err
 		}
-		printf(a.Out, "%-14s %s\n", s.name, line)
+		printf(b.Out, "%-14s %s\n", s.name, line)
 	}
-	if !o.wait {
+	if !b.options.wait {
 		b.farewell()
 		return nil
 	}
@@ -160,6 +166,20 @@ func (b *bringUp) checkTarget() error {
 	return &failure.Error{Op: "start plane", Object: b.plane.Name, Kind: failure.Conflict,
 		Err:    errors.New("it has a control plane of its own"),
 		Remedy: fmt.Sprintf("choose another --name, or remove it with `%s down --name %s`", b.name, b.plane.Name)}
+}
+
+// recallRepository makes a call without flags go on with the repository that an
+// earlier one named: delivering another one would delete what that one made.
+func (b *bringUp) recallRepository() {
+	o, s := b.options, &b.settings
+	if o.repo == "" {
+		o.repo = s.Repo
+	}
+	if o.repo == s.Repo {
+		o.path, o.branch = cmp.Or(o.path, s.Path), cmp.Or(o.branch, s.Branch)
+	}
+	o.branch = cmp.Or(o.branch, local.Branch)
+	s.Repo, s.Path, s.Branch = o.repo, o.path, o.branch
 }
 
 // farewell says what to do next.

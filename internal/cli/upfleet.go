@@ -7,7 +7,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/bowline-dev/bowline/internal/cli/local"
 	"github.com/bowline-dev/bowline/internal/object"
 )
 
@@ -16,7 +15,6 @@ func (b *bringUp) declareFleet(ctx context.Context) (string, error) {
 	url, path := b.settings.URL, b.options.path
 	if b.options.repo != "" {
 		url = b.options.repo
-		b.settings.URL = url
 	} else if path == "" {
 		path = examplePath
 	}
@@ -38,9 +36,6 @@ func (b *bringUp) declareFleet(ctx context.Context) (string, error) {
 // fleetObjects are the namespace, the source and the one Kustomization from
 // which everything else follows.
 func fleetObjects(url, branch, path string) []*unstructured.Unstructured {
-	if branch == "" {
-		branch = local.Branch
-	}
 	namespace := fleetObject("v1", "Namespace", platformNamespace, "", nil)
 	source := fleetObject("source.toolkit.fluxcd.io/v1", "GitRepository", fleetName, platformNamespace, map[string]any{
 		"url":      url,

@@ -29,6 +29,10 @@ func (b *bringUp) startControlPlane(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	// Written down first, so that `down` finds what a failed start leaves.
+	if err := b.remember(); err != nil {
+		return "", err
+	}
 	now, err := cp.Start(ctx, b.options.nodes, b.options.apiPort)
 	if err != nil {
 		return "", err
@@ -62,6 +66,9 @@ func (b *bringUp) useCluster(ctx context.Context) (string, error) {
 	b.settings.Existing, b.settings.Server = true, b.cluster.host()
 	b.settings.Kubeconfig, b.settings.Context = f.kubeconfig, f.context
 	if err := b.cluster.refuseOtherEngine(ctx); err != nil {
+		return "", err
+	}
+	if err := b.remember(); err != nil {
 		return "", err
 	}
 	which := b.cluster.host()
@@ -137,6 +144,7 @@ func (b *bringUp) startGit(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer func() { _ = listener.Close() }()
+	before := b.settings.GitAddr
 	b.settings.GitAddr = listener.Addr().String()
 	b.settings.URL = "http://" + b.settings.GitAddr + "/" + local.Repository
 	handed, err := listener.File()
@@ -154,6 +162,9 @@ func (b *bringUp) startGit(ctx context.Context) (string, error) {
 	}
 	if _, err := b.plane.Git().Start(self, args, b.connectionEnv(), handed); err != nil {
 		return "", err
+	}
+	if before != "" && before != b.settings.GitAddr {
+		return "as it was, but served at " + b.settings.URL + ", because " + before + " is taken; correct the remotes of clones", nil
 	}
 	if made {
 		return "made from the example fleet, served at " + b.settings.URL, nil

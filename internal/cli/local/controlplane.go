@@ -55,9 +55,10 @@ func (p *Plane) ControlPlane() (*ControlPlane, error) {
 	return &ControlPlane{plane: p, executable: path}, nil
 }
 
-// Exists reports whether the control plane has data on this machine.
-func (c *ControlPlane) Exists() bool {
-	_, err := os.Stat(filepath.Join(c.plane.Clusters, c.plane.Name))
+// HasControlPlane reports whether the plane has an embedded control plane, or
+// its data, on this machine.
+func (p *Plane) HasControlPlane() bool {
+	_, err := os.Stat(filepath.Join(p.Clusters, p.Name))
 	return err == nil
 }
 
@@ -76,7 +77,7 @@ func (c *ControlPlane) Start(ctx context.Context, nodes, port int) (ControlPlane
 
 // State asks how the control plane is. One that was never started has no phase.
 func (c *ControlPlane) State(ctx context.Context) (ControlPlaneState, error) {
-	if !c.Exists() {
+	if !c.plane.HasControlPlane() {
 		return ControlPlaneState{}, nil
 	}
 	out, err := c.run(ctx, "status", c.plane.Name, "-o", "json")

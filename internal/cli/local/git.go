@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"syscall"
@@ -58,24 +59,51 @@ func mode(data []byte) string {
 	return ""
 }
 
+// Ports are chosen below the range from which systems give them to outgoing
+// connections and to whoever asks for any, so that an address is still free when
+// a plane comes back to it.
+const (
+	firstPort = 20000
+	lastPort  = 31999
+	portTries = 50
+)
+
 // Listen opens a port on loopback, to be handed to a service. want is a port
 // that must be used, or 0; before is the address used last time, which is used
 // again when it is free, because clones of the repository point there.
 func Listen(want int, before string) (*net.TCPListener, error) {
-	if want == 0 && before != "" {
-		if l, err := net.Listen("tcp", before); err == nil {
-			return l.(*net.TCPListener), nil
+	if want != 0 {
+		return listen(fmt.Sprintf("127.0.0.1:%d", want))
+	}
+	if before != "" {
+		if l, err := listen(before); err == nil {
+			return l, nil
 		}
 	}
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", want))
+	var err error
+	for range portTries {
+		var l *net.TCPListener
+		if l, err = listen(fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(lastPort-firstPort+1))); err == nil {
+			return l, nil
+		}
+	}
+	return nil, err
+}
+
+func listen(addr string) (*net.TCPListener, error) {
+	l, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, &failure.Error{Op: "listen on", Object: fmt.Sprintf("127.0.0.1:%d", want), Kind: failure.Conflict,
+		return nil, &failure.Error{Op: "listen on", Object: addr, Kind: failure.Conflict,
 			Err: errors.New("the port is in use"), Remedy: "choose another one, or leave the choice to Bowline"}
 	}
 	if err != nil {
-		return nil, &failure.Error{Op: "listen on", Object: fmt.Sprintf("127.0.0.1:%d", want), Kind: failure.Denied, Err: err}
+		return nil, &failure.Error{Op: "listen on", Object: addr, Kind: failure.Denied, Err: err}
 	}
-	return l.(*net.TCPListener), nil
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		return nil, fmt.Errorf("listen on %s: it is a %T", addr, l)
+	}
+	return tcp, nil
 }
 
 // FreeAddr returns an address on loopback that nobody listens on.

@@ -44,8 +44,12 @@ type Settings struct {
 	MetricsAddr string `json:"metricsAddr,omitempty"`
 	// GitAddr is where the Git server answers.
 	GitAddr string `json:"gitAddr,omitempty"`
-	// URL is the repository that feeds the plane.
+	// URL is the repository that the plane serves itself.
 	URL string `json:"url,omitempty"`
+	// Repo, Path and Branch are what --repo, --path and --branch said.
+	Repo   string `json:"repo,omitempty"`
+	Path   string `json:"path,omitempty"`
+	Branch string `json:"branch,omitempty"`
 }
 
 var validName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
