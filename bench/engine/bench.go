@@ -124,8 +124,12 @@ func (b *bench) prepare(ctx context.Context) error {
 	for n := range b.cfg.units {
 		b.names = append(b.names, unitName(n))
 	}
-	b.sources = track(ctx, b.plane.client, b.namespaced(sourceAPI, "gitrepositories"), b.log)
-	b.units = track(ctx, b.plane.client, b.namespaced(kustomizeAPI, "kustomizations"), b.log)
+	if b.sources, err = track(ctx, b.plane.client, b.namespaced(sourceAPI, "gitrepositories"), b.log); err != nil {
+		return err
+	}
+	if b.units, err = track(ctx, b.plane.client, b.namespaced(kustomizeAPI, "kustomizations"), b.log); err != nil {
+		return err
+	}
 	if err := b.startEngine(ctx); err != nil {
 		return err
 	}
@@ -138,7 +142,7 @@ func (b *bench) prepare(ctx context.Context) error {
 		return err
 	}
 	err = b.within(ctx, func(ctx context.Context) error {
-		_, err := b.sources.wait(ctx, "the repository is fetched", []string{sourceName}, func(s *state) bool {
+		_, err := b.sources.wait(ctx, "the repository is fetched", []string{sourceName}, func(s state) bool {
 			return s.ready() && s.Status.Artifact.Revision == b.revision
 		})
 		return err

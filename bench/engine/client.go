@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -29,9 +30,12 @@ const metadataOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=
 // client sends requests to the API server without limiting itself and without
 // decoding more than it needs.
 type client struct {
-	http   *http.Client
-	base   string
-	config *rest.Config
+	http *http.Client
+	// watches has one connection for each watch, so that events do not queue
+	// behind answers.
+	watches *http.Client
+	base    string
+	config  *rest.Config
 }
 
 func newClient(kubeconfig string) (*client, error) {
@@ -44,11 +48,21 @@ func newClient(kubeconfig string) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", cfg.Host, err)
 	}
-	return &client{http: h, base: strings.TrimSuffix(cfg.Host, "/"), config: cfg}, nil
+	single := rest.CopyConfig(cfg)
+	single.NextProtos = []string{"http/1.1"}
+	w, err := rest.HTTPClientFor(single)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", cfg.Host, err)
+	}
+	return &client{http: h, watches: w, base: strings.TrimSuffix(cfg.Host, "/"), config: cfg}, nil
 }
 
 // send sends one request and returns the answer's body, which the caller closes.
 func (c *client) send(ctx context.Context, method, path, contentType, accept string, body []byte) (io.ReadCloser, error) {
+	return c.sendOn(ctx, c.http, method, path, contentType, accept, body)
+}
+
+func (c *client) sendOn(ctx context.Context, on *http.Client, method, path, contentType, accept string, body []byte) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", method, path, err)
@@ -57,7 +71,7 @@ func (c *client) send(ctx context.Context, method, path, contentType, accept str
 		req.Header.Set("Content-Type", contentType)
 	}
 	req.Header.Set("Accept", accept)
-	res, err := c.http.Do(req)
+	res, err := on.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", method, path, err)
 	}
@@ -103,8 +117,13 @@ func (e *statusError) Error() string {
 	return fmt.Sprintf("%s %s: %d %s", e.method, e.path, e.code, e.text)
 }
 
+// versioned is an object that knows its resource version.
+type versioned interface {
+	version() string
+}
+
 // event is one event of a watch, of which T holds what is needed.
-type event[T any] struct {
+type event[T versioned] struct {
 	Type   string
 	Object T
 	// seen is when the event arrived here.
@@ -113,33 +132,46 @@ type event[T any] struct {
 
 // follow watches path and calls each for every event, the objects that exist
 // first, until ctx ends or the watch breaks. It calls open once the server
-// answered, so that nothing after that is missed.
-func follow[T any](ctx context.Context, c *client, path, selector string, open func(), each func(event[T])) error {
+// answered, so that nothing after that is missed. Where the server closes a
+// watch, as it may at any time, it goes on from the last event.
+func follow[T versioned](ctx context.Context, c *client, path, selector string, open func(), each func(event[T])) error {
 	query := url.Values{"watch": {"true"}, "timeoutSeconds": {"7200"}}
 	if selector != "" {
 		query.Set("fieldSelector", selector)
 	}
-	stream, err := c.send(ctx, http.MethodGet, path+"?"+query.Encode(), "", jsonBody, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = stream.Close() }()
-	if open != nil {
+	for {
+		stream, err := c.sendOn(ctx, c.watches, http.MethodGet, path+"?"+query.Encode(), "", jsonBody, nil)
+		if err != nil {
+			return err
+		}
 		open()
+		open = func() {}
+		last, err := read(stream, each)
+		_ = stream.Close()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) || last == "":
+			return fmt.Errorf("watch %s: %w", path, err)
+		}
+		query.Set("resourceVersion", last)
 	}
+}
+
+// read calls each for the events of one stream until it ends, and returns the
+// resource version of the last one.
+func read[T versioned](stream io.Reader, each func(event[T])) (last string, err error) {
 	dec := json.NewDecoder(stream)
 	for {
 		var e event[T]
 		if err := dec.Decode(&e); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return fmt.Errorf("watch %s: %w", path, err)
+			return last, err
 		}
 		if e.Type == "ERROR" {
-			return fmt.Errorf("watch %s: the server ended it", path)
+			return last, errors.New("the server refused to go on")
 		}
 		e.seen = time.Now()
+		last = e.Object.version()
 		each(e)
 	}
 }

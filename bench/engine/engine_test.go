@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,7 +88,7 @@ func TestTrackerReturnsWhenTheLastOneCame(t *testing.T) {
 	}
 	got := make(chan outcome, 1)
 	go func() {
-		when, err := tr.wait(t.Context(), "at r2", []string{"a", "b", "c"}, func(s *state) bool {
+		when, err := tr.wait(t.Context(), "at r2", []string{"a", "b", "c"}, func(s state) bool {
 			return s.ready() && s.Status.LastAppliedRevision == "r2"
 		})
 		got <- outcome{when, err}
@@ -113,7 +116,7 @@ func TestTrackerSaysWhatIsMissing(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stopped := errors.New("stopped")
 	cancel(stopped)
-	_, err := tr.wait(ctx, "ready", []string{"a", "b"}, (*state).ready)
+	_, err := tr.wait(ctx, "ready", []string{"a", "b"}, state.ready)
 	if !errors.Is(err, stopped) {
 		t.Errorf("error %v does not say why it stopped", err)
 	}
@@ -196,5 +199,35 @@ func TestMedianAndTable(t *testing.T) {
 		if got := seconds(d); got != want {
 			t.Errorf("seconds(%v) = %s, want %s", d, got, want)
 		}
+	}
+}
+
+// TestFollowGoesOn has a server that closes a watch in the middle.
+func TestFollowGoesOn(t *testing.T) {
+	var asked []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		from := r.URL.Query().Get("resourceVersion")
+		asked = append(asked, from)
+		switch from {
+		case "":
+			fmt.Fprint(w, `{"type":"ADDED","object":{"metadata":{"name":"a","resourceVersion":"7"}}}`, "\n", `{"type":"MODI`)
+		case "7":
+			fmt.Fprint(w, `{"type":"MODIFIED","object":{"metadata":{"name":"a","resourceVersion":"8"}}}`)
+		default:
+			fmt.Fprint(w, `{"type":"ERROR","object":{"code":410}}`)
+		}
+	}))
+	defer server.Close()
+	c := &client{http: server.Client(), watches: server.Client(), base: server.URL}
+	var got []string
+	opened := 0
+	err := follow(t.Context(), c, "/x", "", func() { opened++ }, func(e event[state]) {
+		got = append(got, e.Type+e.Object.Metadata.ResourceVersion)
+	})
+	if err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("error %v; want the server's refusal", err)
+	}
+	if fmt.Sprint(got, asked, opened) != "[ADDED7 MODIFIED8] [ 7 8] 1" {
+		t.Errorf("events %q after asking from %q, opened %d times", got, asked, opened)
 	}
 }

@@ -11,10 +11,13 @@ import (
 // configMap is what the benchmark reads of a ConfigMap.
 type configMap struct {
 	Metadata struct {
-		UID string `json:"uid"`
+		UID             string `json:"uid"`
+		ResourceVersion string `json:"resourceVersion"`
 	} `json:"metadata"`
 	Data map[string]string `json:"data"`
 }
+
+func (c configMap) version() string { return c.Metadata.ResourceVersion }
 
 // configWatch follows one ConfigMap.
 type configWatch struct {
@@ -31,7 +34,7 @@ func (b *bench) watchConfig(ctx context.Context, namespace, name string) (w *con
 	w = &configWatch{events: make(chan event[configMap], 100), failed: make(chan error, 1)}
 	path := "/api/v1/namespaces/" + namespace + "/configmaps"
 	go func() {
-		w.failed <- follow(ctx, b.plane.client, path, "metadata.name="+name, nil, func(e event[configMap]) {
+		w.failed <- follow(ctx, b.plane.client, path, "metadata.name="+name, func() {}, func(e event[configMap]) {
 			select {
 			case w.events <- e:
 			case <-ctx.Done():

@@ -40,8 +40,8 @@ func (s span) figures(took time.Duration) figures {
 }
 
 // at is a predicate: ready at a revision.
-func at(revision string) func(*state) bool {
-	return func(s *state) bool { return s.ready() && s.Status.LastAppliedRevision == revision }
+func at(revision string) func(state) bool {
+	return func(s state) bool { return s.ready() && s.Status.LastAppliedRevision == revision }
 }
 
 func (b *bench) everythingReady(ctx context.Context) error {
@@ -201,8 +201,8 @@ func (b *bench) reconciles(ctx context.Context) error {
 }
 
 // handled is a predicate: ready, and the reconcile request was dealt with.
-func handled(token string) func(*state) bool {
-	return func(s *state) bool { return s.ready() && s.Status.LastHandledReconcileAt == token }
+func handled(token string) func(state) bool {
+	return func(s state) bool { return s.ready() && s.Status.LastHandledReconcileAt == token }
 }
 
 // idling measures the engine while nothing happens.

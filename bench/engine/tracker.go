@@ -11,8 +11,9 @@ import (
 // state is what the benchmark reads of a GitRepository or a Kustomization.
 type state struct {
 	Metadata struct {
-		Name       string `json:"name"`
-		Generation int64  `json:"generation"`
+		Name            string `json:"name"`
+		ResourceVersion string `json:"resourceVersion"`
+		Generation      int64  `json:"generation"`
 	} `json:"metadata"`
 	Status struct {
 		ObservedGeneration     int64  `json:"observedGeneration"`
@@ -30,14 +31,16 @@ type state struct {
 	} `json:"status"`
 }
 
+func (s state) version() string { return s.Metadata.ResourceVersion }
+
 // ready reports whether the object is Ready in its present generation.
-func (s *state) ready() bool {
+func (s state) ready() bool {
 	status, _ := s.condition()
 	return status == "True" && s.Status.ObservedGeneration == s.Metadata.Generation
 }
 
 // condition returns the status of the condition Ready and what it says.
-func (s *state) condition() (status, says string) {
+func (s state) condition() (status, says string) {
 	for _, c := range s.Status.Conditions {
 		if c.Type == "Ready" {
 			return c.Status, c.Reason + ": " + c.Message
@@ -60,26 +63,61 @@ type tracker struct {
 // waiter is one goal: a set of objects that all satisfy a predicate.
 type waiter struct {
 	names   map[string]bool
-	ok      func(*state) bool
+	ok      func(state) bool
 	missing map[string]bool
 	last    time.Time
 	done    chan struct{}
 }
 
-// track starts following the objects at path until ctx ends.
-func track(ctx context.Context, c *client, path string, log *progress) *tracker {
+// track follows the objects at path until ctx ends, and returns once the watch
+// stands.
+func track(ctx context.Context, c *client, path string, log *progress) (*tracker, error) {
 	t := &tracker{log: log, latest: map[string]event[state]{}, waiters: map[*waiter]bool{}}
+	if err := served(ctx, c, path); err != nil {
+		return nil, err
+	}
+	open := make(chan struct{})
 	go func() {
-		err := follow(ctx, c, path, "", nil, t.record)
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		t.err = err
-		for w := range t.waiters {
-			close(w.done)
-			delete(t.waiters, w)
-		}
+		t.end(follow(ctx, c, path, "", func() { close(open) }, t.record), open)
 	}()
-	return t
+	<-open
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t, t.err
+}
+
+// served returns when path is served: a definition is established a moment
+// before the API server answers for it.
+func served(ctx context.Context, c *client, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		var ignored struct{}
+		err := c.get(ctx, path+"?limit=1", jsonBody, &ignored)
+		var refused *statusError
+		if !errors.As(err, &refused) {
+			return err
+		}
+		if paused := pause(ctx, 50*time.Millisecond); paused != nil {
+			return err
+		}
+	}
+}
+
+// end records why the watch ended and wakes all that wait for it.
+func (t *tracker) end(err error, open chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.err = err
+	for w := range t.waiters {
+		close(w.done)
+		delete(t.waiters, w)
+	}
+	select {
+	case <-open:
+	default:
+		close(open)
+	}
 }
 
 func (t *tracker) record(e event[state]) {
@@ -102,7 +140,7 @@ func (t *tracker) judge(w *waiter, name string) {
 		return
 	}
 	e, exists := t.latest[name]
-	if !exists || !w.ok(&e.Object) {
+	if !exists || !w.ok(e.Object) {
 		w.missing[name] = true
 		return
 	}
@@ -121,12 +159,16 @@ func (t *tracker) judge(w *waiter, name string) {
 
 // wait returns when the last of the named objects came to satisfy ok: the time
 // at which that event arrived.
-func (t *tracker) wait(ctx context.Context, what string, names []string, ok func(*state) bool) (time.Time, error) {
+func (t *tracker) wait(ctx context.Context, what string, names []string, ok func(state) bool) (time.Time, error) {
 	w := &waiter{names: map[string]bool{}, missing: map[string]bool{}, ok: ok, done: make(chan struct{})}
 	for _, n := range names {
 		w.names[n], w.missing[n] = true, true
 	}
 	t.mu.Lock()
+	if t.err != nil {
+		defer t.mu.Unlock()
+		return time.Time{}, fmt.Errorf("%s: %w", what, t.err)
+	}
 	t.waiters[w] = true
 	for _, n := range names {
 		t.judge(w, n)
