@@ -59,7 +59,7 @@ func (r *gitRepositories) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 	again := r.report(g, artifact, fetchErr)
 	moved := fetchErr == nil && r.artifacts.put(key, artifact)
 	if !equality.Semantic.DeepEqual(before.Status, g.Status) {
-		if err := r.client.Status().Patch(ctx, g, client.MergeFrom(before), owner); client.IgnoreNotFound(err) != nil {
+		if err := r.client.Status().Patch(ctx, g, client.MergeFrom(before), owner); err != nil {
 			return ctrl.Result{}, fmt.Errorf("write the status: %w", err)
 		}
 	}

@@ -42,7 +42,7 @@ func (r *kustomizations) finalize(ctx context.Context, k *kustomizev1.Kustomizat
 	}
 	before := k.DeepCopy()
 	controllerutil.RemoveFinalizer(k, kustomizev1.KustomizationFinalizer)
-	if err := r.client.Patch(ctx, k, client.MergeFrom(before), owner); client.IgnoreNotFound(err) != nil {
+	if err := r.client.Patch(ctx, k, client.MergeFrom(before), owner); err != nil {
 		return ctrl.Result{}, fmt.Errorf("remove the finalizer: %w", err)
 	}
 	r.forget(name)
@@ -67,7 +67,7 @@ func removes(k *kustomizev1.Kustomization) bool {
 func (r *kustomizations) reportStuck(ctx context.Context, k *kustomizev1.Kustomization, message string) error {
 	before := k.DeepCopy()
 	report.Waiting(k, meta.PruneFailedReason, message)
-	if err := r.client.Status().Patch(ctx, k, client.MergeFrom(before), owner); client.IgnoreNotFound(err) != nil {
+	if err := r.client.Status().Patch(ctx, k, client.MergeFrom(before), owner); err != nil {
 		return fmt.Errorf("write the status: %w", err)
 	}
 	r.written.note(k)

@@ -104,7 +104,7 @@ func (r *kustomizationRun) write(ctx context.Context) error {
 	if !equality.Semantic.DeepEqual(r.before.Status, r.k.Status) {
 		desired := r.k.DeepCopy()
 		if err := r.client.Status().Patch(ctx, r.k, client.MergeFrom(r.before), owner); err != nil {
-			return fmt.Errorf("write the status: %w", client.IgnoreNotFound(err))
+			return fmt.Errorf("write the status: %w", err)
 		}
 		r.k.Status = desired.Status
 		r.written.note(r.k)
