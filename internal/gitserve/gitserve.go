@@ -28,6 +28,9 @@ type Options struct {
 	OnPush func(repo string)
 	// ReadOnly refuses every push.
 	ReadOnly bool
+	// TipsOnly gives out only commits that references point at, and not every
+	// commit that can be reached from them.
+	TipsOnly bool
 }
 
 // Handler serves the bare repositories below root: a request for
@@ -113,7 +116,7 @@ func (h *handler) advertise(w http.ResponseWriter, r *http.Request, dir, service
 		line := "# service=" + service + "\n"
 		_, _ = fmt.Fprintf(w, "%04x%s0000", len(line)+4, line)
 	}
-	cmd := serviceCommand(r.Context(), dir, service, protocol, "--advertise-refs")
+	cmd := h.command(r.Context(), dir, service, protocol, "--advertise-refs")
 	cmd.Stdout = w
 	if err := cmd.Run(); err != nil {
 		abort(r)
@@ -132,7 +135,7 @@ func (h *handler) exchange(w http.ResponseWriter, r *http.Request, dir, service 
 		body = z
 	}
 	w.Header().Set("Content-Type", "application/x-"+service+"-result")
-	cmd := serviceCommand(r.Context(), dir, service, r.Header.Get("Git-Protocol"))
+	cmd := h.command(r.Context(), dir, service, r.Header.Get("Git-Protocol"))
 	cmd.Stdin = body
 	cmd.Stdout = flushWriter{w, http.NewResponseController(w)}
 	return cmd.Run() == nil
@@ -159,8 +162,13 @@ func (f flushWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func serviceCommand(ctx context.Context, dir, service, protocol string, extra ...string) *exec.Cmd {
-	args := append([]string{strings.TrimPrefix(service, "git-"), "--stateless-rpc"}, extra...)
+func (h *handler) command(ctx context.Context, dir, service, protocol string, extra ...string) *exec.Cmd {
+	var args []string
+	if h.opts.TipsOnly {
+		args = []string{"-c", "uploadpack.allowReachableSHA1InWant=false"}
+	}
+	args = append(args, strings.TrimPrefix(service, "git-"), "--stateless-rpc")
+	args = append(args, extra...)
 	cmd := Command(ctx, append(args, dir)...)
 	if protocol != "" {
 		cmd.Env = append(cmd.Env, "GIT_PROTOCOL="+protocol)

@@ -42,7 +42,7 @@ type GitRequest struct {
 type gitConfig struct {
 	user, password, bearer string
 	tls, clientCert, ssh   bool
-	v0                     bool
+	v0, tipsOnly           bool
 	onPush                 func(string)
 }
 
@@ -69,6 +69,10 @@ func GitSSH() GitOption { return func(c *gitConfig) { c.ssh = true } }
 // GitProtocolV0 makes the server ignore the request for protocol version 2, as old servers do.
 func GitProtocolV0() GitOption { return func(c *gitConfig) { c.v0 = true } }
 
+// GitTipsOnly makes the server give out only commits that references point
+// at. With protocol version 2, git does not care.
+func GitTipsOnly() GitOption { return func(c *gitConfig) { c.tipsOnly = true } }
+
 // GitOnPush is called after every push over HTTP with the repository's path, such as "fleet.git".
 func GitOnPush(f func(repo string)) GitOption { return func(c *gitConfig) { c.onPush = f } }
 
@@ -79,7 +83,7 @@ func NewGitServer(t testing.TB, opts ...GitOption) *GitServer {
 	for _, o := range opts {
 		o(&s.cfg)
 	}
-	s.http = httptest.NewUnstartedServer(s.front(gitserve.Handler(s.root, gitserve.Options{OnPush: s.cfg.onPush})))
+	s.http = httptest.NewUnstartedServer(s.front(gitserve.Handler(s.root, gitserve.Options{OnPush: s.cfg.onPush, TipsOnly: s.cfg.tipsOnly})))
 	s.http.Config.ErrorLog = quietLog()
 	if s.cfg.tls {
 		s.ca = newTestCA(t)

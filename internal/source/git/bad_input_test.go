@@ -284,6 +284,7 @@ func TestSSH(t *testing.T) {
 	wantError(t, err, failure.NotFound, "nothing.git")
 	req := git.Request{URL: r.SSHURL(), Ref: main, Auth: auth}
 	mustFetch(t, s, req)
+	wantError(t, fetchError(t, s, git.Request{URL: r.SSHURL(), Ref: git.Ref{Branch: "x"}, Auth: auth}), failure.NotFound, "branch x", "main")
 	r.Commit(map[string]string{"a": "2"})
 	wantFile(t, mustFetch(t, s, req).Tree, "a", "2")
 	wantError(t, fetchError(t, s, git.Request{URL: r.SSHURL(), Ref: main}), failure.Invalid, "identity")

@@ -23,7 +23,7 @@ var errProxy = errors.New("the proxy fails")
 
 // dialer opens connections for SSH, through a proxy when there is one.
 func dialer(via *url.URL) dialFunc {
-	direct := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
+	direct := &net.Dialer{KeepAlive: 30 * time.Second}
 	switch {
 	case via == nil:
 		return direct.DialContext

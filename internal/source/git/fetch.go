@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 
@@ -17,7 +18,7 @@ const maxHaves = 32
 
 // Thresholds of tidy.
 const (
-	maxPacks     = 50
+	maxPacks     = 30
 	garbageBytes = 64 << 20
 )
 
@@ -64,10 +65,12 @@ func (r *repo) fetch(ctx context.Context, session *wire.Session, wants []candida
 	return r.receive(ctx, session, req, wants)
 }
 
-// worthAnother reports whether a fetch failed in a way that one without haves may not.
+// worthAnother reports whether a fetch failed in a way that one without haves
+// may not: git could not complete the pack, or the server did not like the request.
 func worthAnother(err error) bool {
-	var status *wire.StatusError
-	return !errors.As(err, &status)
+	var exit *exec.ExitError
+	var refused *wire.RemoteError
+	return errors.As(err, &exit) || errors.As(err, &refused)
 }
 
 // fetchHistory looks for a commit in all that the server has, for servers that
@@ -128,6 +131,14 @@ func (r *repo) note(commits []odb.Hash) error {
 		}
 	}
 	return writeCommits(r.dir, r.known)
+}
+
+// sweep removes what a fetch that failed has left behind, unless another one is under way.
+func (r *repo) sweep() {
+	if r.disk.TryLock() {
+		_ = odb.RemoveLeftovers(r.dir) // what stays is removed when the repository is opened next
+		r.disk.Unlock()
+	}
 }
 
 // tidy packs the repository anew when it has grown a lot: what no commit in

@@ -112,6 +112,7 @@ func (l *lane) fly() {
 		ctx, cancel := context.WithTimeout(f.ctx, timeout)
 		if err := l.visit(ctx, f); err != nil {
 			err = l.explain(ctx, err, timeout)
+			l.repo.sweep()
 			for _, ref := range f.refs {
 				if _, ok := f.outcomes[ref]; !ok {
 					f.outcomes[ref] = outcome{err: err}

@@ -148,13 +148,13 @@ func TestOldObjectsGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	var last string
-	for range 120 {
+	for range 70 {
 		last = noise()
 		r.Commit(map[string]string{"base": last})
 		mustFetch(t, s, req)
 	}
 	names := packs(t, data)
-	if len(names) > 52 {
+	if len(names) > 32 {
 		t.Errorf("%d packs", len(names))
 	}
 	var size int64
@@ -163,8 +163,8 @@ func TestOldObjectsGo(t *testing.T) {
 			size += fi.Size()
 		}
 	}
-	if size > 80*4096 {
-		t.Errorf("%d bytes are kept of 120 revisions with 4096 new bytes each", size)
+	if size > 50*4096 {
+		t.Errorf("%d bytes are kept of 70 revisions with 4096 new bytes each", size)
 	}
 	wantFile(t, held.Tree, "base", string(want))
 	wantFile(t, mustFetch(t, s, req).Tree, "base", last)

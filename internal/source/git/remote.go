@@ -48,8 +48,8 @@ func newRemote(u *url.URL, auth Auth, proxy Proxy, tmp string) (*remote, error) 
 	}
 	t := &http.Transport{
 		TLSClientConfig: cfg, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 30 * time.Second,
+		// Every request has a context with a deadline; no step has one of its own.
+		DialContext:         (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext,
 		MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second,
 		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
 			return tunnelError(resp)

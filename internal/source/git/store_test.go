@@ -219,3 +219,52 @@ func TestTimeoutOfAHangingServer(t *testing.T) {
 	srv.Hang(false)
 	mustFetch(t, s, git.Request{URL: r.URL(), Ref: main})
 }
+
+// TestPinnedCommits: each is asked for on its own, over every kind of conversation.
+func TestPinnedCommits(t *testing.T) {
+	for _, tc := range []struct {
+		name, reason string
+		opts         []testkit.GitOption
+		ssh          bool
+	}{
+		{"http v2", "", nil, false},
+		{"http v0", "", []testkit.GitOption{testkit.GitProtocolV0()}, false},
+		{"tips only", "the whole history is looked through", []testkit.GitOption{testkit.GitProtocolV0(), testkit.GitTipsOnly()}, false},
+		{"ssh v2", "", []testkit.GitOption{testkit.GitSSH()}, true},
+		{"ssh v0", "one pack for each connection", []testkit.GitOption{testkit.GitSSH(), testkit.GitProtocolV0()}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			srv := testkit.NewGitServer(t, tc.opts...)
+			r := srv.Repo("app")
+			one := r.Commit(map[string]string{"a": "1"})
+			two := r.Commit(map[string]string{"a": "2"})
+			r.Commit(map[string]string{"a": "3"})
+			req := git.Request{URL: r.URL()}
+			if tc.ssh {
+				var err error
+				req.URL = r.SSHURL()
+				if req.Auth, err = git.AuthFromSecret(req.URL, map[string][]byte{"identity": srv.SSHIdentity(""), "known_hosts": srv.SSHKnownHosts()}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := newStore(t, git.Options{})
+			// A hanging listing would be needed to be sure that they share a flight; most do.
+			var wg sync.WaitGroup
+			for ref, want := range map[git.Ref]string{main: "3", {Commit: one}: "1", {Commit: two}: "2", {Branch: "main", Commit: one}: "1"} {
+				wg.Go(func() {
+					req := req
+					req.Ref = ref
+					a, err := s.Fetch(t.Context(), req)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					wantFile(t, a.Tree, "a", want)
+				})
+			}
+			wg.Wait()
+			req.Ref = git.Ref{Commit: strings.Repeat("ab", 20)}
+			wantError(t, fetchError(t, s, req), failure.NotFound, "commit abab")
+		})
+	}
+}

@@ -50,6 +50,8 @@ type httpConversation struct {
 	body io.Closer
 }
 
+func (c *httpConversation) stateless() bool { return true }
+
 func (c *httpConversation) close() {
 	if c.body != nil {
 		_ = c.body.Close()

@@ -52,6 +52,8 @@ type conversation interface {
 	// ask sends a request and returns the answer.
 	ask(ctx context.Context, request []byte) (io.Reader, error)
 	close()
+	// stateless conversations can ask for packs again and again.
+	stateless() bool
 }
 
 // Capabilities are what a server has said about itself. They do not change
@@ -63,10 +65,15 @@ type Capabilities struct {
 
 // Session is one visit to one repository. It is not for concurrent use.
 type Session struct {
-	conv   conversation
-	caps   *Capabilities
-	known  bool // caps come from an earlier session; nothing has been asked yet
-	v0refs []Ref
+	conv conversation
+	caps *Capabilities
+	// known: caps come from an earlier session and have not proved true yet.
+	known bool
+	// started: the advertisement of this session has been read.
+	started bool
+	// fetched: a pack has been asked for.
+	fetched bool
+	v0refs  []Ref
 }
 
 // Close ends the session.
@@ -113,7 +120,7 @@ func (s *Session) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.caps = &Capabilities{caps: map[string]string{}}
+	s.caps, s.v0refs, s.started = &Capabilities{caps: map[string]string{}}, nil, true
 	if ok && line == "version 2" {
 		s.caps.v2 = true
 		err = s.readCapabilities(p)
@@ -145,14 +152,16 @@ func (s *Session) readCapabilities(p *pktReader) error {
 func (s *Session) Refs(ctx context.Context, prefixes ...string) ([]Ref, error) {
 	if s.known && s.caps.v2 {
 		refs, err := s.lsRefs(ctx, prefixes)
-		var status *StatusError
-		if err == nil || ctx.Err() != nil || (!errors.Is(err, ErrProtocol) && !errors.As(err, &status)) {
+		if err == nil || ctx.Err() != nil {
 			return refs, err
 		}
+		// The server may have become another one.
+		s.known = false
 	}
-	s.known = false
-	if err := s.start(ctx); err != nil {
-		return nil, err
+	if !s.started {
+		if err := s.start(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if !s.caps.v2 {
 		return s.v0refs, nil
@@ -212,6 +221,13 @@ func (s *Session) command(name string) *pktWriter {
 // Fetch asks for objects. Refs must have been called before. The result's pack must
 // be read before the session is used again.
 func (s *Session) Fetch(ctx context.Context, req FetchRequest) (*FetchResult, error) {
+	if s.fetched && !s.conv.stateless() {
+		s.conv.close()
+		if err := s.start(ctx); err != nil {
+			return nil, err
+		}
+	}
+	s.fetched = true
 	if req.Depth > 0 && !s.CanShallow() {
 		req.Depth = 0
 	}

@@ -47,11 +47,17 @@ type sshConversation struct {
 	stop   func() bool
 }
 
+func (c *sshConversation) stateless() bool { return false }
+
 func (c *sshConversation) close() {
 	if c.stop != nil {
 		c.stop()
 	}
 	if c.client != nil {
+		if c.stdin != nil {
+			// Without this the server logs that the other side hung up.
+			_, _ = io.WriteString(c.stdin, "0000")
+		}
 		_ = c.client.Close()
 		c.client = nil
 	}
@@ -74,7 +80,7 @@ func (c *sshConversation) open(ctx context.Context) (io.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.out = &stderrReader{r: stdout, wait: session.Wait}
+	c.out = &stderrReader{r: stdout, wait: sync.OnceValue(session.Wait)}
 	session.Stderr = &c.out.stderr
 	path := strings.ReplaceAll(c.URL.Path, "'", `'\''`)
 	if err := session.Start("git-upload-pack '" + path + "'"); err != nil {
