@@ -1,6 +1,7 @@
 package object
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -32,62 +33,25 @@ func Stage(id ID) int {
 	return StageRest
 }
 
-// rank places kinds that others depend on before all others, which are 0, and
-// webhooks, which could block others, after them. The order is the toolkit's.
-func rank(kind string) int {
-	switch kind {
-	case "CustomResourceDefinition":
-		return -23
-	case "Namespace":
-		return -22
-	case "ClusterRole":
-		return -21
-	case "ClusterClass":
-		return -20
-	case "RuntimeClass":
-		return -19
-	case "PriorityClass":
-		return -18
-	case "StorageClass":
-		return -17
-	case "VolumeSnapshotClass":
-		return -16
-	case "IngressClass":
-		return -15
-	case "GatewayClass":
-		return -14
-	case "ClusterRoleBinding":
-		return -13
-	case "ResourceQuota":
-		return -12
-	case "ServiceAccount":
-		return -11
-	case "Role":
-		return -10
-	case "RoleBinding":
-		return -9
-	case "ConfigMap":
-		return -8
-	case "Secret":
-		return -7
-	case "Service":
-		return -6
-	case "LimitRange":
-		return -5
-	case "Deployment":
-		return -4
-	case "StatefulSet":
-		return -3
-	case "CronJob":
-		return -2
-	case "PodDisruptionBudget":
-		return -1
-	case "MutatingWebhookConfiguration":
-		return 1
-	case "ValidatingWebhookConfiguration":
-		return 2
+// first lists kinds that others depend on, and last those that could block
+// others, in order. Both are the toolkit's.
+var (
+	first = [...]string{
+		"CustomResourceDefinition", "Namespace", "ClusterRole",
+		"ClusterClass", "RuntimeClass", "PriorityClass", "StorageClass", "VolumeSnapshotClass", "IngressClass", "GatewayClass",
+		"ClusterRoleBinding", "ResourceQuota", "ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Secret",
+		"Service", "LimitRange", "Deployment", "StatefulSet", "CronJob", "PodDisruptionBudget",
 	}
-	return 0
+	last = [...]string{"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"}
+)
+
+// rank is negative for kinds that come before others, positive for those that
+// come after, and 0 for all others.
+func rank(kind string) int {
+	if i := slices.Index(first[:], kind); i >= 0 {
+		return i - len(first)
+	}
+	return slices.Index(last[:], kind) + 1
 }
 
 // Compare orders identities for apply: by stage, then by kind, namespace and

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 func TestRedact(t *testing.T) {
@@ -36,7 +38,13 @@ unknown: hunter2
 			t.Errorf("%s is missing in %s", shown, text)
 		}
 	}
-	value := func(field, key string) string { return got.Object[field].(map[string]any)[key].(string) }
+	value := func(field, key string) string {
+		s, _, err := unstructured.NestedString(got.Object, field, key)
+		if err != nil {
+			t.Error(err)
+		}
+		return s
+	}
 	if !regexp.MustCompile(`^sha256:[0-9a-f]{8}$`).MatchString(value("data", "a")) {
 		t.Errorf("data.a shows as %q", value("data", "a"))
 	}
@@ -46,7 +54,7 @@ unknown: hunter2
 	if value("data", "a") == value("data", "b") {
 		t.Error("two values show as one")
 	}
-	if other := Redact(u, []byte("another")).Object["data"].(map[string]any)["a"]; other == value("data", "a") {
+	if other, _, _ := unstructured.NestedString(Redact(u, []byte("another")).Object, "data", "a"); other == value("data", "a") {
 		t.Error("the key makes no difference")
 	}
 	if Digest(u) != Digest(before) {

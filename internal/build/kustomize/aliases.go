@@ -24,8 +24,8 @@ func checkAliases(data []byte) error {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	for {
 		var doc yaml.Node
-		if dec.Decode(&doc) != nil {
-			return nil
+		if err := dec.Decode(&doc); err != nil {
+			return nil //nolint:nilerr // the end, or no YAML, of which kustomize says more
 		}
 		if expanded(&doc, map[*yaml.Node]int{}) > maxNodes {
 			return errAliases

@@ -14,7 +14,7 @@ func TestConcurrentBuilds(t *testing.T) {
 	var wg sync.WaitGroup
 	for worker := range 4 {
 		wg.Go(func() {
-			for i := range len(all) {
+			for i := range all {
 				g := all[(i+worker*3)%len(all)]
 				res, err := Build(context.Background(), g.tree, g.recipe)
 				if got := printed(t, res, err); got != g.want {

@@ -96,6 +96,7 @@ func (f *fileSystem) CleanedAbs(p string) (filesys.ConfirmedDir, string, error) 
 		return filesys.ConfirmedDir(p), "", nil
 	case file:
 		return filesys.ConfirmedDir(path.Dir(p)), path.Base(p), nil
+	case nothing:
 	}
 	if f.r.err != nil {
 		return "", "", f.r.err

@@ -1,6 +1,7 @@
 package kustomize
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -112,12 +113,13 @@ func TestDecodeIsKyaml(t *testing.T) {
 			continue // left to kustomize, or wrong
 		}
 		want, werr := viaKyaml([]byte(doc))
-		if werr != nil {
+		switch {
+		case werr != nil:
 			t.Errorf("kyaml fails: %v\n%s", werr, doc)
-		} else if got != want {
+		case got != want:
 			bad++
 			t.Errorf("document %q:\n got %s\nwant %s", doc, got, want)
-		} else {
+		default:
 			same++
 		}
 		if bad > 12 {
@@ -183,7 +185,7 @@ func TestNodesAreTheirJSON(t *testing.T) {
 			err = utiljson.Unmarshal(text, &m)
 		}
 		want, _ := json.Marshal(m)
-		if err == nil && string(got) == string(want) {
+		if err == nil && bytes.Equal(got, want) {
 			same++
 			continue
 		}

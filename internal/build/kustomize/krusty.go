@@ -131,8 +131,8 @@ func objectsOf(m resmap.ResMap) ([]*unstructured.Unstructured, error) {
 // contentOf returns what the JSON form of n decodes to. Most nodes need not be
 // printed and parsed again for that.
 func contentOf(n *kyaml.RNode) (map[string]any, error) {
-	if value, err := valueOf(n.YNode(), false); err == nil {
-		if obj, ok := value.(map[string]any); ok {
+	if node := n.YNode(); node.Kind == kyaml.MappingNode {
+		if obj, err := mappingOf(node, false); err == nil {
 			return obj, nil
 		}
 	}

@@ -34,10 +34,10 @@ func references(k *types.Kustomization) []reference {
 	for i, p := range k.Patches {
 		add(fmt.Sprintf("patches[%d].path", i), p.Path)
 	}
-	for i, p := range k.PatchesJson6902 {
+	for i, p := range k.PatchesJson6902 { //nolint:staticcheck // deprecated, and in use
 		add(fmt.Sprintf("patchesJson6902[%d].path", i), p.Path)
 	}
-	for i, p := range k.PatchesStrategicMerge {
+	for i, p := range k.PatchesStrategicMerge { //nolint:staticcheck // deprecated, and in use
 		refs = append(refs, reference{field: fmt.Sprintf("patchesStrategicMerge[%d]", i), path: string(p), inline: true})
 	}
 	for i, p := range k.Replacements {

@@ -47,20 +47,10 @@ type place struct {
 }
 
 func (s *survey) kustomization(at place, k *types.Kustomization) error {
-	if at.depth > maxDepth {
-		return invalid(at.file, "", fmt.Errorf("kustomizations are nested more than %d deep", maxDepth), "look for a circle in resources")
+	if err := s.admit(at, k); err != nil {
+		return err
 	}
-	if s.visited++; s.visited > maxVisited {
-		return invalid(at.file, "", fmt.Errorf("more than %d kustomizations are built", maxVisited), "split the folder into several units")
-	}
-	if len(k.HelmCharts) > 0 || len(k.HelmChartInflationGenerator) > 0 {
-		return errHelm(at.file, "helmCharts")
-	}
-	if errs := k.EnforceFields(); len(errs) > 0 {
-		return invalid(at.file, "", errors.New("invalid kustomization: "+strings.Join(errs, ", ")), "correct the file")
-	}
-	s.plain = s.plain && isPlain(k)
-	for i, p := range append(k.Resources[:len(k.Resources):len(k.Resources)], k.Bases...) {
+	for i, p := range resourcesOf(k) {
 		if err := s.resource(at, fmt.Sprintf("resources[%d]", i), p); err != nil {
 			return err
 		}
@@ -80,17 +70,40 @@ func (s *survey) kustomization(at place, k *types.Kustomization) error {
 			return invalid(at.file, fmt.Sprintf("patches[%d]", i), err, "use fewer of them")
 		}
 	}
+	s.plain = s.plain && isPlain(k)
 	s.openAPI = s.openAPI || len(k.OpenAPI) > 0
 	return nil
 }
 
+// admit looks at a kustomization itself, and not yet at what it names.
+func (s *survey) admit(at place, k *types.Kustomization) error {
+	if at.depth > maxDepth {
+		return invalid(at.file, "", fmt.Errorf("kustomizations are nested more than %d deep", maxDepth), "look for a circle in resources")
+	}
+	if s.visited++; s.visited > maxVisited {
+		return invalid(at.file, "", fmt.Errorf("more than %d kustomizations are built", maxVisited), "split the folder into several units")
+	}
+	if len(k.HelmCharts) > 0 || len(k.HelmChartInflationGenerator) > 0 {
+		return errHelm(at.file, "helmCharts")
+	}
+	if errs := k.EnforceFields(); len(errs) > 0 {
+		return invalid(at.file, "", errors.New("invalid kustomization: "+strings.Join(errs, ", ")), "correct the file")
+	}
+	return nil
+}
+
+// resourcesOf returns the resources in the order in which kustomize takes them.
+func resourcesOf(k *types.Kustomization) []string {
+	return append(k.Resources[:len(k.Resources):len(k.Resources)], k.Bases...) //nolint:staticcheck // deprecated, and in use
+}
+
 // isPlain reports whether k has resources and nothing else.
 func isPlain(k *types.Kustomization) bool {
-	if len(k.Resources)+len(k.Bases) == 0 {
+	if len(resourcesOf(k)) == 0 {
 		return false
 	}
 	rest := *k
-	rest.TypeMeta, rest.MetaData, rest.Resources, rest.Bases = types.TypeMeta{}, nil, nil, nil
+	rest.TypeMeta, rest.MetaData, rest.Resources, rest.Bases = types.TypeMeta{}, nil, nil, nil //nolint:staticcheck // deprecated, and in use
 	return reflect.ValueOf(rest).IsZero()
 }
 
