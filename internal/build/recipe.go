@@ -29,8 +29,8 @@ type Recipe struct {
 	IgnoreMissingComponents bool `json:"ignoreMissingComponents,omitempty"`
 	// Substitute holds the variables of the post-build substitution.
 	Substitute map[string]string `json:"substitute,omitempty"`
-	// SubstituteStrategy is nil-safe: without a postBuild section it is empty
-	// and no substitution takes place.
+	// SubstituteStrategy is empty without a postBuild section. Variables are
+	// replaced where there are any, and with the strategy Always also where not.
 	SubstituteStrategy kustomizev1.SubstituteStrategy `json:"substituteStrategy,omitempty"`
 	// StrictSubstitution fails on a variable that has no value and no default.
 	StrictSubstitution bool `json:"strictSubstitution,omitempty"`
