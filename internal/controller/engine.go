@@ -11,7 +11,6 @@ import (
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/go-logr/logr"
-	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/utils/clock"
@@ -96,8 +95,8 @@ func (e *engine) notify(c observe.Change) {
 }
 
 // register adds the reconcilers to the manager: one entry per kind.
-func (e *engine) register(ctx context.Context, registry prometheus.Registerer) error {
-	if err := e.meters.register(registry, e.ledger); err != nil {
+func (e *engine) register(ctx context.Context) error {
+	if err := e.meters.register(e.options.Registry, e.ledger); err != nil {
 		return err
 	}
 	indexer := e.mgr.GetFieldIndexer()

@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 )
 
 // Options says how the engine runs. The zero value of every field but
@@ -43,6 +45,9 @@ type Options struct {
 	MaxFileSize int64
 	// Logger receives structured logs.
 	Logger logr.Logger
+	// Registry takes the engine's own meters; nil means the one that MetricsAddr
+	// serves, which has room for one engine per process.
+	Registry prometheus.Registerer
 }
 
 func (o Options) withDefaults() Options {
@@ -57,6 +62,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.AuditInterval == 0 {
 		o.AuditInterval = time.Hour
+	}
+	if o.Registry == nil {
+		o.Registry = metrics.Registry
 	}
 	return o
 }

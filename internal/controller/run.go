@@ -14,11 +14,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/bowline-dev/bowline/internal/failure"
@@ -61,7 +62,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer store.Close()
 	e := newEngine(ctx, o, mgr, cluster, store, budget)
-	if err := e.register(ctx, metrics.Registry); err != nil {
+	if err := e.register(ctx); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)
@@ -83,9 +84,14 @@ func NewScheme() (*runtime.Scheme, error) {
 func newManager(o Options, scheme *runtime.Scheme) (ctrl.Manager, error) {
 	config := rest.CopyConfig(o.RestConfig)
 	config.QPS, config.Burst = -1, -1
+	// The server's advice on the toolkit's own kinds helps nobody here.
+	config.WarningHandler, config.WarningHandlerWithContext = rest.NoWarnings{}, nil
 	grace := 10 * time.Second
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme, Logger: o.Logger,
+		// Names of controllers are unique by construction; the check is per
+		// process and would refuse a second engine.
+		Controller:             ctrlconfig.Controller{SkipNameValidation: ptr.To(true)},
 		Cache:                  cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
 		Metrics:                metricsserver.Options{BindAddress: orOff(o.MetricsAddr)},
 		HealthProbeBindAddress: orOff(o.HealthAddr),

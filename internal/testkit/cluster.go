@@ -20,6 +20,7 @@ type Option func(*options)
 type options struct {
 	components string
 	nodes      int
+	atEnd      []func()
 }
 
 func newOptions(opts []Option) options {
@@ -41,6 +42,10 @@ func WithNodes(count int) Option {
 	return func(o *options) { o.components, o.nodes = "all", count }
 }
 
+// AtEnd has Main call f after the tests and before the cluster stops. It is for what the tests
+// of a package share besides the cluster.
+func AtEnd(f func()) Option { return func(o *options) { o.atEnd = append(o.atEnd, f) } }
+
 // shared is the cluster of the tests of this process, from Main to its end. The functions that
 // tests call get no more than a testing.TB, so it has to live here.
 var shared struct {
@@ -57,6 +62,9 @@ var shared struct {
 func Main(m *testing.M, opts ...Option) {
 	shared.inMain, shared.options = true, newOptions(opts)
 	code := m.Run()
+	for _, f := range shared.options.atEnd {
+		f()
+	}
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.instance != nil {
