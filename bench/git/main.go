@@ -70,7 +70,7 @@ func measure(ctx context.Context, files, commits, runs int, ways []string, asJSO
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func start(ctx context.Context, way, url, data string) (*performer, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, "-way", way, "-url", url, "-data", data) //nolint:gosec // itself
+	cmd := exec.CommandContext(ctx, self, "-way", way, "-url", url, "-data", data)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -176,5 +176,6 @@ func (p *performer) step(name string) (figures, error) {
 		return figures{}, fmt.Errorf("the process ended in step %q", name)
 	}
 	var f figures
-	return f, json.Unmarshal(p.out.Bytes(), &f)
+	err := json.Unmarshal(p.out.Bytes(), &f)
+	return f, err
 }

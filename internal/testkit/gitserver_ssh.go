@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/binary"
@@ -44,7 +45,7 @@ func startSSH(t testing.TB, s *GitServer) *sshServer {
 	must(t, err)
 	srv.config = &ssh.ServerConfig{
 		PublicKeyCallback: func(c ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
-			if c.User() != "git" || string(key.Marshal()) != string(allowed.Marshal()) {
+			if c.User() != "git" || !bytes.Equal(key.Marshal(), allowed.Marshal()) {
 				return nil, fmt.Errorf("unknown key")
 			}
 			return nil, nil

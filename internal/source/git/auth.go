@@ -97,8 +97,7 @@ func sshAuth(data map[string][]byte) (Auth, error) {
 	if _, err := a.signer(); err != nil {
 		return Auth{}, err
 	}
-	_, _, _, _, _, err := ssh.ParseKnownHosts(a.KnownHosts)
-	if err != nil {
+	if _, _, _, _, _, err := ssh.ParseKnownHosts(a.KnownHosts); err != nil {
 		return Auth{}, secretError("known_hosts", fmt.Errorf("it has no line that can be read: %w", err))
 	}
 	return a, nil

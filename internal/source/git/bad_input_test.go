@@ -266,11 +266,12 @@ func TestSSH(t *testing.T) {
 				t.Fatal(err)
 			}
 			a, err := s.Fetch(t.Context(), git.Request{URL: r.SSHURL(), Ref: main, Auth: auth, Timeout: 10 * time.Second})
-			if tc.kind != "" {
+			switch {
+			case tc.kind != "":
 				wantError(t, err, tc.kind, tc.parts...)
-			} else if err != nil {
+			case err != nil:
 				t.Error(err)
-			} else if a.Revision != "main@sha1:"+sha {
+			case a.Revision != "main@sha1:"+sha:
 				t.Errorf("revision %s", a.Revision)
 			}
 		})

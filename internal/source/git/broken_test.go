@@ -61,11 +61,11 @@ func TestTransferBreaks(t *testing.T) {
 	}
 	var cut atomic.Int64 // after how many bytes of a pack; 0 for never
 	var hang atomic.Bool
-	real := gitserve.Handler(root, gitserve.Options{})
+	handler := gitserve.Handler(root, gitserve.Options{})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		after := cut.Load()
 		if after == 0 || !strings.HasSuffix(r.URL.Path, "/git-upload-pack") || r.ContentLength < 150 {
-			real.ServeHTTP(w, r)
+			handler.ServeHTTP(w, r)
 			return
 		}
 		c := &cutter{ResponseWriter: w, left: int(after), then: func() {
@@ -73,7 +73,7 @@ func TestTransferBreaks(t *testing.T) {
 				<-r.Context().Done()
 			}
 		}}
-		real.ServeHTTP(c, r)
+		handler.ServeHTTP(c, r)
 		if c.cut {
 			panic(http.ErrAbortHandler)
 		}

@@ -49,7 +49,7 @@ func (l *lane) explain(ctx context.Context, err error, timeout time.Duration) er
 	case isProxy(err):
 		e.Remedy = "check the proxy and the Secret that spec.proxySecretRef names"
 	case isTLS(err):
-		e.Kind, e.Remedy = explainTLS(err)
+		e.Kind, e.Remedy = failure.Denied, explainTLS(err)
 	case errors.As(err, &dns):
 		e.Err = fmt.Errorf("the host %s cannot be found: %w", dns.Name, errors.New(dns.Err))
 		e.Remedy = "check the host name in the URL and the DNS"
@@ -125,17 +125,17 @@ func isTLS(err error) bool {
 		strings.Contains(err.Error(), "remote error: tls: ")
 }
 
-func explainTLS(err error) (failure.Kind, string) {
+func explainTLS(err error) string {
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case errors.As(err, &unknown):
-		return failure.Denied, "add the certificate of its authority to the Secret as ca.crt"
+		return "add the certificate of its authority to the Secret as ca.crt"
 	case errors.Is(err, errDowngrade):
-		return failure.Denied, "use the URL that the server redirects to, if that is meant"
+		return "use the URL that the server redirects to, if that is meant"
 	case strings.Contains(err.Error(), "remote error: tls: "):
-		return failure.Denied, "the server wants a client certificate: add tls.crt and tls.key to the Secret, or correct them"
+		return "the server wants a client certificate: add tls.crt and tls.key to the Secret, or correct them"
 	default:
-		return failure.Denied, "check the URL and the server's certificate"
+		return "check the URL and the server's certificate"
 	}
 }
 

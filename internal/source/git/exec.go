@@ -22,7 +22,7 @@ func command(ctx context.Context, dir string, args ...string) *exec.Cmd {
 		"-c", "safe.directory=*", "-c", "pack.threads=2", "-c", "pack.windowMemory=32m",
 		"-c", "core.packedGitLimit=64m", "-c", "core.deltaBaseCacheLimit=16m",
 	}, args...)
-	cmd := exec.CommandContext(ctx, "git", args...) //nolint:gosec // the arguments are constants and paths of our own
+	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + os.DevNull, "LC_ALL=C", "GIT_DIR=" + dir,
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_TERMINAL_PROMPT=0", "GIT_ALLOW_PROTOCOL=",

@@ -2,6 +2,7 @@ package git_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -38,7 +39,7 @@ func TestDamagedDataFolder(t *testing.T) {
 			t.Fatalf("%s: %v, %v", pattern, names, err)
 		}
 		// git writes packs without permission to write.
-		if err := os.Chmod(names[0], 0o600); err != nil { //nolint:gosec // not secret
+		if err := os.Chmod(names[0], 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return names[0]
@@ -217,8 +218,7 @@ func TestKillNine(t *testing.T) {
 		if !bufio.NewScanner(out).Scan() {
 			t.Fatal("the fetcher has not started")
 		}
-		// Not a wait for anything: the moment of death is what varies.
-		time.Sleep(time.Duration(i*i) * 2 * time.Millisecond)
+		time.Sleep(time.Duration(i*i) * 2 * time.Millisecond) //nolint:forbidigo // waits for nothing: the moment of death is what varies
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		s, err := git.New(git.Options{DataDir: data})
@@ -227,7 +227,7 @@ func TestKillNine(t *testing.T) {
 		}
 		a := mustFetch(t, s, git.Request{URL: r.URL(), Ref: main})
 		wantFile(t, a.Tree, "n", fmt.Sprint(i))
-		if got, err := a.Tree.ReadFile("big"); err != nil || string(got) != string(big) {
+		if got, err := a.Tree.ReadFile("big"); err != nil || !bytes.Equal(got, big) {
 			t.Errorf("kill %d: big has %d bytes, %v", i, len(got), err)
 		}
 		s.Close()

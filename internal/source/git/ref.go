@@ -192,7 +192,8 @@ func (r Ref) missing(url string, all []wire.Ref) error {
 	}
 	var names []string
 	for _, ref := range all {
-		if name, ok := strings.CutPrefix(ref.Name, prefix); ok {
+		// A server may say anything; what is shown is a name.
+		if name, ok := strings.CutPrefix(ref.Name, prefix); ok && validRef(ref.Name) {
 			names = append(names, name)
 		}
 	}

@@ -160,7 +160,7 @@ func (r *repo) load(ctx context.Context) error {
 const packedRefs = "packed-refs"
 
 func readCommits(dir string) ([]odb.Hash, error) {
-	data, err := os.ReadFile(filepath.Join(dir, packedRefs)) //nolint:gosec // a path of our own
+	data, err := os.ReadFile(filepath.Join(dir, packedRefs))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}

@@ -133,6 +133,7 @@ func (t *Tree) summary(path, id string) (summary, error) {
 				return summary{}, err
 			}
 			h.Write([]byte(content))
+		case Module: // has no content here
 		}
 		h.Write([]byte{'\n'})
 	}

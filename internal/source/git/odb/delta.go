@@ -45,34 +45,40 @@ func applyDelta(base, delta []byte) ([]byte, error) {
 			out, delta = append(out, delta[:op]...), delta[op:]
 			continue
 		}
-		var off, length, used int
-		for i := range 7 {
-			if op&(1<<i) == 0 {
-				continue
-			}
-			if used == len(delta) {
-				return nil, bad
-			}
-			if i < 4 {
-				off |= int(delta[used]) << (8 * i)
-			} else {
-				length |= int(delta[used]) << (8 * (i - 4))
-			}
-			used++
-		}
-		delta = delta[used:]
-		if length == 0 {
-			length = 0x10000
-		}
-		if off+length > len(base) || int64(len(out)+length) > size {
+		off, length, used := copyOperands(op, delta)
+		if used < 0 || off+length > len(base) || int64(len(out)+length) > size {
 			return nil, bad
 		}
-		out = append(out, base[off:off+length]...)
+		out, delta = append(out, base[off:off+length]...), delta[used:]
 	}
 	if int64(len(out)) != size {
 		return nil, bad
 	}
 	return out, nil
+}
+
+// copyOperands reads where a piece of the base begins and how long it is: the
+// bits of op say which of the bytes of both numbers follow, the rest are zero.
+// used is negative when they do not.
+func copyOperands(op byte, args []byte) (off, length, used int) {
+	for i := range 7 {
+		if op&(1<<i) == 0 {
+			continue
+		}
+		if used == len(args) {
+			return 0, 0, -1
+		}
+		if i < 4 {
+			off |= int(args[used]) << (8 * i)
+		} else {
+			length |= int(args[used]) << (8 * (i - 4))
+		}
+		used++
+	}
+	if length == 0 {
+		length = 0x10000
+	}
+	return off, length, used
 }
 
 // baseCacheLimit is the size in bytes from which on a base is not worth keeping.

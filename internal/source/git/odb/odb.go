@@ -85,7 +85,10 @@ type DB struct {
 // shared with other repositories.
 func Open(dir string, cache *Cache) (*DB, error) {
 	db := &DB{dir: filepath.Join(dir, "objects", "pack"), bases: cache}
-	return db, db.Rescan()
+	if err := db.Rescan(); err != nil {
+		return nil, err
+	}
+	return db, nil
 }
 
 // Rescan takes notice of packs that came and went. Packs that went are let go

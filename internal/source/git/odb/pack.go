@@ -25,11 +25,11 @@ const (
 )
 
 func openPack(base string) (*pack, error) {
-	idx, err := os.Open(base + ".idx") //nolint:gosec // the path comes from the store's own folder
+	idx, err := os.Open(base + ".idx")
 	if err != nil {
 		return nil, err
 	}
-	dat, err := os.Open(base + ".pack") //nolint:gosec // as above
+	dat, err := os.Open(base + ".pack")
 	if err != nil {
 		_ = idx.Close()
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
@@ -111,7 +111,7 @@ func (p *pack) offset(h Hash) (int64, error) {
 	if _, err := p.idx.ReadAt(word[:], at); err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	return int64(binary.BigEndian.Uint64(word[:]) & (1<<63 - 1)), nil //nolint:gosec // masked to be positive
+	return int64(binary.BigEndian.Uint64(word[:]) & (1<<63 - 1)), nil
 }
 
 // search finds h among the names lo to hi: by halves on disk while there are

@@ -69,19 +69,16 @@ func (c *httpConversation) open(ctx context.Context) (io.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.do(req)
+	body, answered, err := c.do(req, "application/x-git-upload-pack-advertisement")
 	if err != nil {
 		return nil, err
 	}
-	if ct := resp.Header.Get("Content-Type"); ct != "application/x-git-upload-pack-advertisement" {
-		return nil, fmt.Errorf("%w: its type is %q", ErrProtocol, ct)
-	}
 	// The requests that follow go where a redirect has led, as git does it.
-	base := *resp.Request.URL
+	base := *answered
 	base.Path = strings.TrimSuffix(base.Path, "/info/refs")
 	base.RawQuery = c.URL.RawQuery
 	c.base = &base
-	return resp.Body, nil
+	return body, nil
 }
 
 func (c *httpConversation) ask(ctx context.Context, request []byte) (io.Reader, error) {
@@ -96,27 +93,22 @@ func (c *httpConversation) ask(ctx context.Context, request []byte) (io.Reader, 
 	// Asking twice does no harm: net/http may repeat the request when the server
 	// has closed an idle connection. An empty value is not sent.
 	req.Header["X-Idempotency-Key"] = nil
-	resp, err := c.do(req)
-	if err != nil {
-		return nil, err
-	}
-	if ct := resp.Header.Get("Content-Type"); ct != "application/x-git-upload-pack-result" {
-		return nil, fmt.Errorf("%w: its type is %q", ErrProtocol, ct)
-	}
-	return resp.Body, nil
+	body, _, err := c.do(req, "application/x-git-upload-pack-result")
+	return body, err
 }
 
-// do sends a request; the answer before it is let go of.
-func (c *httpConversation) do(req *http.Request) (*http.Response, error) {
+// do sends a request and returns the answer, which must have the given type,
+// and the URL that it comes from. The answer before it is let go of.
+func (c *httpConversation) do(req *http.Request, wantType string) (io.Reader, *url.URL, error) {
 	c.close()
 	req.Header.Set("User-Agent", agent)
 	req.Header.Set("Git-Protocol", "version=2")
 	if c.Authorization != "" && req.URL.Host == c.URL.Host && req.URL.Scheme == c.URL.Scheme {
 		req.Header.Set("Authorization", c.Authorization)
 	}
-	resp, err := c.Client.Do(req)
+	resp, err := c.Client.Do(req) //nolint:bodyclose // close, or the next request, closes it
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c.body = drainCloser{resp.Body}
 	if resp.StatusCode != http.StatusOK {
@@ -125,9 +117,12 @@ func (c *httpConversation) do(req *http.Request) (*http.Response, error) {
 			text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
 			e.Message = oneLine(text)
 		}
-		return nil, e
+		return nil, nil, e
 	}
-	return resp, nil
+	if ct := resp.Header.Get("Content-Type"); ct != wantType {
+		return nil, nil, fmt.Errorf("%w: its type is %q", ErrProtocol, ct)
+	}
+	return resp.Body, resp.Request.URL, nil
 }
 
 // drainCloser reads a little of what is left before it closes, so that the
