@@ -80,7 +80,7 @@ func Main(ctx context.Context, argv []string, version string, streams Streams) i
 	ctrllog.SetLogger(logr.Discard())
 	klog.SetLogger(logr.Discard())
 
-	root := newRoot(&app{Streams: streams, name: programName(argv[0]), version: version})
+	root := newRoot(&app{Streams: streams, name: programName(argv[0]), version: version}) //nolint:contextcheck // commands get it from ExecuteContextC
 	root.SetArgs(argv[1:])
 	cmd, err := root.ExecuteContextC(ctx)
 	return exitCode(ctx, cmd, streams.Err, err)
@@ -91,19 +91,18 @@ func Main(ctx context.Context, argv []string, version string, streams Streams) i
 const failureCode = "failure-code"
 
 func exitCode(ctx context.Context, cmd *cobra.Command, stderr io.Writer, err error) int {
-	code := exitOK
+	if err == nil {
+		return exitOK
+	}
+	code := exitFailed
 	var withCode *exitError
 	switch {
-	case err == nil:
-		return exitOK
 	case errors.As(err, &withCode):
 		code, err = withCode.code, withCode.err
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
 	case cmd.Annotations[failureCode] != "":
 		code, _ = strconv.Atoi(cmd.Annotations[failureCode])
-	default:
-		code = exitFailed
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "error: %s\n", oneLine(explain(err)))

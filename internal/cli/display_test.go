@@ -64,7 +64,7 @@ func TestLiveDisplayFitsTheScreen(t *testing.T) {
 func TestColourOnlyOnATerminal(t *testing.T) {
 	var out bytes.Buffer
 	table := newTable(&out)
-	if err := table.print([]cell{{text: "True", colour: green}, plain("x")}); err != nil {
+	if err := table.write([]cell{{text: "True", colour: green}, plain("x")}); err != nil {
 		t.Fatal(err)
 	}
 	if out.String() != "True   x\n" {

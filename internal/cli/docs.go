@@ -30,7 +30,7 @@ func (a *app) docsCommand() *cobra.Command {
 // writeDocs writes one page per command. The same commands give the same bytes.
 func writeDocs(root *cobra.Command, dir string) error {
 	root.InitDefaultCompletionCmd()
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // documentation is for everybody
 		return writeError(dir, err)
 	}
 	old, err := filepath.Glob(filepath.Join(dir, "*.md"))
@@ -47,7 +47,7 @@ func writeDocs(root *cobra.Command, dir string) error {
 
 func writePages(cmd *cobra.Command, dir string) error {
 	name := filepath.Join(dir, pageName(cmd))
-	if err := os.WriteFile(name, page(cmd), 0o644); err != nil {
+	if err := os.WriteFile(name, page(cmd), 0o644); err != nil { //nolint:gosec // as above
 		return writeError(name, err)
 	}
 	for _, c := range documented(cmd) {

@@ -65,7 +65,7 @@ func (a *app) events(ctx context.Context, o *eventsOptions) error {
 		printf(a.Err, "%s\n", strings.Replace(c.nothingFound(), "resources", "events", 1))
 		return nil
 	}
-	return newTable(a.Out).print(append([][]cell{eventHeader(o.allNamespaces)}, eventRows(events, o.allNamespaces)...)...)
+	return newTable(a.Out).write(append([][]cell{eventHeader(o.allNamespaces)}, eventRows(events, o.allNamespaces)...)...)
 }
 
 func (a *app) watchEvents(ctx context.Context, c *cluster, o *eventsOptions, wanted func(*corev1.Event) bool, scope client.ListOption) error {
@@ -74,7 +74,7 @@ func (a *app) watchEvents(ctx context.Context, c *cluster, o *eventsOptions, wan
 		if o.output != "" {
 			return a.printEventValues(o.output, events)
 		}
-		return t.print(eventRows(events, o.allNamespaces)...)
+		return t.write(eventRows(events, o.allNamespaces)...)
 	}
 	return c.follow(ctx, func() client.ObjectList { return &corev1.EventList{} }, follower{
 		listed: func(objects []client.Object) (bool, error) {
@@ -87,7 +87,7 @@ func (a *app) watchEvents(ctx context.Context, c *cluster, o *eventsOptions, wan
 			sortEvents(events)
 			if o.output == "" {
 				t.fit(eventRows(events, o.allNamespaces)...)
-				if err := t.print(eventHeader(o.allNamespaces)); err != nil {
+				if err := t.write(eventHeader(o.allNamespaces)); err != nil {
 					return false, err
 				}
 			}

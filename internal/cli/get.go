@@ -137,7 +137,7 @@ func (a *app) printGet(c *cluster, o *getOptions, ks []kind, names []string, obj
 			printf(a.Out, "\n")
 		}
 		printed = true
-		if err := o.view(k, len(ks) > 1).print(newTable(a.Out), objects[i]); err != nil {
+		if err := o.view(k, len(ks) > 1).write(newTable(a.Out), objects[i]); err != nil {
 			return err
 		}
 	}
@@ -159,7 +159,7 @@ func (o *getOptions) view(k kind, prefix bool) view {
 		wide: o.output == "wide", nameOnly: o.output == "name", now: time.Now}
 }
 
-func (v view) print(t *table, objects []client.Object) error {
+func (v view) write(t *table, objects []client.Object) error {
 	var rows [][]cell
 	if !v.nameOnly {
 		rows = append(rows, v.header())
@@ -167,7 +167,7 @@ func (v view) print(t *table, objects []client.Object) error {
 	for _, o := range objects {
 		rows = append(rows, v.row(o))
 	}
-	return t.print(rows...)
+	return t.write(rows...)
 }
 
 func (v view) header() []cell {

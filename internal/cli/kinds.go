@@ -55,6 +55,17 @@ func (s state) stalled() bool {
 	})
 }
 
+// typed makes a function on one type take any object; one of another type has no
+// state.
+func typed[T client.Object](of func(T) state) func(client.Object) state {
+	return func(o client.Object) state {
+		if t, ok := o.(T); ok {
+			return of(t)
+		}
+		return state{}
+	}
+}
+
 func gitRepositoryKind() kind {
 	return kind{
 		name:      "gitrepository",
@@ -63,7 +74,7 @@ func gitRepositoryKind() kind {
 		gvk:       sourcev1.GroupVersion.WithKind(sourcev1.GitRepositoryKind),
 		newObject: func() client.Object { return &sourcev1.GitRepository{} },
 		newList:   func() client.ObjectList { return &sourcev1.GitRepositoryList{} },
-		state:     func(o client.Object) state { return gitRepositoryState(o.(*sourcev1.GitRepository)) },
+		state:     typed(gitRepositoryState),
 	}
 }
 
@@ -84,7 +95,7 @@ func kustomizationKind() kind {
 		gvk:       kustomizev1.GroupVersion.WithKind(kustomizev1.KustomizationKind),
 		newObject: func() client.Object { return &kustomizev1.Kustomization{} },
 		newList:   func() client.ObjectList { return &kustomizev1.KustomizationList{} },
-		state:     func(o client.Object) state { return kustomizationState(o.(*kustomizev1.Kustomization)) },
+		state:     typed(kustomizationState),
 	}
 }
 

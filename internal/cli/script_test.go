@@ -18,6 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -39,7 +40,7 @@ func TestMain(m *testing.M) {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		code := cli.Main(ctx, os.Args, "v0.0.0-test", cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 		stop()
-		os.Exit(code)
+		os.Exit(code) // here the test executable is the program
 	}
 	ctrllog.SetLogger(logr.Discard())
 	testkit.Main(m)
@@ -172,13 +173,12 @@ func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: await REGEXP PROGRAM [ARG...]")
 	}
 	want := regexp.MustCompile(args[0])
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	err := wait.PollUntilContextTimeout(context.Background(), 20*time.Millisecond, 30*time.Second, true, func(context.Context) (bool, error) {
 		err := ts.Exec(args[1], args[2:]...)
-		if out := ts.ReadFile("stdout"); err == nil && want.MatchString(out) {
-			return
-		} else if time.Now().After(deadline) {
-			ts.Fatalf("no match for %q in time: %v\n%s", args[0], err, out)
-		}
+		return err == nil && want.MatchString(ts.ReadFile("stdout")), nil
+	})
+	if err != nil {
+		ts.Fatalf("no match for %q: %v\n%s", args[0], err, ts.ReadFile("stdout"))
 	}
 }
 

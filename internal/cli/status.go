@@ -87,7 +87,7 @@ func (a *app) printStatus(s planeStatus) error {
 		}
 		rows = append(rows, []cell{plain(p.Name), state, plain(p.Detail)})
 	}
-	if err := newTable(a.Out).print(rows...); err != nil {
+	if err := newTable(a.Out).write(rows...); err != nil {
 		return err
 	}
 	if s.Kubeconfig != "" {

@@ -55,8 +55,8 @@ func (t *table) fit(rows ...[]cell) {
 	}
 }
 
-// print writes rows, widening the columns first.
-func (t *table) print(rows ...[]cell) error {
+// write prints rows, widening the columns first.
+func (t *table) write(rows ...[]cell) error {
 	t.fit(rows...)
 	for _, row := range rows {
 		if _, err := io.WriteString(t.out, t.line(row)+"\n"); err != nil {

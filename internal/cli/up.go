@@ -201,7 +201,7 @@ func (b *bringUp) farewell() {
 	}
 	hints = append(hints, plainRow("  "+b.name+" down"+name, "stop, and leave nothing behind"))
 	// A terminal that is gone has nobody to advise.
-	_ = newTable(b.Out).print(hints...)
+	_ = newTable(b.Out).write(hints...)
 }
 
 // executable is this program, to be started in the background.

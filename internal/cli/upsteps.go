@@ -105,7 +105,7 @@ func (c *cluster) refuseOtherEngine(ctx context.Context) error {
 	for _, d := range list.Items {
 		if d.Name == "kustomize-controller" && (d.Spec.Replicas == nil || *d.Spec.Replicas > 0) {
 			return &failure.Error{Op: "use cluster", Object: c.host(), Kind: failure.Conflict,
-				Err:    fmt.Errorf("Deployment/%s/%s serves the same objects", d.Namespace, d.Name),
+				Err:    fmt.Errorf("the engine of Deployment/%s/%s serves the same objects", d.Namespace, d.Name),
 				Remedy: fmt.Sprintf("scale it down first: kubectl -n %s scale deployment --all --replicas=0", d.Namespace)}
 		}
 	}
@@ -139,7 +139,7 @@ func (b *bringUp) startGit(ctx context.Context) (string, error) {
 		}
 		return "served already at " + b.settings.URL, nil
 	}
-	listener, err := local.Listen(b.options.gitPort, b.settings.GitAddr)
+	listener, err := local.Listen(ctx, b.options.gitPort, b.settings.GitAddr)
 	if err != nil {
 		return "", err
 	}
@@ -178,10 +178,10 @@ func (b *bringUp) startEngine(ctx context.Context) (string, error) {
 		return "runs already", b.remember()
 	}
 	var err error
-	if b.settings.HealthAddr, err = local.FreeAddr(); err != nil {
+	if b.settings.HealthAddr, err = local.FreeAddr(ctx); err != nil {
 		return "", err
 	}
-	if b.settings.MetricsAddr, err = local.FreeAddr(); err != nil {
+	if b.settings.MetricsAddr, err = local.FreeAddr(ctx); err != nil {
 		return "", err
 	}
 	if err := b.remember(); err != nil {

@@ -172,6 +172,7 @@ func (p *progress) lines(most int) []liveLine {
 			l.mark, l.colour = "✓", green
 		case metav1.ConditionFalse:
 			l.mark, l.colour = "✗", red
+		case metav1.ConditionUnknown: // as it is
 		}
 		out = append(out, l)
 	}

@@ -26,13 +26,13 @@ func (a *app) watch(ctx context.Context, c *cluster, o *getOptions, ks []kind, n
 			}
 			return printObjects(a.Out, o.output, []client.Object{obj}, true)
 		}
-		return t.print(v.row(obj))
+		return t.write(v.row(obj))
 	}
 	return c.follow(ctx, ks[0].newList, follower{
 		listed: func(objects []client.Object) (bool, error) {
 			objects = slices.DeleteFunc(objects, func(obj client.Object) bool { return !wanted(obj) })
 			if o.output == "" || o.output == "wide" {
-				return false, v.print(t, objects)
+				return false, v.write(t, objects)
 			}
 			for _, obj := range objects {
 				if err := printOne(obj); err != nil {

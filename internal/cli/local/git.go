@@ -71,27 +71,28 @@ const (
 // Listen opens a port on loopback, to be handed to a service. want is a port
 // that must be used, or 0; before is the address used last time, which is used
 // again when it is free, because clones of the repository point there.
-func Listen(want int, before string) (*net.TCPListener, error) {
+func Listen(ctx context.Context, want int, before string) (*net.TCPListener, error) {
 	if want != 0 {
-		return listen(fmt.Sprintf("127.0.0.1:%d", want))
+		return listen(ctx, fmt.Sprintf("127.0.0.1:%d", want))
 	}
 	if before != "" {
-		if l, err := listen(before); err == nil {
+		if l, err := listen(ctx, before); err == nil {
 			return l, nil
 		}
 	}
 	var err error
 	for range portTries {
 		var l *net.TCPListener
-		if l, err = listen(fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(lastPort-firstPort+1))); err == nil {
+		port := firstPort + rand.IntN(lastPort-firstPort+1) //nolint:gosec // a port is no secret
+		if l, err = listen(ctx, fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			return l, nil
 		}
 	}
 	return nil, err
 }
 
-func listen(addr string) (*net.TCPListener, error) {
-	l, err := net.Listen("tcp", addr)
+func listen(ctx context.Context, addr string) (*net.TCPListener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, &failure.Error{Op: "listen on", Object: addr, Kind: failure.Conflict,
 			Err: errors.New("the port is in use"), Remedy: "choose another one, or leave the choice to Bowline"}
@@ -107,8 +108,8 @@ func listen(addr string) (*net.TCPListener, error) {
 }
 
 // FreeAddr returns an address on loopback that nobody listens on.
-func FreeAddr() (string, error) {
-	l, err := Listen(0, "")
+func FreeAddr(ctx context.Context) (string, error) {
+	l, err := Listen(ctx, 0, "")
 	if err != nil {
 		return "", err
 	}

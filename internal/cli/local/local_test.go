@@ -6,11 +6,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/gitserve"
@@ -126,17 +129,18 @@ func TestServiceThatWillNotEndIsKilledWithItsChildren(t *testing.T) {
 	<-exited
 }
 
+func await(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) { return is(), nil })
+	if err != nil {
+		t.Fatalf("not in time: %s", what)
+	}
+}
+
 // awaitFIFO returns when somebody wrote to the pipe at path.
 func awaitFIFO(t *testing.T, path string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if _, err := os.Stat(path); err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the script does not start")
-		}
-	}
+	await(t, "the script starts", func() bool { _, err := os.Stat(path); return err == nil })
 	if _, err := os.ReadFile(path); err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +157,7 @@ func TestServiceThatFailsLeavesItsLastWords(t *testing.T) {
 
 func TestServiceInheritsTheListener(t *testing.T) {
 	p := newPlane(t)
-	l, err := Listen(0, "")
+	l, err := Listen(t.Context(), 0, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,30 +171,33 @@ func TestServiceInheritsTheListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _ = f.Close(), l.Close()
-	for deadline := time.Now().Add(10 * time.Second); !strings.HasPrefix(s.LastWords(), "socket:"); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("descriptor 4 is %q", s.LastWords())
-		}
-	}
+	await(t, "descriptor 4 is a socket", func() bool { return strings.HasPrefix(s.LastWords(), "socket:") })
 }
 
 func TestListen(t *testing.T) {
-	l, err := Listen(0, "")
+	l, err := Listen(t.Context(), 0, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	taken := l.Addr().String()
-	port := l.Addr().(*net.TCPAddr).Port
-	if _, err := Listen(port, ""); !errors.Is(err, failure.Of(failure.Conflict)) {
+	_, digits, err := net.SplitHostPort(taken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(digits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(t.Context(), port, ""); !errors.Is(err, failure.Of(failure.Conflict)) {
 		t.Errorf("a port in use: %v", err)
 	}
-	other, err := Listen(0, taken)
+	other, err := Listen(t.Context(), 0, taken)
 	if err != nil {
 		t.Fatalf("the address of last time is taken: %v", err)
 	}
 	_ = other.Close()
 	_ = l.Close()
-	again, err := Listen(0, taken)
+	again, err := Listen(t.Context(), 0, taken)
 	if err != nil || again.Addr().String() != taken {
 		t.Errorf("the address of last time is free, but got %v, %v", again, err)
 	}

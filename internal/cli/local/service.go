@@ -77,7 +77,7 @@ func (s Service) Start(executable string, args, env []string, extra ...*os.File)
 	}
 	defer func() { _ = log.Close() }()
 
-	cmd := exec.Command(executable, args...)
+	cmd := exec.Command(executable, args...) //nolint:noctx // it outlives the command that starts it
 	// The name by which the program knows itself, whatever its file is called.
 	cmd.Args[0] = "bowline"
 	cmd.Dir = s.plane.Dir
