@@ -43,6 +43,8 @@ type engine struct {
 	meters  *meters
 	sources *gitRepositories
 	units   *kustomizations
+	// turns counts reconciles.
+	turns *atomic.Uint64
 	// settled says that all units have been through their first reconcile.
 	started atomic.Bool
 }
@@ -50,10 +52,11 @@ type engine struct {
 // newEngine wires the stages together: the one place where each learns of the
 // others.
 func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.Cluster, store *git.Store, budget plan.Budget) *engine {
-	e := &engine{options: o, mgr: mgr, log: o.Logger, meters: newMeters()}
+	e := &engine{options: o, mgr: mgr, log: o.Logger, meters: newMeters(), turns: &atomic.Uint64{}}
 	realClock := clock.RealClock{}
 	events := newRecorder(ctx, mgr.GetScheme(), cluster, o.Logger)
 	units := &kustomizations{
+		turns:  e.turns,
 		client: mgr.GetClient(), events: events, clock: realClock,
 		artifacts: newArtifacts(), attempts: newAttempts(), written: newWritten(), self: &feed{},
 		budget: budget, allowRemoteBases: o.AllowRemoteBases,
@@ -67,6 +70,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	units.explain = explainWith(cluster, mgr.GetAPIReader())
 	e.units = units
 	e.sources = &gitRepositories{
+		turns:  e.turns,
 		client: mgr.GetClient(), secrets: mgr.GetAPIReader(), events: events, clock: realClock,
 		store: store, artifacts: units.artifacts, attempts: newAttempts(), changed: units.wakeUsers,
 	}
@@ -126,6 +130,11 @@ func (e *engine) register(ctx context.Context) error {
 		return err
 	}
 	if err := e.mgr.Add(manager.RunnableFunc(e.audit)); err != nil {
+		return err
+	}
+	if err := e.mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+		return giveBack(ctx, clock.RealClock{}, e.turns.Load)
+	})); err != nil {
 		return err
 	}
 	return e.mgr.AddReadyzCheck("started", func(*http.Request) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/fluxcd/pkg/apis/meta"
@@ -26,6 +27,7 @@ import (
 // gitRepositories reconciles GitRepositories: it fetches, hands the artifact to
 // those who use it, and reports.
 type gitRepositories struct {
+	turns     *atomic.Uint64 // counts reconciles
 	client    client.Client
 	secrets   client.Reader
 	events    record.EventRecorder
@@ -39,6 +41,7 @@ type gitRepositories struct {
 
 // Reconcile implements reconcile.Reconciler.
 func (r *gitRepositories) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	r.turns.Add(1)
 	key := sourceKey{Kind: sourcev1.GitRepositoryKind, NamespacedName: req.NamespacedName}
 	g := &sourcev1.GitRepository{}
 	err := r.client.Get(ctx, req.NamespacedName, g)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
@@ -29,6 +30,7 @@ import (
 // kustomizations reconciles Kustomizations. A reconcile never waits: what it
 // waits for enqueues the unit again.
 type kustomizations struct {
+	turns     *atomic.Uint64 // counts reconciles
 	client    client.Client
 	events    record.EventRecorder
 	clock     clock.PassiveClock
@@ -47,6 +49,7 @@ type kustomizations struct {
 
 // Reconcile implements reconcile.Reconciler.
 func (r *kustomizations) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	r.turns.Add(1)
 	k := &kustomizev1.Kustomization{}
 	if err := r.client.Get(ctx, req.NamespacedName, k); err != nil {
 		if apierrors.IsNotFound(err) {
