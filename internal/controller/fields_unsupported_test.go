@@ -1,0 +1,169 @@
+package controller
+
+import (
+	"testing"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/kustomize"
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/bowline-dev/bowline/internal/report"
+)
+
+// unsupportedFields are fields of a Kustomization that are refused as a whole:
+// acting on the others without them could deliver the wrong thing.
+var unsupportedFields = []struct {
+	name, field, reason string
+	set                 func(*kustomizev1.KustomizationSpec)
+}{
+	{
+		name: "decryption", field: "spec.decryption", reason: "encrypted values would be delivered as they are",
+		set: func(s *kustomizev1.KustomizationSpec) { s.Decryption = &kustomizev1.Decryption{Provider: "sops"} },
+	},
+	{
+		name: "substitute-from", field: "spec.postBuild.substituteFrom", reason: "variables would be left empty",
+		set: func(s *kustomizev1.KustomizationSpec) {
+			s.PostBuild = &kustomizev1.PostBuild{SubstituteFrom: []kustomizev1.SubstituteReference{{Kind: "ConfigMap", Name: "vars"}}}
+		},
+	},
+	{
+		name: "service-account", field: "spec.serviceAccountName", reason: "it would run with more rights than it asks for",
+		set: func(s *kustomizev1.KustomizationSpec) { s.ServiceAccountName = "tenant" },
+	},
+	{
+		name: "kubeconfig", field: "spec.kubeConfig", reason: "it would be delivered to the wrong cluster",
+		set: func(s *kustomizev1.KustomizationSpec) {
+			s.KubeConfig = &meta.KubeConfigReference{SecretRef: &meta.SecretKeyReference{Name: "remote"}}
+		},
+	},
+	{
+		name: "health-check-exprs", field: "spec.healthCheckExprs", reason: "it would be ready too soon",
+		set: func(s *kustomizev1.KustomizationSpec) {
+			s.HealthCheckExprs = []kustomize.CustomHealthCheck{{
+				APIVersion: "v1", Kind: "ConfigMap", HealthCheckExpressions: kustomize.HealthCheckExpressions{Current: "true"},
+			}}
+		},
+	},
+	{
+		name: "ready-expr", field: "spec.dependsOn.readyExpr", reason: "it would be delivered too soon",
+		set: func(s *kustomizev1.KustomizationSpec) {
+			s.DependsOn = []kustomizev1.DependencyReference{{Name: "decryption", ReadyExpr: "true"}}
+		},
+	},
+	{
+		name: "ignore", field: "spec.ignore", reason: "fields that others own would be taken",
+		set: func(s *kustomizev1.KustomizationSpec) {
+			s.Ignore = []kustomizev1.IgnoreRule{{Paths: []string{"/data/value"}}}
+		},
+	},
+	{
+		name: "oci-repository", field: "spec.sourceRef.kind OCIRepository", reason: "there is no such source",
+		set: func(s *kustomizev1.KustomizationSpec) { s.SourceRef.Kind = sourcev1.OCIRepositoryKind },
+	},
+	{
+		name: "bucket", field: "spec.sourceRef.kind Bucket", reason: "there is no such source",
+		set: func(s *kustomizev1.KustomizationSpec) { s.SourceRef.Kind = sourcev1.BucketKind },
+	},
+	{
+		name: "external-artifact", field: "spec.sourceRef.kind ExternalArtifact", reason: "there is no such source",
+		set: func(s *kustomizev1.KustomizationSpec) { s.SourceRef.Kind = sourcev1.ExternalArtifactKind },
+	},
+}
+
+// A field that is not supported is said to be so on the object, nothing is
+// delivered, and the object is on its way as soon as the field is gone.
+func TestFieldsNotSupported(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	files := map[string]string{}
+	for _, row := range unsupportedFields {
+		files[row.name+"/a.yaml"] = configMap(row.name, "1")
+	}
+	revision := "main@sha1:" + s.repo.Commit(files)
+	s.source()
+	for _, row := range unsupportedFields {
+		s.unit(row.name, func(k *kustomizev1.Kustomization) { row.set(&k.Spec) })
+	}
+	for _, row := range unsupportedFields {
+		k := s.awaitFailure(row.name, report.ReasonNotSupported, "not supported yet: "+row.field)
+		if c := report.Condition(k, meta.StalledCondition); c == nil || c.Status != metav1.ConditionTrue {
+			t.Errorf("%s: not stalled, so that tools would wait for it", row.name)
+		}
+		if k.Status.Inventory != nil || k.Status.LastAttemptedRevision != "" {
+			t.Errorf("%s: it was attempted, although %s", row.name, row.reason)
+		}
+	}
+	if got := s.names(""); got != "" {
+		t.Errorf("delivered %s", got)
+	}
+	for _, row := range unsupportedFields {
+		k := &kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Name: row.name, Namespace: s.namespace}}
+		edit(s, k, func(k *kustomizev1.Kustomization) {
+			k.Spec.Decryption, k.Spec.PostBuild, k.Spec.ServiceAccountName, k.Spec.KubeConfig = nil, nil, "", nil
+			k.Spec.HealthCheckExprs, k.Spec.DependsOn, k.Spec.Ignore = nil, nil, nil
+			k.Spec.SourceRef.Kind = sourcev1.GitRepositoryKind
+		})
+		s.awaitLive(row.name, revision)
+	}
+}
+
+// unsupportedSources are fields of a GitRepository that are refused.
+var unsupportedSources = []struct {
+	name, field, reason string
+	set                 func(*sourcev1.GitRepositorySpec)
+}{
+	{
+		name: "verify", field: "spec.verify", reason: "unsigned commits would be trusted",
+		set: func(s *sourcev1.GitRepositorySpec) {
+			s.Verification = &sourcev1.GitRepositoryVerification{Mode: sourcev1.ModeGitHEAD, SecretRef: meta.LocalObjectReference{Name: "keys"}}
+		},
+	},
+	{
+		name: "include", field: "spec.include", reason: "files would be missing",
+		set: func(s *sourcev1.GitRepositorySpec) {
+			s.Include = []sourcev1.GitRepositoryInclude{{GitRepositoryRef: meta.LocalObjectReference{Name: "other"}}}
+		},
+	},
+	{
+		name: "submodules", field: "spec.recurseSubmodules", reason: "files would be missing",
+		set: func(s *sourcev1.GitRepositorySpec) { s.RecurseSubmodules = true },
+	},
+	{
+		name: "sparse", field: "spec.sparseCheckout", reason: "files that are not wanted would be there",
+		set: func(s *sourcev1.GitRepositorySpec) { s.SparseCheckout = []string{"app"} },
+	},
+	{
+		name: "provider", field: "spec.provider github", reason: "it could not authenticate",
+		set: func(s *sourcev1.GitRepositorySpec) { s.Provider = sourcev1.GitProviderGitHub },
+	},
+}
+
+func TestSourceFieldsNotSupported(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.repo.Commit(map[string]string{"a.yaml": configMap("a", "1")})
+	for _, row := range unsupportedSources {
+		s.source(func(g *sourcev1.GitRepository) { g.Name = row.name; row.set(&g.Spec) })
+	}
+	s.unit("user", func(k *kustomizev1.Kustomization) { k.Spec.Path, k.Spec.SourceRef.Name = "./", "verify" })
+	for _, row := range unsupportedSources {
+		g := s.awaitRepository(row.name, "not supported", func(g *sourcev1.GitRepository) bool {
+			return says(g, metav1.ConditionFalse, report.ReasonNotSupported, "not supported yet: "+row.field)
+		})
+		if g.Status.Artifact != nil {
+			t.Errorf("%s: it has an artifact, although %s", row.name, row.reason)
+		}
+	}
+	if n := s.git.Fetches(); n != 0 {
+		t.Errorf("fetched %d times", n)
+	}
+	s.awaitFailure("user", meta.ArtifactFailedReason, "spec.verify")
+}
+
+// awaitRepository waits until a GitRepository is as it should be, and returns it.
+func (s *stage) awaitRepository(name, what string, ok func(*sourcev1.GitRepository) bool) *sourcev1.GitRepository {
+	s.Helper()
+	return await(s, &sourcev1.GitRepositoryList{}, name, what, ok)
+}
