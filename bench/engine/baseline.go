@@ -35,7 +35,7 @@ func applyRequests(name string) ([]request, error) {
 		if o["apiVersion"] != "v1" {
 			root = fmt.Sprintf("/apis/%s", o["apiVersion"])
 		}
-		kind, meta := fmt.Sprint(o["kind"]), o["metadata"].(body) //nolint:errcheck,forcetypeassert // built above
+		kind, meta := fmt.Sprint(o["kind"]), o["metadata"].(body)
 		if ns, ok := meta["namespace"]; ok {
 			root += fmt.Sprintf("/namespaces/%s", ns)
 		}
