@@ -36,6 +36,7 @@ type bench struct {
 	origin *origin
 	engine *process
 	health string // URL of /readyz, empty where the engine has none
+	pprof  string // URL below which the engine serves profiles
 
 	sources, units *tracker
 	names          []string // of the Kustomizations
@@ -74,7 +75,10 @@ func measure(ctx context.Context, cfg *config, work string, rep *report, log *pr
 			return err
 		}
 		log.printf("%s", step.name)
-		if err := step.run(ctx); err != nil {
+		stop := b.startProfile(ctx, step.name)
+		err := step.run(ctx)
+		stop()
+		if err != nil {
 			return fmt.Errorf("%s: %w%s", step.name, err, b.lastWords())
 		}
 	}
@@ -187,8 +191,13 @@ func (b *bench) startEngine(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	pprof, err := freePort(ctx)
+	if err != nil {
+		return err
+	}
+	b.pprof = "http://127.0.0.1:" + pprof + "/debug/pprof/"
 	command := strings.NewReplacer("{kubeconfig}", b.plane.kubeconfig, "{data-dir}", data,
-		"{metrics-port}", metrics, "{health-port}", health).Replace(b.cfg.engine)
+		"{metrics-port}", metrics, "{health-port}", health, "{pprof-port}", pprof).Replace(b.cfg.engine)
 	if strings.Contains(b.cfg.engine, "{health-port}") {
 		b.health = "http://127.0.0.1:" + health + "/readyz"
 	}

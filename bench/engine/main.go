@@ -23,6 +23,7 @@ type config struct {
 	install      string
 	namespace    string
 	jsonOut      string
+	profile      string
 	units        int
 	rounds       int
 	heals        int
@@ -79,12 +80,14 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	set := flag.NewFlagSet("engine", flag.ContinueOnError)
 	set.SetOutput(stderr)
 	set.StringVar(&cfg.engine, "engine", defaultEngine, "shell `command` that runs the engine in the foreground;\n"+
-		"{kubeconfig} {data-dir} {metrics-port} {health-port} are filled in")
+		"{kubeconfig} {data-dir} {metrics-port} {health-port} {pprof-port} are filled in")
 	set.StringVar(&cfg.localkube, "localkube", "bin/localkube", "the control plane's executable")
 	set.StringVar(&cfg.components, "components", "all", "what the control plane runs, as `localkube start --components`")
 	set.StringVar(&cfg.install, "install-crds", "bowline", "definitions to install first: bowline, none, or a `path` to YAML")
 	set.StringVar(&cfg.namespace, "namespace", "flux-system", "namespace of the GitRepository and the Kustomizations")
 	set.StringVar(&cfg.jsonOut, "json", "", "`file` to write all figures to; - for standard output instead of the table")
+	set.StringVar(&cfg.profile, "profile", "", "`folder` for a CPU profile of each measure's first 15 s and a heap profile at its end;\n"+
+		"needs an engine that serves profiles on 127.0.0.1:{pprof-port}; costs the engine a little")
 	set.IntVar(&cfg.units, "units", 300, "number of Kustomizations, of 10 objects each")
 	set.IntVar(&cfg.rounds, "rounds", 3, "how often to measure a commit and a reconcile request; the median counts")
 	set.IntVar(&cfg.heals, "heals", 5, "how many objects to delete and how many to edit; the median counts")
@@ -98,6 +101,9 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	set.BoolVar(&cfg.keep, "keep", false, "keep the work folder with the engine's log")
 	if err := set.Parse(args); err != nil {
 		return nil, err
+	}
+	if cfg.profile != "" && cfg.engine == defaultEngine {
+		cfg.engine += " --pprof-addr 127.0.0.1:{pprof-port}"
 	}
 	switch {
 	case set.NArg() > 0:
