@@ -21,6 +21,8 @@ func command(ctx context.Context, dir string, args ...string) *exec.Cmd {
 		"-C", dir, "-c", "protocol.allow=never", "-c", "core.hooksPath=" + os.DevNull, "-c", "gc.auto=0",
 		"-c", "safe.directory=*", "-c", "pack.threads=2", "-c", "pack.windowMemory=32m",
 		"-c", "core.packedGitLimit=64m", "-c", "core.deltaBaseCacheLimit=16m",
+		// Larger files pass through without being held in memory.
+		"-c", "core.bigFileThreshold=4m",
 	}, args...)
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Env = []string{

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bowline-dev/bowline/internal/source/git/odb"
 	"github.com/bowline-dev/bowline/internal/source/git/wire"
@@ -149,6 +152,7 @@ func (r *repo) tidy(ctx context.Context) {
 	if db == nil || r.damaged.Load() {
 		return
 	}
+	r.touch()
 	count, size := db.Packs()
 	r.mu.Lock()
 	base := r.packedBytes
@@ -163,6 +167,20 @@ func (r *repo) tidy(ctx context.Context) {
 		r.mu.Lock()
 		r.packedBytes = size
 		r.mu.Unlock()
+	}
+}
+
+// touch notes once a day that the repository is in use.
+func (r *repo) touch() {
+	now := r.store.opts.Now()
+	r.mu.Lock()
+	due := now.Sub(r.touched) > 24*time.Hour
+	if due {
+		r.touched = now
+	}
+	r.mu.Unlock()
+	if due {
+		_ = os.Chtimes(filepath.Join(r.dir, usedFile), now, now) // at worst it is fetched again one day
 	}
 }
 

@@ -233,3 +233,29 @@ func TestKillNine(t *testing.T) {
 		s.Close()
 	}
 }
+
+func TestUnusedRepositoriesGo(t *testing.T) {
+	srv := testkit.NewGitServer(t)
+	data := t.TempDir()
+	day := func(n int) func() time.Time {
+		return func() time.Time { return time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC).AddDate(0, 0, n) }
+	}
+	at := func(n int, names ...string) {
+		t.Helper()
+		s := newStore(t, git.Options{DataDir: data, Now: day(n)})
+		for _, name := range names {
+			r := srv.Repo(name)
+			if n == 0 {
+				r.Commit(map[string]string{"a": "1"})
+			}
+			mustFetch(t, s, git.Request{URL: r.URL(), Ref: main})
+		}
+		s.Close()
+	}
+	at(0, "used", "unused")
+	at(20, "used")
+	at(40)
+	if left, _ := filepath.Glob(filepath.Join(data, "*.git")); len(left) != 1 {
+		t.Errorf("%d repositories are left, want the one that was used 20 days ago", len(left))
+	}
+}

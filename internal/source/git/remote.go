@@ -70,10 +70,14 @@ func newRemote(u *url.URL, auth Auth, proxy Proxy, tmp string) (*remote, error) 
 
 var errDowngrade = errors.New("the server redirects from https to http, which would send everything in the clear")
 
-// checkRedirect never lets a redirect take encryption away.
+// checkRedirect never lets a redirect take encryption away, nor credentials to
+// another host or port; net/http alone would take them to subdomains and ports.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
 		return errDowngrade
+	}
+	if req.URL.Host != via[0].URL.Host {
+		req.Header.Del("Authorization")
 	}
 	if len(via) >= 10 {
 		return errors.New("the server redirects more than 10 times")

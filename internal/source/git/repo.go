@@ -19,7 +19,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/source/snapshot"
 )
 
-// usedFile is touched when a repository is opened, so that one that nobody uses can be told.
+// usedFile is renewed while a repository is in use, so that one that nobody uses can be told.
 const usedFile = "bowline-used"
 
 // repo is the object store of one URL. What lanes fetch goes into it; access is
@@ -46,6 +46,8 @@ type repo struct {
 	current map[string]odb.Hash
 	// live are the trees that have been handed out and may still be in use.
 	live map[treeKey]handedOut
+	// touched is when usedFile was last renewed.
+	touched time.Time
 	// packedBytes is the size of the packs after they were last put in order.
 	packedBytes int64
 }

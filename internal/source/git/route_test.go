@@ -1,10 +1,13 @@
 package git_test
 
 import (
+	"encoding/pem"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -110,6 +113,46 @@ func TestProxy(t *testing.T) {
 			wantError(t, err, failure.KindOf(err), "proxySecretRef")
 		})
 	}
+}
+
+func TestRedirects(t *testing.T) {
+	far := testkit.NewGitServer(t)
+	r := repoWithFile(far)
+	target, err := url.Parse(far.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaked := make(chan string, 100)
+	// watch stands before the far server, at another port.
+	watch := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		leaked <- r.Header.Get("Authorization")
+		httputil.NewSingleHostReverseProxy(target).ServeHTTP(w, r)
+	}))
+	t.Cleanup(watch.Close)
+	near := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, _, _ := r.BasicAuth(); user != "ann" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		http.Redirect(w, r, watch.URL+strings.Replace(r.URL.Path, "/old.git", "/app.git", 1)+"?"+r.URL.RawQuery, http.StatusMovedPermanently)
+	}))
+	t.Cleanup(near.Close)
+	s := newStore(t, git.Options{})
+	req := git.Request{URL: near.URL + "/old.git", Ref: main, Auth: git.Auth{Username: "ann", Password: "pw"}}
+	wantFile(t, mustFetch(t, s, req).Tree, "a", "1")
+	r.Commit(map[string]string{"a": "2"})
+	wantFile(t, mustFetch(t, s, req).Tree, "a", "2")
+	for range len(leaked) {
+		if got := <-leaked; got != "" {
+			t.Errorf("credentials went to another host: %q", got)
+		}
+	}
+
+	secure := httptest.NewTLSServer(http.RedirectHandler(far.URL()+"/app.git/info/refs?service=git-upload-pack", http.StatusFound))
+	t.Cleanup(secure.Close)
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
+	err = fetchError(t, s, git.Request{URL: secure.URL + "/app.git", Ref: main, Auth: git.Auth{CA: ca}})
+	wantError(t, err, failure.Denied, "from https to http")
 }
 
 func repoWithFile(s *testkit.GitServer) *testkit.Repo {

@@ -103,7 +103,8 @@ func (c *httpConversation) do(req *http.Request, wantType string) (io.Reader, *u
 	c.close()
 	req.Header.Set("User-Agent", agent)
 	req.Header.Set("Git-Protocol", "version=2")
-	if c.Authorization != "" && req.URL.Host == c.URL.Host && req.URL.Scheme == c.URL.Scheme {
+	sameHost := req.URL.Host == c.URL.Host && (req.URL.Scheme == c.URL.Scheme || req.URL.Scheme == "https")
+	if c.Authorization != "" && sameHost {
 		req.Header.Set("Authorization", c.Authorization)
 	}
 	resp, err := c.Client.Do(req) //nolint:bodyclose // close, or the next request, closes it
