@@ -120,7 +120,8 @@ func (c *httpConversation) do(req *http.Request, wantType string) (io.Reader, *u
 		}
 		return nil, nil, e
 	}
-	if ct := resp.Header.Get("Content-Type"); ct != wantType {
+	ct := resp.Header.Get("Content-Type")
+	if bare, _, _ := strings.Cut(ct, ";"); strings.TrimSpace(bare) != wantType {
 		return nil, nil, fmt.Errorf("%w: its type is %q", ErrProtocol, ct)
 	}
 	return resp.Body, resp.Request.URL, nil
