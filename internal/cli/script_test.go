@@ -110,6 +110,8 @@ func runScripts(t *testing.T, dir string, target func(*testing.T) (kubeconfig, n
 					env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
 					env.Setenv("KUBECONFIG", kubeconfig)
 					env.Setenv("NS", namespace)
+					// The race detector would keep each of the many processes for a second.
+					env.Setenv("GORACE", "atexit_sleep_ms=0")
 					env.Setenv("CLOSED", closedAddress(t))
 					env.Setenv("BOWLINE_HOME", filepath.Join(env.WorkDir, "home"))
 					env.Setenv("BOWLINE_LOCALKUBE", testkit.Localkube(t))
