@@ -42,6 +42,9 @@ type kustomizations struct {
 	written   *written
 	self      *feed
 	explain   explainer
+	// claimed is closed when the ledger knows what every unit had delivered before
+	// the engine started.
+	claimed chan struct{}
 
 	budget           plan.Budget
 	allowRemoteBases bool
@@ -50,6 +53,11 @@ type kustomizations struct {
 // Reconcile implements reconcile.Reconciler.
 func (r *kustomizations) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	r.turns.Add(1)
+	select {
+	case <-r.claimed:
+	case <-ctx.Done():
+		return ctrl.Result{}, nil
+	}
 	k := &kustomizev1.Kustomization{}
 	if err := r.client.Get(ctx, req.NamespacedName, k); err != nil {
 		if apierrors.IsNotFound(err) {
@@ -75,6 +83,9 @@ func (r *kustomizations) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	run := &kustomizationRun{kustomizations: r, k: k, before: k.DeepCopy(), now: r.clock.Now(), log: ctrl.LoggerFrom(ctx)}
 	run.attempt = r.attempts.of(req.NamespacedName)
 	again := run.do(ctx)
+	if ctx.Err() != nil {
+		return ctrl.Result{}, nil // the engine stops: what failed now says nothing
+	}
 	if err := run.write(ctx); err != nil {
 		return ctrl.Result{}, err
 	}
@@ -116,18 +127,24 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 	}
 	artifact, ok := r.artifacts.get(sourceOf(r.k))
 	if !ok {
-		return r.wait(meta.ArtifactFailedReason, r.missingSource(ctx))
+		message, passing := r.missingSource(ctx)
+		return r.wait(meta.ArtifactFailedReason, message, passing)
 	}
-	if waitsFor := r.dependency(ctx); waitsFor != "" {
-		return r.wait(meta.DependencyNotReadyReason, waitsFor)
+	if waitsFor, passing := r.dependency(ctx); waitsFor != "" {
+		return r.wait(meta.DependencyNotReadyReason, waitsFor, passing)
 	}
+	r.attempt.blockedSince = time.Time{}
+	unit.Neighbours = r.neighbours
 	drifted := r.attempts.takeDrift(unit.Name)
 	if inputs := r.inputs(artifact); r.attempt.inputs != inputs {
 		r.attempt.begin(inputs, r.now)
 		unit.Recheck = true
+	} else if r.attempt.wanting && r.attempt.cameBy != r.attempts.cameBy() {
+		r.attempt.retry()
 	} else if left := r.attempt.retryAt.Sub(r.now); left > 0 && !drifted && !r.attempt.late {
 		return left
 	}
+	r.attempt.cameBy = r.attempts.cameBy()
 	if r.now.Sub(r.attempt.ran) >= r.k.Spec.Interval.Duration {
 		unit.Recheck = true
 	}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/bowline-dev/bowline/internal/pipeline"
 	"github.com/bowline-dev/bowline/internal/report"
 )
 
@@ -45,44 +46,46 @@ func indexByDependency(o client.Object) []string {
 // String names the source for indexes and messages.
 func (s sourceKey) String() string { return s.Kind + " " + s.NamespacedName.String() }
 
-// missingSource says why the source has no artifact.
-func (r *kustomizationRun) missingSource(ctx context.Context) string {
+// missingSource says why the source has no artifact, and whether that is nothing
+// out of the ordinary.
+func (r *kustomizationRun) missingSource(ctx context.Context) (why string, passing bool) {
 	key := sourceOf(r.k)
 	repository := &sourcev1.GitRepository{}
 	err := r.client.Get(ctx, key.NamespacedName, repository)
 	if apierrors.IsNotFound(err) {
-		return fmt.Sprintf("%s '%s' not found; create it, or correct spec.sourceRef", key.Kind, key.NamespacedName)
+		return fmt.Sprintf("%s '%s' not found; create it, or correct spec.sourceRef", key.Kind, key.NamespacedName), false
 	}
 	if err != nil {
-		return fmt.Sprintf("read %s: %v", key, err)
+		return fmt.Sprintf("read %s: %v", key, err), true
 	}
 	c := report.Condition(repository, meta.ReadyCondition)
 	if c == nil || c.Status == "True" {
-		return fmt.Sprintf("%s '%s' has no artifact yet", key.Kind, key.NamespacedName)
+		return fmt.Sprintf("%s '%s' has no artifact yet", key.Kind, key.NamespacedName), true
 	}
-	return fmt.Sprintf("%s '%s' is not ready: %s", key.Kind, key.NamespacedName, c.Message)
+	return fmt.Sprintf("%s '%s' is not ready: %s", key.Kind, key.NamespacedName, c.Message), false
 }
 
-// dependency returns which dependency is not ready, and "" when all are.
-func (r *kustomizationRun) dependency(ctx context.Context) string {
+// dependency returns which dependency is not ready, and "" when all are, and
+// whether that is nothing out of the ordinary.
+func (r *kustomizationRun) dependency(ctx context.Context) (waitsFor string, passing bool) {
 	for _, name := range dependenciesOf(r.k) {
 		d, err := r.get(ctx, name)
 		if apierrors.IsNotFound(err) {
-			return fmt.Sprintf("dependency '%s' not found", name)
+			return fmt.Sprintf("dependency '%s' not found", name), false
 		}
 		if err != nil {
-			return fmt.Sprintf("read dependency '%s': %v", name, err)
+			return fmt.Sprintf("read dependency '%s': %v", name, err), true
 		}
 		if !report.IsReady(d, d.Status.ObservedGeneration) {
-			return fmt.Sprintf("dependency '%s' is not ready", name)
+			return fmt.Sprintf("dependency '%s' is not ready", name), true
 		}
 		if key := sourceOf(r.k); sourceOf(d) == key {
 			if a, ok := r.artifacts.get(key); ok && a.Revision != d.Status.LastAppliedRevision {
-				return fmt.Sprintf("dependency '%s' is not at revision %s yet", name, a.Revision)
+				return fmt.Sprintf("dependency '%s' is not at revision %s yet", name, a.Revision), true
 			}
 		}
 	}
-	return ""
+	return "", false
 }
 
 // get returns a Kustomization as it was last written by anybody we know of.
@@ -127,6 +130,27 @@ func (r *kustomizationRun) pathBack(ctx context.Context, start types.NamespacedN
 	return nil
 }
 
+// neighbours returns the units of the same source, those that are suspended too:
+// what they want is not theirs to lose. Objects of another cluster and what this
+// version cannot build are not among them.
+func (r *kustomizationRun) neighbours(ctx context.Context) []pipeline.Unit {
+	var list kustomizev1.KustomizationList
+	key := sourceOf(r.k)
+	if err := r.client.List(ctx, &list, client.MatchingFields{indexSource: key.String()}, client.UnsafeDisableDeepCopy); err != nil {
+		return nil // the cache is stopping
+	}
+	units := make([]pipeline.Unit, 0, len(list.Items))
+	for i := range list.Items {
+		if !list.Items[i].DeletionTimestamp.IsZero() {
+			continue
+		}
+		if unit, err := UnitOf(&list.Items[i], r.budget, r.allowRemoteBases); err == nil {
+			units = append(units, unit)
+		}
+	}
+	return units
+}
+
 // wakeDependents enqueues the Kustomizations that depend on this one.
 func (r *kustomizations) wakeDependents(ctx context.Context, name types.NamespacedName) {
 	var list kustomizev1.KustomizationList
@@ -135,6 +159,14 @@ func (r *kustomizations) wakeDependents(ctx context.Context, name types.Namespac
 	}
 	for i := range list.Items {
 		r.self.add(client.ObjectKeyFromObject(&list.Items[i]), soon)
+	}
+}
+
+// wakeWanting enqueues the Kustomizations that failed for want of something on
+// the cluster.
+func (r *kustomizations) wakeWanting() {
+	for _, unit := range r.attempts.arrived() {
+		r.self.add(unit, soon)
 	}
 }
 

@@ -91,3 +91,12 @@ func conflicts(p *plan.Plan) error {
 	}
 	return errors.Join(errs...)
 }
+
+// postponed reports the deletions that nobody can say are right.
+func postponed(p *plan.Plan) error {
+	if len(p.Postponed) == 0 {
+		return nil
+	}
+	return &failure.Error{Op: "delete", Kind: failure.Unavailable, Object: p.Postponed[0].ID.String(),
+		Err: errors.New("it may have been handed over: " + p.PostponedReason)}
+}

@@ -21,6 +21,9 @@ type memory struct {
 	reads    build.Reads
 
 	wants []plan.Want
+
+	// ahead is what others asked about an artifact before the unit came to it.
+	ahead ahead
 }
 
 // holds reports whether the last build still stands for the unit and artifact.

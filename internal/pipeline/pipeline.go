@@ -33,6 +33,8 @@ type Unit struct {
 	// Recheck asks for a dry run of the objects for which only that can tell
 	// whether they drifted.
 	Recheck bool
+	// Neighbours may be nil, where no object can change hands.
+	Neighbours Neighbours
 }
 
 // Ledger is what the pipeline needs of the observe stage.
@@ -135,7 +137,10 @@ func (p *Pipeline) Run(ctx context.Context, u Unit, t Target, a source.Artifact,
 			stage = Prune
 		}
 	}
-	return out, at(stage, out.Changes.Err())
+	if err := out.Changes.Err(); err != nil {
+		return out, at(stage, err)
+	}
+	return out, at(Prune, postponed(d.plan))
 }
 
 // decision is what the first three stages come to.
@@ -144,6 +149,8 @@ type decision struct {
 	// objects are at hand only when the plan needs them.
 	objects plan.Objects
 	plan    *plan.Plan
+	// foresight is nil unless an object may change hands.
+	foresight *plan.Foresight
 }
 
 // plan runs the first three stages: source, build, plan. It builds only when
@@ -166,22 +173,34 @@ func (p *Pipeline) plan(ctx context.Context, u Unit, t Target, a source.Artifact
 	if d.plan, err = plan.Make(ctx, input(u, d), t.Ledger, t.Applier); err != nil {
 		return d, at(Plan, err)
 	}
-	if d.plan.Sends() && d.objects == nil {
-		if d.objects, err = p.rebuild(ctx, u, t, a, m); err != nil {
-			return d, at(Build, err)
-		}
-		d.wants = m.wants
-		if d.plan, err = plan.Make(ctx, input(u, d), t.Ledger, t.Applier); err != nil {
-			return d, at(Plan, err)
+	d.foresight = p.foresee(ctx, u, t, a, d.plan)
+	if d.foresight != nil || d.plan.Sends() && d.objects == nil {
+		if err := p.planAgain(ctx, u, t, a, d); err != nil {
+			return d, err
 		}
 	}
 	return d, at(Plan, conflicts(d.plan))
 }
 
+// planAgain makes the plan with what the first one turned out to need: the
+// objects themselves, and what the neighbours want.
+func (p *Pipeline) planAgain(ctx context.Context, u Unit, t Target, a source.Artifact, d *decision) error {
+	var err error
+	if d.objects == nil {
+		m := p.memoryOf(u.Name)
+		if d.objects, err = p.rebuild(ctx, u, t, a, m); err != nil {
+			return at(Build, err)
+		}
+		d.wants = m.wants
+	}
+	d.plan, err = plan.Make(ctx, input(u, d), t.Ledger, t.Applier)
+	return at(Plan, err)
+}
+
 func input(u Unit, d *decision) plan.Input {
 	return plan.Input{
 		Unit: u.Name, Wants: d.wants, Objects: d.objects,
-		Inventory: u.Inventory, Policy: u.Policy, Recheck: u.Recheck,
+		Inventory: u.Inventory, Policy: u.Policy, Recheck: u.Recheck, Foresight: d.foresight,
 	}
 }
 

@@ -24,7 +24,24 @@ type Input struct {
 	Policy    Policy
 	// Recheck asks for a dry run of the objects for which only that can tell.
 	Recheck bool
+	// Foresight may be nil.
+	Foresight *Foresight
 }
+
+// Foresight is what other units will want that the ledger does not know yet,
+// because they have not come to the newest state of their source.
+type Foresight struct {
+	// Taken are objects that another unit will want.
+	Taken map[object.ID]bool
+	// Given are objects that the unit which has them will want no longer.
+	Given map[object.ID]bool
+	// Unknown says, when it is not empty, why it is not known what one of the
+	// units will want. Nothing is deleted then.
+	Unknown string
+}
+
+func (f *Foresight) takes(id object.ID) bool { return f != nil && f.Taken[id] }
+func (f *Foresight) gives(id object.ID) bool { return f != nil && f.Given[id] }
 
 // Policy is what a unit allows.
 type Policy struct {
@@ -71,7 +88,7 @@ func (m *maker) want(ctx context.Context, w Want) error {
 		m.add(Skip, w, "", "annotated to be ignored")
 		return nil
 	}
-	if claimant, ok := m.ledger.Claimant(w.ID); ok && claimant != m.in.Unit {
+	if claimant, ok := m.ledger.Claimant(w.ID); ok && claimant != m.in.Unit && !m.in.Foresight.gives(w.ID) {
 		m.plan.Conflicts = append(m.plan.Conflicts, Conflict{ID: w.ID, Owner: claimant})
 		return nil
 	}
@@ -168,11 +185,18 @@ func (m *maker) prune() {
 			continue
 		}
 		a := Removal(m.in.Unit, e, m.ledger)
+		if a.Verb == Delete && m.in.Foresight.takes(e.ID) {
+			a = Action{Verb: Release, ID: e.ID, Version: e.Version, Reason: handedOver}
+		}
 		if a.Verb == Delete {
 			deletions = append(deletions, a)
 			continue
 		}
 		m.plan.Actions = append(m.plan.Actions, a)
+	}
+	if f := m.in.Foresight; f != nil && f.Unknown != "" {
+		m.plan.Postponed, m.plan.PostponedReason = deletions, f.Unknown
+		return
 	}
 	reason := m.in.Policy.Budget.Exceeded(deletions, len(m.in.Inventory))
 	digest := digestOf(deletions)
@@ -182,6 +206,9 @@ func (m *maker) prune() {
 	}
 	m.plan.Actions = append(m.plan.Actions, deletions...)
 }
+
+// handedOver is why an object goes that another unit wants.
+const handedOver = "is handed over to the unit that wants it now"
 
 // Removal decides how an object of the inventory goes that is no longer
 // desired: deleted with proof, or released with the reason.
@@ -194,7 +221,7 @@ func Removal(unit types.NamespacedName, e Entry, ledger Ledger) Action {
 	case known.Owner != unit:
 		a.Reason = "now belongs to " + known.Owner.String()
 	case ledger.WantedByOther(e.ID, unit):
-		a.Reason = "is handed over to the unit that wants it now"
+		a.Reason = handedOver
 	case known.Marks.Has(KeepOnPrune):
 		a.Reason = "annotated not to be pruned"
 	case known.Marks.Has(HandsOff):

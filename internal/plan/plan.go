@@ -5,6 +5,7 @@
 package plan
 
 import (
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -112,6 +113,10 @@ type Plan struct {
 	HeldReason string
 	// Conflicts are desired objects that another unit delivers.
 	Conflicts []Conflict
+	// Postponed are deletions that are not made because it is not known whether
+	// another unit wants the object now, and PostponedReason says why not.
+	Postponed       []Action
+	PostponedReason string
 	// HealAfter is when the next healing of a contested object is due; zero
 	// when none waits.
 	HealAfter time.Duration
@@ -130,7 +135,14 @@ func (p *Plan) Quiet() bool {
 			return false
 		}
 	}
-	return len(p.Held) == 0
+	return len(p.Held) == 0 && len(p.Postponed) == 0
+}
+
+// MovesObjects reports whether the plan deletes something, or found something
+// taken, so that what other units want now matters.
+func (p *Plan) MovesObjects() bool {
+	return len(p.Conflicts) > 0 || len(p.Held) > 0 ||
+		slices.ContainsFunc(p.Actions, func(a Action) bool { return a.Verb == Delete })
 }
 
 // Sends reports whether any action needs the desired objects themselves.
