@@ -104,10 +104,27 @@ func exitCode(ctx context.Context, cmd *cobra.Command, stderr io.Writer, err err
 	case cmd.Annotations[failureCode] != "":
 		code, _ = strconv.Atoi(cmd.Annotations[failureCode])
 	}
-	if err != nil {
-		fmt.Fprintf(stderr, "error: %s\n", oneLine(explain(err)))
+	for _, e := range each(explain(err)) {
+		fmt.Fprintf(stderr, "error: %s\n", oneLine(explain(e)))
 	}
 	return code
+}
+
+// each takes apart what errors.Join put together, so that every error gets a
+// line of its own.
+func each(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // errors further down belong to the sentence around them
+	if !ok {
+		return []error{err}
+	}
+	var out []error
+	for _, e := range joined.Unwrap() {
+		out = append(out, each(e)...)
+	}
+	return out
 }
 
 // programName is "kubectl bowline" when the program is called as a plugin.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
@@ -25,6 +26,8 @@ type clusterFlags struct {
 	context       string
 	namespace     string
 	allNamespaces bool
+	// search are the kubeconfigs to use instead of those in $KUBECONFIG.
+	search string
 }
 
 // addConnection adds the flags that choose a cluster.
@@ -48,6 +51,9 @@ func (f *clusterFlags) addNamespaces(cmd *cobra.Command) {
 func (f *clusterFlags) loader() clientcmd.ClientConfig {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = f.kubeconfig
+	if f.search != "" {
+		rules.Precedence = filepath.SplitList(f.search)
+	}
 	overrides := &clientcmd.ConfigOverrides{CurrentContext: f.context}
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
 }

@@ -85,7 +85,10 @@ func (a *app) stopServices(ctx context.Context, plane *local.Plane) error {
 
 func (a *app) stopControlPlane(ctx context.Context, plane *local.Plane, keep bool) error {
 	if !plane.HasControlPlane() {
-		return nil
+		if keep {
+			return nil
+		}
+		return plane.ClearControlPlane()
 	}
 	cp, err := plane.ControlPlane()
 	if err != nil {

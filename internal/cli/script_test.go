@@ -113,6 +113,7 @@ func runScripts(t *testing.T, dir string, target func(*testing.T) (kubeconfig, n
 					// The race detector would keep each of the many processes for a second.
 					env.Setenv("GORACE", "atexit_sleep_ms=0")
 					env.Setenv("CLOSED", closedAddress(t))
+					env.Setenv("TAKEN", takenPort(t))
 					env.Setenv("BOWLINE_HOME", filepath.Join(env.WorkDir, "home"))
 					env.Setenv("BOWLINE_LOCALKUBE", testkit.Localkube(t))
 					env.Defer(func() { takeDown(t, filepath.Join(bin, "bowline"), env) })
@@ -150,6 +151,21 @@ func closedAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
+// takenPort is a port on loopback that is in use until the test ends.
+func takenPort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
 // applyCommand creates the objects of a file, status included:
 //
 //	apply FILE
@@ -176,8 +192,8 @@ func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	want := regexp.MustCompile(args[0])
 	err := wait.PollUntilContextTimeout(context.Background(), 20*time.Millisecond, 30*time.Second, true, func(context.Context) (bool, error) {
-		err := ts.Exec(args[1], args[2:]...)
-		return err == nil && want.MatchString(ts.ReadFile("stdout")), nil
+		_ = ts.Exec(args[1], args[2:]...) // what it prints is what counts
+		return want.MatchString(ts.ReadFile("stdout")), nil
 	})
 	if err != nil {
 		ts.Fatalf("no match for %q: %v\n%s", args[0], err, ts.ReadFile("stdout"))

@@ -124,7 +124,7 @@ func readStatus(ctx context.Context, plane *local.Plane) (planeStatus, error) {
 
 func targetStatus(ctx context.Context, plane *local.Plane, settings local.Settings) partStatus {
 	if settings.Existing {
-		return partStatus{Name: "cluster", State: stateRunning, Detail: settings.Server + " (existing)"}
+		return existingStatus(settings)
 	}
 	out := partStatus{Name: "control plane", State: stateStopped, Detail: settings.Server}
 	cp, err := plane.ControlPlane()
@@ -140,6 +140,19 @@ func targetStatus(ctx context.Context, plane *local.Plane, settings local.Settin
 		out.State = stateRunning
 	}
 	return out
+}
+
+// connection is how a plane reaches its cluster.
+func connection(s local.Settings) clusterFlags {
+	return clusterFlags{kubeconfig: s.Kubeconfig, context: s.Context, search: s.KubeconfigEnv}
+}
+
+func existingStatus(settings local.Settings) partStatus {
+	f := connection(settings)
+	if _, err := readServerVersion(&f); err != nil {
+		return partStatus{Name: "cluster", State: stateUnknown, Detail: line(explain(err).Error())}
+	}
+	return partStatus{Name: "cluster", State: stateRunning, Detail: settings.Server + " (existing)"}
 }
 
 func serviceStatus(name string, service local.Service, detail string) partStatus {
@@ -160,7 +173,8 @@ func engineStatus(ctx context.Context, plane *local.Plane, settings local.Settin
 
 // fleetStatus sums up all Kustomizations of the cluster.
 func fleetStatus(ctx context.Context, settings local.Settings) partStatus {
-	f := clusterFlags{kubeconfig: settings.Kubeconfig, context: settings.Context, allNamespaces: true}
+	f := connection(settings)
+	f.allNamespaces = true
 	out := partStatus{Name: "fleet", State: stateUnknown}
 	c, err := f.connect()
 	if err != nil {

@@ -147,7 +147,9 @@ func (b *bringUp) steps() []step {
 }
 
 // existing reports whether the plane works on a cluster that it did not make.
-func (b *bringUp) existing() bool { return b.options.kubeconfig != "" || b.options.context != "" }
+func (b *bringUp) existing() bool {
+	return b.options.kubeconfig != "" || b.options.context != "" || b.options.search != ""
+}
 
 // checkTarget refuses to turn a plane that works on one cluster to another.
 func (b *bringUp) checkTarget() error {
@@ -160,7 +162,7 @@ func (b *bringUp) checkTarget() error {
 	}
 	if b.settings.Existing {
 		// A second up without flags goes on with the cluster it was given.
-		b.options.kubeconfig, b.options.context = b.settings.Kubeconfig, b.settings.Context
+		b.options.clusterFlags = connection(b.settings)
 		return nil
 	}
 	return &failure.Error{Op: "start plane", Object: b.plane.Name, Kind: failure.Conflict,

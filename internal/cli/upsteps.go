@@ -58,7 +58,10 @@ func (b *bringUp) useCluster(ctx context.Context) (string, error) {
 		}
 		f.kubeconfig = abs
 	} else {
-		b.settings.KubeconfigEnv = absoluteList(clientcmd.NewDefaultClientConfigLoadingRules().GetLoadingPrecedence())
+		if f.search == "" {
+			f.search = absoluteList(clientcmd.NewDefaultClientConfigLoadingRules().GetLoadingPrecedence())
+		}
+		b.settings.KubeconfigEnv = f.search
 	}
 	if err := b.connectTo(f); err != nil {
 		return "", err

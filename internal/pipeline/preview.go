@@ -2,11 +2,11 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/bowline-dev/bowline/internal/apply"
+	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/source"
 )
@@ -17,7 +17,9 @@ type result = apply.Result
 type Difference struct {
 	plan.Action
 	// Before is the object as it is, nil when it is not there; After as it would
-	// be, nil when it would be deleted. The API server has answered both.
+	// be, nil when it would be deleted. The API server has answered both, but for
+	// an object whose namespace or kind the same plan creates: nobody can answer
+	// for that yet, and After is what would be sent.
 	Before, After *unstructured.Unstructured
 	// Err says why the API server would refuse the action.
 	Err error
@@ -28,7 +30,7 @@ type Difference struct {
 // held deletions and conflicts can be shown as well.
 func (p *Pipeline) Preview(ctx context.Context, u Unit, t Target, a source.Artifact) (*plan.Plan, []Difference, error) {
 	d, err := p.plan(ctx, u, t, a)
-	if err != nil && (d == nil || d.plan == nil) {
+	if err != nil {
 		return nil, nil, err
 	}
 	var out []Difference
@@ -37,6 +39,9 @@ func (p *Pipeline) Preview(ctx context.Context, u Unit, t Target, a source.Artif
 		switch {
 		case action.Applies():
 			diff.Before, diff.After, diff.Err = t.Applier.DryRun(ctx, d.objects[action.ID])
+			if diff.Err != nil && d.creates(action.ID) {
+				diff.Before, diff.After, diff.Err = nil, d.objects[action.ID], nil
+			}
 			if diff.Err == nil && diff.Before != nil && apply.Same(diff.Before, diff.After) {
 				continue
 			}
@@ -51,5 +56,21 @@ func (p *Pipeline) Preview(ctx context.Context, u Unit, t Target, a source.Artif
 		before, liveErr := t.Applier.Live(ctx, action)
 		out = append(out, Difference{Action: action, Before: before, Err: liveErr})
 	}
-	return d.plan, out, errors.Join(err)
+	return d.plan, out, at(Plan, conflicts(d.plan))
+}
+
+// creates reports whether the plan creates the namespace or the kind of an object.
+func (d *decision) creates(id object.ID) bool {
+	for _, a := range d.plan.Actions {
+		if a.Verb == plan.Create && a.ID == (object.ID{Kind: "Namespace", Name: id.Namespace}) {
+			return true
+		}
+		if a.Verb != plan.Create || a.ID.Kind != "CustomResourceDefinition" {
+			continue
+		}
+		if _, ok := definedScopes([]*unstructured.Unstructured{d.objects[a.ID]})[id.GroupKind()]; ok {
+			return true
+		}
+	}
+	return false
 }

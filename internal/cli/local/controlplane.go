@@ -58,8 +58,20 @@ func (p *Plane) ControlPlane() (*ControlPlane, error) {
 // HasControlPlane reports whether the plane has an embedded control plane, or
 // its data, on this machine.
 func (p *Plane) HasControlPlane() bool {
-	_, err := os.Stat(filepath.Join(p.Clusters, p.Name))
+	_, err := os.Stat(filepath.Join(p.Clusters, p.Name, "cluster.json"))
 	return err == nil
+}
+
+// ClearControlPlane removes what a control plane that never came to be left.
+func (p *Plane) ClearControlPlane() error {
+	if p.HasControlPlane() {
+		return nil
+	}
+	dir := filepath.Join(p.Clusters, p.Name)
+	if err := os.RemoveAll(dir); err != nil {
+		return &failure.Error{Op: "remove", Object: dir, Kind: failure.Denied, Err: err}
+	}
+	return nil
 }
 
 // Start starts the control plane, or finds it running, and returns when it is
@@ -115,7 +127,7 @@ func (c *ControlPlane) run(ctx context.Context, args ...string) ([]byte, error) 
 	}
 	if text := strings.TrimSpace(stderr.String()); text != "" {
 		lines := strings.Split(text, "\n")
-		err = errors.New(strings.TrimPrefix(lines[len(lines)-1], "error: "))
+		err = errors.New(strings.TrimPrefix(lines[len(lines)-1], "Error: "))
 	}
 	return stdout.Bytes(), &failure.Error{Op: args[0], Object: "control plane " + c.plane.Name, Kind: failure.Unavailable, Err: err}
 }
