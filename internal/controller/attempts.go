@@ -1,6 +1,8 @@
 package controller
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +29,13 @@ type attempt struct {
 	told bool
 	// late says that the wait for health ran out.
 	late bool
+	// blockedSince is when the unit began to wait for its source or for a
+	// dependency; zero when it does not.
+	blockedSince time.Time
+	// wanting says that the last one failed for want of something on the cluster, and
+	// cameBy how much had come when it began.
+	wanting bool
+	cameBy  uint64
 	// changed says that something changed since the last success, so that the
 	// next one is worth an event.
 	changed bool
@@ -50,16 +59,27 @@ func (a *attempt) failed(now time.Time, terminal bool, retryInterval time.Durati
 	return wait
 }
 
+// retry lets the next attempt be made at once, and counts failures anew.
+func (a *attempt) retry() { a.failures, a.retryAt = 0, time.Time{} }
+
 // attempts holds the attempts of all units.
 type attempts struct {
 	mu     sync.Mutex
 	byUnit map[types.NamespacedName]*attempt // guarded by mu; an attempt belongs to the reconcile of its unit
 	// drifted holds the units of which an object drifted since they last ran.
 	drifted map[types.NamespacedName]bool // guarded by mu
+	// wanting holds the units that failed for want of something on the cluster,
+	// such as a namespace or a kind, which anybody may bring.
+	wanting map[types.NamespacedName]bool // guarded by mu
+	// arrivals counts what came that units may want.
+	arrivals uint64 // guarded by mu
 }
 
 func newAttempts() *attempts {
-	return &attempts{byUnit: map[types.NamespacedName]*attempt{}, drifted: map[types.NamespacedName]bool{}}
+	return &attempts{
+		byUnit: map[types.NamespacedName]*attempt{}, drifted: map[types.NamespacedName]bool{},
+		wanting: map[types.NamespacedName]bool{},
+	}
 }
 
 func (a *attempts) of(unit types.NamespacedName) *attempt {
@@ -76,6 +96,7 @@ func (a *attempts) forget(unit types.NamespacedName) {
 	defer a.mu.Unlock()
 	delete(a.byUnit, unit)
 	delete(a.drifted, unit)
+	delete(a.wanting, unit)
 }
 
 func (a *attempts) drift(unit types.NamespacedName) {
@@ -91,4 +112,31 @@ func (a *attempts) takeDrift(unit types.NamespacedName) bool {
 	drifted := a.drifted[unit]
 	delete(a.drifted, unit)
 	return drifted
+}
+
+// want notes whether the unit failed for want of something on the cluster.
+func (a *attempts) want(unit types.NamespacedName, wanting bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if wanting {
+		a.wanting[unit] = true
+	} else {
+		delete(a.wanting, unit)
+	}
+}
+
+// arrived notes that something came which units may want, and returns them.
+func (a *attempts) arrived() []types.NamespacedName {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.arrivals++
+	return slices.Collect(maps.Keys(a.wanting))
+}
+
+// cameBy returns how much has come so far: another number later means that
+// something came meanwhile.
+func (a *attempts) cameBy() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.arrivals
 }

@@ -7,12 +7,14 @@ import (
 	"net/http"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -20,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/bowline-dev/bowline/internal/apply"
 	"github.com/bowline-dev/bowline/internal/build/kustomize"
@@ -58,7 +61,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	units := &kustomizations{
 		turns:  e.turns,
 		client: mgr.GetClient(), events: events, clock: realClock,
-		artifacts: newArtifacts(), attempts: newAttempts(), written: newWritten(), self: &feed{},
+		artifacts: newArtifacts(), attempts: newAttempts(), written: newWritten(), self: &feed{}, claimed: make(chan struct{}),
 		budget: budget, allowRemoteBases: o.AllowRemoteBases,
 		pipeline: pipeline.New(e.meters.build(kustomize.Build)),
 	}
@@ -112,7 +115,7 @@ func (e *engine) register(ctx context.Context) error {
 	}
 	err := ctrl.NewControllerManagedBy(e.mgr).Named("gitrepository").
 		For(&sourcev1.GitRepository{}, builder.WithPredicates(requested())).
-		WithOptions(controller.Options{MaxConcurrentReconciles: e.options.Concurrency}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: fetchers, RateLimiter: patiently()}).
 		Complete(e.sources)
 	if err != nil {
 		return fmt.Errorf("set up GitRepositories: %w", err)
@@ -120,8 +123,9 @@ func (e *engine) register(ctx context.Context) error {
 	err = ctrl.NewControllerManagedBy(e.mgr).Named("kustomization").
 		For(&kustomizev1.Kustomization{}, builder.WithPredicates(requested())).
 		Watches(&kustomizev1.Kustomization{}, e.units.onNews(), builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
+		Watches(&sourcev1.GitRepository{}, e.units.onSource()).
 		WatchesRawSource(e.units.self).
-		WithOptions(controller.Options{MaxConcurrentReconciles: e.options.Concurrency}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: e.options.Concurrency, RateLimiter: patiently()}).
 		Complete(e.units)
 	if err != nil {
 		return fmt.Errorf("set up Kustomizations: %w", err)
@@ -131,6 +135,11 @@ func (e *engine) register(ctx context.Context) error {
 	}
 	if err := e.mgr.Add(manager.RunnableFunc(e.audit)); err != nil {
 		return err
+	}
+	for _, a := range arrivalsOf(e.units.target.Cluster.Metadata, e.units.wakeWanting) {
+		if err := e.mgr.Add(a); err != nil {
+			return err
+		}
 	}
 	if err := e.mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
 		return giveBack(ctx, clock.RealClock{}, e.turns.Load)
@@ -143,6 +152,16 @@ func (e *engine) register(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// fetchers is how many sources are fetched at one time. One that waits for a
+// server costs next to nothing, and servers that hang must not hold up the others.
+const fetchers = 64
+
+// patiently limits how often a reconcile is repeated that could not write its
+// status: the API server may be gone for long, and is missed no longer than that.
+func patiently() workqueue.TypedRateLimiter[reconcile.Request] {
+	return workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](20*time.Millisecond, 5*time.Second)
 }
 
 // claim enters what the inventories hold as wanted, before two units can
@@ -164,6 +183,7 @@ func (e *engine) claim(ctx context.Context) error {
 		}
 		e.ledger.Claim(client.ObjectKeyFromObject(k), ids)
 	}
+	close(e.units.claimed)
 	e.started.Store(true)
 	return nil
 }

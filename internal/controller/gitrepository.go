@@ -55,29 +55,44 @@ func (r *gitRepositories) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 		return ctrl.Result{}, fmt.Errorf("read GitRepository %s: %w", req.NamespacedName, err)
 	}
 	if g.Spec.Suspend {
+		r.recall(ctx, key, g)
 		return ctrl.Result{}, nil
 	}
 	before := g.DeepCopy()
 	artifact, fetchErr := r.fetch(ctx, g)
+	if ctx.Err() != nil {
+		return ctrl.Result{}, nil // the engine stops: what failed now says nothing
+	}
+	if fetchErr != nil {
+		r.recall(ctx, key, g)
+	} else if r.artifacts.put(key, artifact) {
+		// Before the status is written: that may fail, and nobody waits for it.
+		ctrl.LoggerFrom(ctx).Info("fetched", "revision", artifact.Revision)
+		r.changed(ctx, key)
+	}
 	again := r.report(g, artifact, fetchErr)
-	moved := fetchErr == nil && r.artifacts.put(key, artifact)
 	if !equality.Semantic.DeepEqual(before.Status, g.Status) {
 		if err := r.client.Status().Patch(ctx, g, client.MergeFrom(before), owner); err != nil {
 			return ctrl.Result{}, fmt.Errorf("write the status: %w", err)
 		}
 	}
-	if moved {
-		ctrl.LoggerFrom(ctx).Info("fetched", "revision", artifact.Revision)
-	}
-	if moved || conditionChanged(before, g) {
-		r.changed(ctx, key)
-	}
 	return ctrl.Result{RequeueAfter: again}, nil
 }
 
-func conditionChanged(before, after *sourcev1.GitRepository) bool {
-	x, y := report.Condition(before, meta.ReadyCondition), report.Condition(after, meta.ReadyCondition)
-	return x == nil || y == nil || x.Status != y.Status || x.Message != y.Message
+// recall brings back the artifact that the status names from the data folder, if
+// there is none in memory: after a restart, a source that is suspended or cannot be
+// reached goes on to serve its last revision.
+func (r *gitRepositories) recall(ctx context.Context, key sourceKey, g *sourcev1.GitRepository) {
+	if _, ok := r.artifacts.get(key); ok || g.Status.Artifact == nil {
+		return
+	}
+	artifact, err := r.store.Recall(ctx, git.Request{URL: g.Spec.URL, Ignore: g.Spec.Ignore}, g.Status.Artifact.Revision)
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Info("the last revision is not at hand", "revision", g.Status.Artifact.Revision, "cause", err.Error())
+		return
+	}
+	r.artifacts.put(key, artifact)
+	r.changed(ctx, key)
 }
 
 // fetch brings the repository up to date, with the credentials that its

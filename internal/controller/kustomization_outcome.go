@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -23,6 +24,7 @@ const owner = client.FieldOwner("bowline")
 // fail reports a failed attempt and returns when to try again.
 func (r *kustomizationRun) fail(reason string, err error) time.Duration {
 	terminal := failure.Terminal(err)
+	r.want(reason, err)
 	wait := r.attempt.failed(r.now, terminal, r.k.GetRetryInterval())
 	r.attempt.changed = true
 	r.observed()
@@ -31,12 +33,30 @@ func (r *kustomizationRun) fail(reason string, err error) time.Duration {
 		r.log.Error(err, "failed", "reason", reason, "revision", r.k.Status.LastAttemptedRevision, "retryIn", wait.String())
 		r.event = &notice{corev1.EventTypeWarning, reason, err.Error()}
 	}
+	if r.attempt.wanting && r.attempt.cameBy != r.attempts.cameBy() {
+		return 0 // what was wanting may have come while this was under way
+	}
 	return wait
 }
 
+// want notes whether something may be wanting that others bring to the cluster:
+// when it comes, the attempt is repeated. What a build lacks comes by a commit.
+func (r *kustomizationRun) want(reason string, err error) {
+	r.attempt.wanting = reason != meta.BuildFailedReason &&
+		(errors.Is(err, failure.Of(failure.NotFound)) || errors.Is(err, failure.Of(failure.Denied)))
+	r.attempts.want(client.ObjectKeyFromObject(r.k), r.attempt.wanting)
+}
+
 // wait reports that the Kustomization waits for another object, whose event will
-// bring it back.
-func (r *kustomizationRun) wait(reason, message string) time.Duration {
+// bring it back. A wait that is passing is told only when it lasts: each commit
+// and each start of the engine makes everybody wait a moment.
+func (r *kustomizationRun) wait(reason, message string, passing bool) time.Duration {
+	if r.attempt.blockedSince.IsZero() {
+		r.attempt.blockedSince = r.now
+	}
+	if left := tellAfter - r.now.Sub(r.attempt.blockedSince); passing && left > 0 && !r.sameCondition(reason, message) {
+		return left
+	}
 	r.observed()
 	report.Waiting(r.k, reason, message)
 	if !r.sameCondition(reason, message) {
@@ -52,6 +72,7 @@ func (r *kustomizationRun) sameCondition(reason, message string) bool {
 
 // progress reports work under way.
 func (r *kustomizationRun) progress(message string) time.Duration {
+	r.attempt.retry() // the event that is waited for must not find it barred
 	r.k.Status.ObservedGeneration = r.k.Generation
 	report.Progressing(r.k, meta.ProgressingReason, message)
 	return r.k.GetTimeout()
@@ -74,6 +95,7 @@ func (r *kustomizationRun) succeed(artifact source.Artifact, wants []plan.Want) 
 		r.event = &notice{corev1.EventTypeNormal, meta.ReconciliationSucceededReason, message}
 	}
 	*r.attempt = attempt{inputs: r.attempt.inputs, began: r.attempt.began, ran: r.now}
+	r.attempts.want(client.ObjectKeyFromObject(r.k), false)
 	return r.k.Spec.Interval.Duration
 }
 

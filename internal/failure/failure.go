@@ -4,6 +4,7 @@ package failure
 
 import (
 	"errors"
+	"slices"
 	"strings"
 )
 
@@ -97,11 +98,16 @@ func KindOf(err error) Kind {
 }
 
 // Terminal reports whether trying again cannot help until the input changes.
+// Of several errors joined into one, all have to be so.
 func Terminal(err error) bool {
-	switch KindOf(err) {
-	case Invalid, Unsupported, NeedsApproval:
-		return true
-	default:
+	switch e := err.(type) { //nolint:errorlint // the chain is walked here
+	case nil:
 		return false
+	case *Error:
+		return e.Kind == Invalid || e.Kind == Unsupported || e.Kind == NeedsApproval
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(e.Unwrap(), func(err error) bool { return !Terminal(err) })
+	default:
+		return Terminal(errors.Unwrap(err))
 	}
 }

@@ -157,6 +157,32 @@ func (s *Store) Fetch(ctx context.Context, req Request) (source.Artifact, error)
 	return source.Artifact{}, err
 }
 
+// Recall returns a revision that Fetch has returned earlier, perhaps to another
+// process, from the disk alone. The request's Auth, Proxy, Ref and Timeout do not matter. It
+// is an error of kind NotFound when the revision is not there any more.
+func (s *Store) Recall(ctx context.Context, req Request, revision string) (source.Artifact, error) {
+	l, err := s.lane(req)
+	if err != nil {
+		return source.Artifact{}, err
+	}
+	gone := &failure.Error{
+		Op: "recall", Object: l.display + " at " + revision, Kind: failure.NotFound,
+		Err: errors.New("it is not in the data folder"), Remedy: "it is fetched again when the server can be reached",
+	}
+	_, name, _ := strings.Cut(revision, "sha1:")
+	commit, err := odb.ParseHash(name)
+	if err != nil {
+		return source.Artifact{}, gone
+	}
+	if err := l.repo.open(ctx); err != nil {
+		return source.Artifact{}, err
+	}
+	if !l.repo.has(commit) {
+		return source.Artifact{}, gone
+	}
+	return l.repo.artifact(result{commit: commit, revision: revision}, req.Ignore, s.opts.MaxFileSize)
+}
+
 // lane returns the repository of a request as seen with its credentials.
 func (s *Store) lane(req Request) (*lane, error) {
 	u, err := parseURL(req.URL)
