@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fluxcd/pkg/apis/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -37,9 +38,13 @@ func (c *cluster) await(ctx context.Context, k kind, name string, timeout time.D
 const errTimeout = constError("the time given ran out")
 
 // settled reports whether the controller has come to a verdict on the object's
-// present generation.
+// present generation. Waiting for a dependency is none: a new revision reaches
+// the units of a chain one after the other.
 func settled(o client.Object, s state) bool {
 	ready := s.ready()
+	if ready.Reason == meta.DependencyNotReadyReason {
+		return false
+	}
 	return ready.Status != metav1.ConditionUnknown && s.observed >= o.GetGeneration() && ready.ObservedGeneration >= o.GetGeneration()
 }
 
