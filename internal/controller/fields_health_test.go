@@ -1,0 +1,168 @@
+package controller
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/bowline-dev/bowline/internal/report"
+)
+
+func healthy(k *kustomizev1.Kustomization, status metav1.ConditionStatus) bool {
+	c := report.Condition(k, meta.HealthyCondition)
+	return c != nil && c.Status == status
+}
+
+// With wait, ready means that everything delivered is healthy.
+func TestWait(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	revision := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": deployment("web", "image", 2), "app/b.yaml": configMap("b", "1")})
+	s.source()
+	s.unit("app", func(k *kustomizev1.Kustomization) { k.Spec.Wait = true })
+	k := s.awaitLive("app", revision)
+	if !healthy(k, metav1.ConditionTrue) {
+		t.Errorf("not said to be healthy: %s", standingOf(k))
+	}
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: s.namespace}}
+	s.read(d)
+	if d.Status.ReadyReplicas != 2 {
+		t.Errorf("ready with %d of 2 replicas", d.Status.ReadyReplicas)
+	}
+}
+
+// Without wait and health checks, ready means applied.
+func TestWithoutWait(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	revision := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": deployment("web", "does-not-exist", 1)})
+	s.source()
+	s.unit("app")
+	if k := s.awaitLive("app", revision); report.Condition(k, meta.HealthyCondition) != nil {
+		t.Errorf("says something about health that it has not looked at: %s", standingOf(k))
+	}
+}
+
+// Health checks name objects, also such as somebody else delivers; what is
+// not named may be as it likes. With wait they are ignored.
+func TestHealthChecks(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	revision := "main@sha1:" + s.repo.Commit(map[string]string{
+		"app/a.yaml": deployment("unnamed", "does-not-exist", 1), "ignoring/a.yaml": configMap("ignoring", "1"),
+	})
+	s.source()
+	checks := []meta.NamespacedObjectKindReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "foreign", Namespace: s.namespace}}
+	s.unit("app", func(k *kustomizev1.Kustomization) { k.Spec.HealthChecks = checks })
+	s.unit("ignoring", func(k *kustomizev1.Kustomization) { k.Spec.HealthChecks, k.Spec.Wait = checks, true })
+	s.awaitLive("ignoring", revision)
+	k := s.awaitUnit("app", "waiting", func(k *kustomizev1.Kustomization) bool {
+		c := report.Condition(k, meta.ReadyCondition)
+		return c != nil && strings.Contains(c.Message, "Deployment/"+s.namespace+"/foreign is InProgress: does not exist yet")
+	})
+	if !healthy(k, metav1.ConditionUnknown) || report.Condition(k, meta.ReconcilingCondition) == nil {
+		t.Errorf("waiting, it says: %s", standingOf(k))
+	}
+	s.create(runningDeployment("foreign", s.namespace))
+	if k := s.awaitLive("app", revision); !healthy(k, metav1.ConditionTrue) {
+		t.Errorf("not said to be healthy: %s", standingOf(k))
+	}
+}
+
+// A wait for health ends at the timeout and names the cause, retries come at the
+// retry interval and not before, and what heals by itself is seen at once.
+func TestTimeout(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	revision := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": deployment("web", "registry.test/web:does-not-exist", 1)})
+	s.source()
+	s.unit("app", func(k *kustomizev1.Kustomization) {
+		k.Spec.Wait, k.Spec.Timeout = true, &metav1.Duration{Duration: 3 * time.Second}
+	})
+	k := s.awaitFailure("app", meta.HealthCheckFailedReason, "Deployment/"+s.namespace+"/web", "image cannot be pulled: registry.test/web:does-not-exist")
+	if !healthy(k, metav1.ConditionFalse) || k.Status.LastAppliedRevision != "" || k.Status.LastAttemptedRevision != revision {
+		t.Errorf("applied %q, attempted %q: %s", k.Status.LastAppliedRevision, k.Status.LastAttemptedRevision, standingOf(k))
+	}
+	// The retry interval is longer than the test: only the event can tell.
+	next := s.push(map[string]string{"app/a.yaml": deployment("web", "registry.test/web:1", 1)})
+	s.awaitLive("app", next)
+}
+
+func TestRecoversAfterTheTimeout(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	revision := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "1")})
+	s.source()
+	s.unit("app", func(k *kustomizev1.Kustomization) {
+		k.Spec.Timeout = &metav1.Duration{Duration: time.Second}
+		k.Spec.HealthChecks = []meta.NamespacedObjectKindReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "late", Namespace: s.namespace}}
+	})
+	s.awaitFailure("app", meta.HealthCheckFailedReason, "Deployment/"+s.namespace+"/late")
+	s.create(runningDeployment("late", s.namespace))
+	if k := s.awaitLive("app", revision); !healthy(k, metav1.ConditionTrue) {
+		t.Errorf("not said to be healthy: %s", standingOf(k))
+	}
+}
+
+// Without a timeout the interval is the timeout, as the API says.
+func TestTimeoutDefaultsToTheInterval(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "1")})
+	s.source()
+	s.unit("app", func(k *kustomizev1.Kustomization) {
+		k.Spec.Timeout, k.Spec.Interval = nil, metav1.Duration{Duration: time.Second}
+		k.Spec.HealthChecks = []meta.NamespacedObjectKindReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "never", Namespace: s.namespace}}
+	})
+	s.awaitFailure("app", meta.HealthCheckFailedReason, "does not exist yet")
+}
+
+// What fails for a reason that no event tells of is tried again at the retry
+// interval at the latest.
+func TestRetryInterval(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "none", Namespace: s.namespace}}
+	quota.Spec.Hard = corev1.ResourceList{"count/secrets": *mustQuantity("0")}
+	s.create(quota)
+	s.awaitQuota(quota.Name)
+	revision := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n"})
+	s.source()
+	s.unit("app", func(k *kustomizev1.Kustomization) { k.Spec.RetryInterval = &metav1.Duration{Duration: time.Second} })
+	s.awaitFailure("app", meta.ReconciliationFailedReason, "Secret/"+s.namespace+"/s", "quota")
+	if err := s.client.Delete(t.Context(), quota); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitLive("app", revision)
+}
+
+// A Kustomization that is suspended does nothing: no new revision, no healing.
+func TestSuspend(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	first := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "1"), "other/b.yaml": configMap("b", "1")})
+	s.source()
+	k := s.unit("app")
+	s.unit("other")
+	s.awaitLive("app", first)
+	s.awaitLive("other", first)
+	edit(s, k, func(k *kustomizev1.Kustomization) { k.Spec.Suspend = true })
+	edit(s, s.config("a"), func(m *corev1.ConfigMap) { m.Data["value"] = "edited" })
+	second := s.push(map[string]string{"app/a.yaml": configMap("a", "2"), "other/b.yaml": configMap("b", "2")})
+	s.awaitLive("other", second)
+	s.read(k)
+	if got := s.config("a").Data["value"]; got != "edited" || k.Status.LastAppliedRevision != first {
+		t.Errorf("suspended, it holds %q at %s", got, k.Status.LastAppliedRevision)
+	}
+	edit(s, k, func(k *kustomizev1.Kustomization) { k.Spec.Suspend = false })
+	s.awaitLive("app", second)
+	if got := s.config("a").Data["value"]; got != "2" {
+		t.Errorf("resumed, it holds %q", got)
+	}
+}
