@@ -39,11 +39,13 @@ type attempt struct {
 	// changed says that something changed since the last success, so that the
 	// next one is worth an event.
 	changed bool
+	// changes says what was changed since then, for that event.
+	changes []string
 }
 
 // begin notes new inputs; the failures with the old ones no longer count.
 func (a *attempt) begin(inputs string, now time.Time) {
-	*a = attempt{inputs: inputs, began: now, changed: a.changed, ran: a.ran}
+	*a = attempt{inputs: inputs, began: now, changed: a.changed, changes: a.changes, ran: a.ran}
 }
 
 // failed notes a failure and returns how long to wait before the next attempt:

@@ -186,10 +186,13 @@ func (r *kustomizationRun) keep(out pipeline.Outcome) {
 	r.k.Status.Inventory.Entries = append(r.k.Status.Inventory.Entries, unreadable...)
 	if words := report.Changes(out.Changes); words != "" {
 		r.attempt.changed = true
+		r.attempt.changes = lastFew(append(r.attempt.changes, words))
 		r.log.Info("applied", "revision", r.k.Status.LastAttemptedRevision, "changes", words)
-		r.event = &notice{"Normal", meta.ProgressingReason, words}
 	}
 }
+
+// lastFew bounds what is remembered of a unit that changes and never succeeds.
+func lastFew(changes []string) []string { return changes[max(0, len(changes)-5):] }
 
 // intend writes the grown inventory before anything is applied.
 func (r *kustomizationRun) intend(ctx context.Context, artifact source.Artifact, entries []plan.Entry) error {

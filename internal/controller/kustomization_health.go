@@ -54,7 +54,6 @@ func (r *kustomizationRun) unready(ctx context.Context, h observe.Health, versio
 	a := r.attempt
 	if a.late {
 		if left := a.retryAt.Sub(r.now); left > 0 {
-			r.event = nil
 			return left
 		}
 		a.late, a.waitingSince = false, time.Time{}
@@ -70,7 +69,6 @@ func (r *kustomizationRun) unready(ctx context.Context, h observe.Health, versio
 		return r.unhealthy(message)
 	}
 	if waited < tellAfter {
-		r.event = nil // told once the outcome is known
 		return tellAfter - waited
 	}
 	if !a.told {
@@ -78,7 +76,6 @@ func (r *kustomizationRun) unready(ctx context.Context, h observe.Health, versio
 		message := "Waiting for health: " + r.explainAll(ctx, h, versions)
 		report.Healthy(r.k, metav1.ConditionUnknown, meta.ProgressingReason, message)
 		r.progress(message)
-		r.event = nil
 	}
 	return left
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
@@ -89,8 +90,8 @@ func (r *kustomizationRun) succeed(artifact source.Artifact, wants []plan.Want) 
 		report.History(r.k, wantsDigest(wants), r.now, r.clock.Since(r.attempt.began), meta.ReconciliationSucceededReason, artifact.Revision)
 	}
 	if r.attempt.changed {
-		if r.event != nil {
-			message += ": " + r.event.message
+		if changes := strings.Join(r.attempt.changes, ", "); changes != "" {
+			message += ": " + changes
 		}
 		r.event = &notice{corev1.EventTypeNormal, meta.ReconciliationSucceededReason, message}
 	}
