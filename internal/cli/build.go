@@ -39,7 +39,7 @@ func (a *app) buildCommand() *cobra.Command {
 			"cluster. The Kustomization is read from --kustomization-file or found in the repository by its\n" +
 			"name. Values of Secrets are shown as hashes that mean nothing outside of this output.",
 		Example: "  bowline build ./apps/shop/production\n" +
-			"  bowline build kustomization shop-production --path .\n" +
+			"  bowline build kustomization production-shop --path .\n" +
 			"  bowline build kustomization shop --path ~/src/shop --kustomization-file shop.yaml",
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -36,8 +36,8 @@ func (a *app) diffCommand() *cobra.Command {
 			"the engine and changes nothing. Values of Secrets are shown as hashes that can only be compared\n" +
 			"within one output.\n\n" +
 			"The exit code is 0 when nothing would change, 1 when something would, and 2 after an error.",
-		Example: "  bowline diff kustomization shop-production -n bowline-system --path .\n" +
-			"  bowline diff kustomization shop-production -n bowline-system --revision feature",
+		Example: "  bowline diff kustomization production-shop -n bowline-system --path .\n" +
+			"  bowline diff kustomization production-shop -n bowline-system --revision feature",
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: completeObjects(&o.clusterFlags, "kustomization"),
 		Annotations:       map[string]string{failureCode: fmt.Sprint(exitDiffFailed)},

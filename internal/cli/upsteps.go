@@ -177,10 +177,21 @@ func (b *bringUp) startGit(ctx context.Context) (string, error) {
 
 func (b *bringUp) startEngine(ctx context.Context) (string, error) {
 	engine := b.plane.Engine()
-	if _, running := engine.Running(); running {
-		return "runs already", b.remember()
+	self, err := executable()
+	if err != nil {
+		return "", err
 	}
-	var err error
+	program, verb := fingerprint(self), "started"
+	if _, running := engine.Running(); running {
+		if program == b.settings.Program {
+			return "runs already", b.remember()
+		}
+		if _, err := engine.Stop(ctx); err != nil {
+			return "", err
+		}
+		verb = "started again, because the program changed"
+	}
+	b.settings.Program = program
 	if b.settings.HealthAddr, err = local.FreeAddr(ctx); err != nil {
 		return "", err
 	}
@@ -188,10 +199,6 @@ func (b *bringUp) startEngine(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if err := b.remember(); err != nil {
-		return "", err
-	}
-	self, err := executable()
-	if err != nil {
 		return "", err
 	}
 	args := append([]string{"controller", "--data-dir", b.plane.Path("engine"),
@@ -204,7 +211,16 @@ func (b *bringUp) startEngine(ctx context.Context) (string, error) {
 		return "", &failure.Error{Op: "start", Object: "the engine", Kind: failure.Unavailable,
 			Err: fmt.Errorf("%w: %s", err, engine.LastWords()), Remedy: "read " + engine.Log()}
 	}
-	return "started, log in " + engine.Log(), nil
+	return verb + ", log in " + engine.Log(), nil
+}
+
+// fingerprint tells one build of a program from another, without reading it.
+func fingerprint(path string) string {
+	info, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s %d %s", path, info.Size(), info.ModTime().UTC().Format(time.RFC3339Nano))
 }
 
 func (b *bringUp) remember() error { return b.plane.Remember(b.settings) }

@@ -42,6 +42,8 @@ type Settings struct {
 	// HealthAddr and MetricsAddr are where the engine answers.
 	HealthAddr  string `json:"healthAddr,omitempty"`
 	MetricsAddr string `json:"metricsAddr,omitempty"`
+	// Program identifies the build of the program that runs as the engine.
+	Program string `json:"program,omitempty"`
 	// GitAddr is where the Git server answers.
 	GitAddr string `json:"gitAddr,omitempty"`
 	// URL is the repository that the plane serves itself.
