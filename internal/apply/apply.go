@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/plan"
@@ -34,8 +35,9 @@ type Journal interface {
 
 // Observer is what is known of the objects that were applied.
 type Observer interface {
-	// Ready reports whether the object is healthy.
-	Ready(object.ID) bool
+	// Ready reports whether the object is healthy. The error says why it will not
+	// become so by itself.
+	Ready(object.ID) (bool, error)
 	// Watch makes sure that objects of the kind are followed.
 	Watch(context.Context, schema.GroupVersionKind) error
 }
@@ -106,12 +108,12 @@ func (a *Applier) Apply(ctx context.Context, p *plan.Plan, objects plan.Objects)
 			done = append(done, Result{Action: action})
 		}
 	}
-	for i, stage := range stages(applies) {
-		if waiting := a.unready(p, object.Stage(stage[0].ID)); len(waiting) > 0 {
-			done = append(done, postponed(slices.Concat(stages(applies)[i:]...), waiting)...)
-			return sorted(done)
+	groups := stages(applies)
+	for i, stage := range groups {
+		if err := a.unready(p, object.Stage(stage[0].ID)); err != nil {
+			return sorted(append(done, postponed(slices.Concat(groups[i:]...), err)...))
 		}
-		results := a.sideBySide(stage, func(action plan.Action) error {
+		results := a.sideBySide(ctx, stage, func(action plan.Action) error {
 			return a.send(ctx, action, objects[action.ID])
 		})
 		done = append(done, results...)
@@ -123,22 +125,34 @@ func (a *Applier) Apply(ctx context.Context, p *plan.Plan, objects plan.Objects)
 	return sorted(append(done, a.Prune(ctx, deletions)...))
 }
 
-// unready returns the definitions of the plan that come before the stage and are
-// not served yet.
-func (a *Applier) unready(p *plan.Plan, stage int) []object.ID {
-	var waiting []object.ID
+// unready says which definition of the plan that comes before the stage is not
+// served yet. What the plan skips or deletes nobody waits for.
+func (a *Applier) unready(p *plan.Plan, stage int) error {
+	var pending error
 	for _, action := range p.Actions {
-		if definesKinds(action.ID) && object.Stage(action.ID) < stage && action.Verb != plan.Delete && !a.Observe.Ready(action.ID) {
-			waiting = append(waiting, action.ID)
+		if !definesKinds(action.ID) || object.Stage(action.ID) >= stage || !action.Applies() && action.Verb != plan.Keep {
+			continue
+		}
+		ready, err := a.Observe.Ready(action.ID)
+		if err != nil {
+			return &failure.Error{Op: "establish", Object: action.ID.String(), Kind: failure.Conflict, Err: err}
+		}
+		if !ready {
+			pending = fmt.Errorf("%w: waits for %s to be established", ErrPending, action.ID)
 		}
 	}
-	return waiting
+	return pending
 }
 
-func postponed(actions []plan.Action, waiting []object.ID) ChangeSet {
+// postponed reports the actions that were not tried. A cause that is itself a
+// failure is told once, not for every object.
+func postponed(actions []plan.Action, cause error) ChangeSet {
 	var out ChangeSet
-	for _, action := range actions {
-		err := fmt.Errorf("apply %s: %w: waits for %s to be established", action.ID, ErrPending, waiting[0])
+	for i, action := range actions {
+		err := fmt.Errorf("apply %s: %w", action.ID, cause)
+		if !errors.Is(cause, ErrPending) && i > 0 {
+			break
+		}
 		out = append(out, Result{Action: action, Err: err})
 	}
 	return out
@@ -157,10 +171,11 @@ func (a *Applier) learn(stage []plan.Action, objects plan.Objects) {
 // Prune deletes, in reverse order of application.
 func (a *Applier) Prune(ctx context.Context, deletions []plan.Action) ChangeSet {
 	var done ChangeSet
-	groups := stages(deletions)
+	groups := stages(slices.Clone(deletions))
 	slices.Reverse(groups)
 	for _, stage := range groups {
-		done = append(done, a.sideBySide(stage, func(action plan.Action) error {
+		slices.Reverse(stage)
+		done = append(done, a.sideBySide(ctx, stage, func(action plan.Action) error {
 			return a.remove(ctx, action)
 		})...)
 	}
@@ -171,12 +186,18 @@ func definesKinds(id object.ID) bool {
 	return id.Group == "apiextensions.k8s.io" && id.Kind == "CustomResourceDefinition"
 }
 
-// sideBySide runs do for all actions at once, as far as there are slots.
-func (a *Applier) sideBySide(actions []plan.Action, do func(plan.Action) error) ChangeSet {
+// sideBySide runs do for all actions at once, as far as there are slots, and
+// begins them in the order given. What found no slot before ctx ended failed.
+func (a *Applier) sideBySide(ctx context.Context, actions []plan.Action, do func(plan.Action) error) ChangeSet {
 	results := make(ChangeSet, len(actions))
 	var wg sync.WaitGroup
 	for i, action := range actions {
-		a.Slots <- struct{}{}
+		select {
+		case a.Slots <- struct{}{}:
+		case <-ctx.Done():
+			results[i] = Result{Action: action, Err: failed(opOf(action), action.ID, ctx.Err())}
+			continue
+		}
 		wg.Go(func() {
 			defer func() { <-a.Slots }()
 			results[i] = Result{Action: action, Err: do(action)}
@@ -186,11 +207,17 @@ func (a *Applier) sideBySide(actions []plan.Action, do func(plan.Action) error) 
 	return results
 }
 
-// stages groups actions into the stages in which they are applied.
+func opOf(action plan.Action) string {
+	if action.Verb == plan.Delete {
+		return "delete"
+	}
+	return "apply"
+}
+
+// stages groups actions into the stages in which they are applied, each in the
+// order of application.
 func stages(actions []plan.Action) [][]plan.Action {
-	slices.SortStableFunc(actions, func(x, y plan.Action) int {
-		return cmp.Compare(object.Stage(x.ID), object.Stage(y.ID))
-	})
+	slices.SortFunc(actions, func(x, y plan.Action) int { return object.Compare(x.ID, y.ID) })
 	var out [][]plan.Action
 	for i, action := range actions {
 		if i == 0 || object.Stage(action.ID) != object.Stage(actions[i-1].ID) {

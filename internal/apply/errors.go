@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/object"
@@ -29,7 +31,7 @@ func failed(op string, id object.ID, err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		f.Kind = failure.Timeout
 	case errors.As(err, &status):
-		explain(f, id, status.Status())
+		explain(f, status.Status())
 	case isNetwork(err):
 		f.Remedy = "the API server could not be reached; this is tried again by itself"
 	}
@@ -42,10 +44,10 @@ func isNetwork(err error) bool {
 }
 
 // explain fills in kind, cause and remedy from the API server's refusal.
-func explain(f *failure.Error, id object.ID, s metav1.Status) {
+func explain(f *failure.Error, s metav1.Status) {
 	switch {
 	case s.Reason == metav1.StatusReasonInvalid:
-		f.Kind, f.Err = failure.Invalid, causes(id, s, f.Err)
+		f.Kind, f.Err = failure.Invalid, causes(s, f.Err)
 		if isImmutable(f.Err) {
 			f.Remedy = "put back the old value, or have the object replaced with spec.force: true on the Kustomization or the annotation kustomize.toolkit.fluxcd.io/force: enabled on the object"
 		}
@@ -61,9 +63,6 @@ func explain(f *failure.Error, id object.ID, s metav1.Status) {
 	case s.Reason == metav1.StatusReasonTimeout || s.Reason == metav1.StatusReasonServerTimeout:
 		f.Kind = failure.Timeout
 	}
-	if id.Kind == "Secret" && id.Group == "" {
-		f.Err = masked{f.Err}
-	}
 }
 
 // refusal is an Invalid answer, said field by field.
@@ -76,39 +75,45 @@ type refusal struct {
 func (r *refusal) Error() string { return r.message }
 func (r *refusal) Unwrap() error { return r.err }
 
-func causes(id object.ID, s metav1.Status, err error) error {
+func causes(s metav1.Status, err error) error {
 	if s.Details == nil || len(s.Details.Causes) == 0 {
-		return &refusal{message: s.Message, immutable: strings.Contains(s.Message, "immutable"), err: err}
+		return &refusal{message: firstLine(s.Message), immutable: immutable.MatchString(s.Message), err: err}
 	}
-	r := &refusal{err: err}
+	r := &refusal{err: err, immutable: true}
 	var parts []string
 	for _, c := range s.Details.Causes {
 		message := c.Message
-		if strings.Contains(message, "immutable") || strings.Contains(message, "updates to statefulset spec for fields other than") {
-			r.immutable = true
-			message = immutableMessage(message)
+		if !immutable.MatchString(message) {
+			// Replacing the object would not help against this one: it would be
+			// deleted and then refused.
+			r.immutable = false
+		} else if m := dumpedValue.FindStringSubmatch(message); m != nil && immutable.MatchString(m[1]) {
+			message = m[1] // without the dump of the whole value
 		}
 		if c.Field != "" {
 			message = c.Field + ": " + message
 		}
-		parts = append(parts, message)
+		parts = append(parts, firstLine(message))
 	}
 	r.message = strings.Join(parts, ", ")
 	return r
 }
 
-var dumpedValue = regexp.MustCompile(`^Invalid value: .*: (.*)$`)
+// immutable matches the ways in which the API server says that a field cannot
+// change once it is set.
+var immutable = regexp.MustCompile(`immutable|may not be changed|may not change|cannot be changed|cannot change|updates to .* are forbidden`)
 
-// immutableMessage leaves out the dump of the whole value that the API server
-// puts before "field is immutable".
-func immutableMessage(message string) string {
-	if m := dumpedValue.FindStringSubmatch(message); m != nil && strings.Contains(m[1], "immutable") {
-		return m[1]
-	}
-	return message
+// dumpedValue matches the dump of a whole value before what is wrong with it.
+var dumpedValue = regexp.MustCompile(`(?s)^Invalid value: .*: (.*)$`)
+
+// firstLine leaves out the diffs that the API server puts below some messages.
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
 }
 
-// isImmutable reports whether the API server refused to change a field.
+// isImmutable reports whether the API server refused the object for nothing
+// but immutable fields.
 func isImmutable(err error) bool {
 	var r *refusal
 	if errors.As(err, &r) {
@@ -119,13 +124,46 @@ func isImmutable(err error) bool {
 		return false
 	}
 	var again *refusal
-	return errors.As(causes(object.ID{}, status.Status(), err), &again) && again.immutable
+	return errors.As(causes(status.Status(), err), &again) && again.immutable
 }
 
-// masked hides the values in a message about a Secret.
-type masked struct{ err error }
+// withoutSecrets hides what an error about a Secret tells of its values.
+func withoutSecrets(err error, desired *unstructured.Unstructured) error {
+	if err == nil || desired.GetKind() != "Secret" || desired.GroupVersionKind().Group != "" {
+		return err
+	}
+	return masked{message: mask(err.Error(), desired), err: err}
+}
 
-var quoted = regexp.MustCompile(`(Invalid value|Unsupported value): ("(?:[^"\\]|\\.)*"|\S+)`)
+// shortestMasked keeps one-letter values from turning messages into noise; they
+// are masked where the API server says that they are values.
+const shortestMasked = 3
 
-func (m masked) Error() string { return quoted.ReplaceAllString(m.err.Error(), "$1: ***") }
+func mask(message string, desired *unstructured.Unstructured) string {
+	message = quoted.ReplaceAllString(message, "$1***")
+	for _, field := range []string{"data", "stringData"} {
+		values, _, _ := unstructured.NestedMap(desired.Object, field)
+		for _, v := range values {
+			text := fmt.Sprint(v)
+			if plain, err := base64.StdEncoding.DecodeString(text); err == nil && len(plain) >= shortestMasked {
+				message = strings.ReplaceAll(message, string(plain), "***")
+			}
+			if len(text) >= shortestMasked {
+				message = strings.ReplaceAll(message, text, "***")
+			}
+		}
+	}
+	return message
+}
+
+// masked is an error about a Secret. The error below it, which may hold values,
+// is there to be compared and never to be shown.
+type masked struct {
+	message string
+	err     error
+}
+
+var quoted = regexp.MustCompile(`((?:Invalid value|Unsupported value): |Value:)("(?:[^"\\]|\\.)*"|[^\s},]+)`)
+
+func (m masked) Error() string { return m.message }
 func (m masked) Unwrap() error { return m.err }

@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"encoding/json"
+	"errors"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -11,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/plan"
 )
@@ -28,8 +30,11 @@ func (a *Applier) Settled(ctx context.Context, desired *unstructured.Unstructure
 // Exists implements plan.Prober.
 func (a *Applier) Exists(ctx context.Context, gvk schema.GroupVersionKind, id object.ID) (bool, error) {
 	resource, err := a.Cluster.Resources.Of(ctx, gvk)
+	if errors.Is(err, kube.ErrUnknownKind) {
+		return false, nil // apply reports the kind
+	}
 	if err != nil {
-		return false, nil //nolint:nilerr // an object of a kind that is not served is not there; apply reports the kind
+		return false, failed("read", id, err)
 	}
 	_, err = a.client(resource, id.Namespace).Get(ctx, id.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -67,7 +72,7 @@ func (a *Applier) DryRun(ctx context.Context, desired *unstructured.Unstructured
 		FieldManager: a.Manager, Force: &force, DryRun: []string{metav1.DryRunAll},
 	})
 	if err != nil {
-		return nil, nil, failed("dry run", id, err)
+		return nil, nil, withoutSecrets(failed("dry run", id, err), desired)
 	}
 	return before, after, nil
 }
@@ -93,7 +98,8 @@ func (a *Applier) Live(ctx context.Context, action plan.Action) (*unstructured.U
 }
 
 // Same reports whether two states of an object hold the same content. What the
-// API server counts is no content: versions, generation and times.
+// API server counts is no content: versions, generation and times. Nor is the
+// status, which moves by itself and is never applied.
 func Same(x, y *unstructured.Unstructured) bool {
 	return equality.Semantic.DeepEqual(content(x), content(y))
 }
@@ -103,5 +109,6 @@ func content(u *unstructured.Unstructured) map[string]any {
 	for _, field := range []string{"managedFields", "resourceVersion", "generation", "creationTimestamp", "uid"} {
 		unstructured.RemoveNestedField(c.Object, "metadata", field)
 	}
+	delete(c.Object, "status")
 	return c.Object
 }

@@ -3,16 +3,14 @@ package apply
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/util/csaupgrade"
 
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/plan"
@@ -35,7 +33,7 @@ func (a *Applier) send(ctx context.Context, action plan.Action, desired *unstruc
 	answer, err := a.patch(ctx, resource, action, data)
 	if err != nil {
 		a.Journal.NotApplied(action.ID)
-		return failed("apply", action.ID, err)
+		return withoutSecrets(failed("apply", action.ID, err), desired)
 	}
 	a.Journal.Applied(action.ID, action.Digest, answer)
 	return nil
@@ -77,29 +75,6 @@ func (a *Applier) client(r kube.Resource, namespace string) metadata.ResourceInt
 	return getter
 }
 
-// takeFromKubectl gives us the fields that kubectl owns, and reports whether
-// there were any.
-func (a *Applier) takeFromKubectl(ctx context.Context, client metadata.ResourceInterface, live *metav1.PartialObjectMetadata) (bool, error) {
-	managers := sets.New[string]()
-	for _, e := range live.ManagedFields {
-		if e.Subresource == "" && (strings.HasPrefix(e.Manager, "kubectl") || e.Manager == "before-first-apply") {
-			managers.Insert(e.Manager)
-		}
-	}
-	if managers.Len() == 0 {
-		return false, nil
-	}
-	patch, err := csaupgrade.UpgradeManagedFieldsPatch(live, managers, a.Manager)
-	if err != nil || patch == nil {
-		return false, err
-	}
-	_, err = client.Patch(ctx, live.Name, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: a.Manager})
-	if apierrors.IsConflict(err) {
-		return true, nil // somebody was faster; the second apply settles it
-	}
-	return err == nil, err
-}
-
 // makeRoom deletes an object that is to be replaced. The ledger tells when it is
 // gone, and the next plan creates it anew.
 func (a *Applier) makeRoom(ctx context.Context, client metadata.ResourceInterface, action plan.Action) error {
@@ -123,21 +98,42 @@ func (a *Applier) makeRoom(ctx context.Context, client metadata.ResourceInterfac
 // remove deletes the object that the plan's uid proves to be ours.
 func (a *Applier) remove(ctx context.Context, action plan.Action) error {
 	resource, err := a.Cluster.Resources.Of(ctx, action.GVK())
-	if err != nil {
+	if errors.Is(err, kube.ErrUnknownKind) {
 		resource, err = a.Cluster.Resources.Of(ctx, action.ID.GroupKind().WithVersion(""))
+	}
+	if errors.Is(err, kube.ErrUnknownKind) {
+		a.Journal.Deleted(action.ID) // it went with its kind
+		return nil
 	}
 	if err != nil {
 		return failed("delete", action.ID, err)
 	}
+	client := a.client(resource, action.ID.Namespace)
 	a.Count("delete")
 	background := metav1.DeletePropagationBackground
-	err = a.client(resource, action.ID.Namespace).Delete(ctx, action.ID.Name, metav1.DeleteOptions{
+	err = client.Delete(ctx, action.ID.Name, metav1.DeleteOptions{
 		Preconditions: &metav1.Preconditions{UID: &action.UID}, PropagationPolicy: &background,
 	})
-	// A conflict means that another object has the name by now: ours is gone.
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+	if apierrors.IsConflict(err) {
+		err = a.goneOr(ctx, client, action, err)
+	}
+	if err != nil && !apierrors.IsNotFound(err) {
 		return failed("delete", action.ID, err)
 	}
 	a.Journal.Deleted(action.ID)
 	return nil
+}
+
+// goneOr returns nil when the object of the action is gone or going, and the
+// conflict when another object has the name by now, about which the next plan
+// decides.
+func (a *Applier) goneOr(ctx context.Context, client metadata.ResourceInterface, action plan.Action, conflict error) error {
+	live, err := client.Get(ctx, action.ID.Name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	if live.UID == action.UID && live.DeletionTimestamp != nil {
+		return nil
+	}
+	return conflict
 }

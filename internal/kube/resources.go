@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
+	"k8s.io/utils/clock"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 )
@@ -31,35 +34,50 @@ func (r Resource) GroupKind() schema.GroupKind {
 }
 
 // Resources is the table of the kinds that a cluster serves, read from
-// discovery when first asked and again after Invalidate or when a kind is
-// missing since the last Invalidate.
+// discovery when first asked, after Invalidate, and when a kind is missing. It
+// is safe for concurrent use.
 type Resources struct {
-	discovery discovery.DiscoveryInterface
+	discovery discovery.DiscoveryInterfaceWithContext
+	clock     clock.PassiveClock
+	// reading holds one token: a second question waits for the answer of the
+	// first rather than asking again, and gives up when its own time is up.
+	reading chan struct{}
 
 	mu     sync.Mutex
-	loaded bool
-	table  map[schema.GroupVersionKind]Resource
+	loaded time.Time                            // guarded by mu; zero: not yet, or invalid
+	table  map[schema.GroupVersionKind]Resource // guarded by mu
+	// learned holds what definitions told before discovery did.
+	learned map[schema.GroupVersionKind]Resource // guarded by mu
 	// preferred is the version that the server would rather serve.
-	preferred map[schema.GroupKind]string
+	preferred map[schema.GroupKind]string // guarded by mu
 	// broken holds the groups whose own API server did not answer.
-	broken map[schema.GroupVersion]error
+	broken map[schema.GroupVersion]error // guarded by mu
 }
+
+// freshness is how old the table may be to say that a kind is not served: a
+// definition may have been installed since by anybody. It bounds how often
+// objects of unknown kinds make us read discovery.
+const freshness = time.Second
 
 // NewResources returns a table that reads from d when first asked.
 func NewResources(d discovery.DiscoveryInterface) *Resources {
-	return &Resources{discovery: d}
+	return &Resources{
+		discovery: discovery.ToDiscoveryInterfaceWithContext(d), clock: clock.RealClock{},
+		reading: make(chan struct{}, 1), learned: map[schema.GroupVersionKind]Resource{},
+	}
 }
 
 // ErrUnknownKind is wrapped by the error for a kind that the cluster does not
 // serve.
 var ErrUnknownKind = errors.New("the cluster does not serve this kind")
 
-// Invalidate makes the next question read discovery again. It is called when a
-// CustomResourceDefinition or an APIService changed.
-func (r *Resources) Invalidate() {
+// Forget drops what is known of a kind that turned out not to be served, and
+// makes the next question read discovery again.
+func (r *Resources) Forget(gk schema.GroupKind) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.loaded = false
+	r.loaded = time.Time{}
+	maps.DeleteFunc(r.learned, func(gvk schema.GroupVersionKind, _ Resource) bool { return gvk.GroupKind() == gk })
 }
 
 // Learn adds the kinds that a CustomResourceDefinition defines. Discovery lags
@@ -73,26 +91,26 @@ func (r *Resources) Learn(definition *unstructured.Unstructured) {
 	plural, _, _ := unstructured.NestedString(definition.Object, "spec", "names", "plural")
 	scope, _, _ := unstructured.NestedString(definition.Object, "spec", "scope")
 	versions, _, _ := unstructured.NestedSlice(definition.Object, "spec", "versions")
+	if kind == "" || plural == "" {
+		return
+	}
 	gk := schema.GroupKind{Group: group, Kind: kind}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.loaded {
-		return // discovery is read anew, and by then it knows
-	}
+	ofKind := func(gvk schema.GroupVersionKind, _ Resource) bool { return gvk.GroupKind() == gk }
+	maps.DeleteFunc(r.table, ofKind) // a version may have gone
+	maps.DeleteFunc(r.learned, ofKind)
 	for _, v := range versions {
 		version, _ := v.(map[string]any)
 		name, _, _ := unstructured.NestedString(version, "name")
 		served, _, _ := unstructured.NestedBool(version, "served")
 		_, hasStatus, _ := unstructured.NestedMap(version, "subresources", "status")
-		if !served || kind == "" || plural == "" {
+		if !served {
 			continue
 		}
-		gvr := schema.GroupVersionResource{Group: group, Version: name, Resource: plural}
-		r.table[gk.WithVersion(name)] = Resource{
-			GroupVersionResource: gvr, Kind: kind, Namespaced: scope == "Namespaced", HasStatus: hasStatus,
-		}
-		if _, ok := r.preferred[gk]; !ok {
-			r.preferred[gk] = name
+		r.learned[gk.WithVersion(name)] = Resource{
+			GroupVersionResource: schema.GroupVersionResource{Group: group, Version: name, Resource: plural},
+			Kind:                 kind, Namespaced: scope == "Namespaced", HasStatus: hasStatus,
 		}
 	}
 }
@@ -102,25 +120,46 @@ func (r *Resources) Learn(definition *unstructured.Unstructured) {
 // ErrUnknownKind, or are of kind failure.Unavailable when the server did not
 // answer.
 func (r *Resources) Of(ctx context.Context, gvk schema.GroupVersionKind) (Resource, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.loaded {
-		if err := r.load(ctx); err != nil {
-			return Resource{}, err
-		}
-	}
-	version := gvk.Version
-	if version == "" {
-		version = r.preferred[gvk.GroupKind()]
-	}
-	if res, ok := r.table[gvk.GroupKind().WithVersion(version)]; ok {
+	if res, ok := r.known(gvk); ok {
 		return res, nil
 	}
+	if err := r.refresh(ctx); err != nil {
+		return Resource{}, err
+	}
+	if res, ok := r.known(gvk); ok {
+		return res, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if err, ok := r.broken[gvk.GroupVersion()]; ok {
 		return Resource{}, &failure.Error{Op: "look up", Kind: failure.Unavailable, Object: gvk.GroupKind().String(), Err: err,
 			Remedy: "check the APIService of " + gvk.GroupVersion().String()}
 	}
 	return Resource{}, r.unknown(gvk)
+}
+
+// known answers from the table as it is.
+func (r *Resources) known(gvk schema.GroupVersionKind) (Resource, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.loaded.IsZero() {
+		return Resource{}, false
+	}
+	if gvk.Version == "" {
+		gvk.Version = r.preferred[gvk.GroupKind()]
+	}
+	res, ok := r.table[gvk]
+	if !ok {
+		res, ok = r.learned[gvk]
+	}
+	if !ok && gvk.Version == "" {
+		for have, learned := range r.learned {
+			if have.GroupKind() == gvk.GroupKind() {
+				return learned, true
+			}
+		}
+	}
+	return res, ok
 }
 
 func (r *Resources) unknown(gvk schema.GroupVersionKind) error {
@@ -139,23 +178,44 @@ func (r *Resources) unknown(gvk schema.GroupVersionKind) error {
 		Object: fmt.Sprintf("kind %s in %s", gvk.Kind, gvk.GroupVersion()), Err: ErrUnknownKind, Remedy: remedy}
 }
 
-// load reads discovery. The lock is held: a second question waits for the
-// answer of the first rather than asking again.
-func (r *Resources) load(ctx context.Context) error {
-	groups, lists, err := r.discovery.ServerGroupsAndResources()
+// refresh reads discovery, unless it has just been read.
+func (r *Resources) refresh(ctx context.Context) error {
+	select {
+	case r.reading <- struct{}{}:
+		defer func() { <-r.reading }()
+	case <-ctx.Done():
+		return unanswered(ctx.Err())
+	}
+	r.mu.Lock()
+	fresh := !r.loaded.IsZero() && r.clock.Since(r.loaded) < freshness
+	r.mu.Unlock()
+	if fresh {
+		return nil
+	}
+	groups, lists, err := r.discovery.ServerGroupsAndResourcesWithContext(ctx)
 	broken := map[schema.GroupVersion]error{}
 	var partial *discovery.ErrGroupDiscoveryFailed
 	if errors.As(err, &partial) {
 		broken = partial.Groups
 	} else if err != nil {
-		return &failure.Error{Op: "read the kinds that the cluster serves", Kind: failure.Unavailable, Err: err}
+		return unanswered(err)
 	}
 	if err := ctx.Err(); err != nil {
-		return err
+		return unanswered(err)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.table, r.preferred, r.broken = tableOf(lists), preferredOf(groups, lists), broken
-	r.loaded = true
+	maps.DeleteFunc(r.learned, func(gvk schema.GroupVersionKind, _ Resource) bool {
+		_, discovered := r.table[gvk]
+		return discovered
+	})
+	r.loaded = r.clock.Now()
 	return nil
+}
+
+func unanswered(err error) error {
+	return &failure.Error{Op: "read the kinds that the cluster serves", Kind: failure.Unavailable, Err: err}
 }
 
 func tableOf(lists []*metav1.APIResourceList) map[schema.GroupVersionKind]Resource {

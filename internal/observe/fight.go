@@ -1,11 +1,17 @@
 package observe
 
-import "time"
+import (
+	"time"
+
+	"github.com/bowline-dev/bowline/internal/object"
+)
 
 // fight counts how often an object had to be healed lately.
 type fight struct {
 	rounds int
 	last   time.Time
+	// open: the object was changed or removed, and not healed since.
+	open bool
 }
 
 // The healing of a contested object: at once for the first rounds, then backing
@@ -17,16 +23,20 @@ const (
 	fightForgotten  = 10 * time.Minute
 )
 
-// next returns how long to wait from now, and the state after a healing when
-// that is zero.
-func (f fight) next(now time.Time) (fight, time.Duration) {
+// wait returns how long the next healing has to wait from now.
+func (f fight) wait(now time.Time) time.Duration {
+	if now.Sub(f.last) > fightForgotten {
+		return 0
+	}
+	return max(0, f.last.Add(f.pause()).Sub(now))
+}
+
+// healed returns the state after a healing.
+func (f fight) healed(now time.Time) fight {
 	if now.Sub(f.last) > fightForgotten {
 		f = fight{}
 	}
-	if wait := f.last.Add(f.pause()).Sub(now); wait > 0 && f.rounds > 0 {
-		return f, wait
-	}
-	return fight{rounds: f.rounds + 1, last: now}, 0
+	return fight{rounds: f.rounds + 1, last: now}
 }
 
 func (f fight) pause() time.Duration {
@@ -37,6 +47,28 @@ func (f fight) pause() time.Duration {
 	return min(pause, fightLastPause)
 }
 
-// Contested reports whether the object has had to be healed more often than a
-// person's edits explain.
-func (l *Ledger) contested(f fight) bool { return f.rounds > fightFreeRounds }
+// attacked notes that somebody changed or removed an object that a unit wants.
+// The lock is held.
+func (l *Ledger) attacked(id object.ID) {
+	if len(l.wanted[id]) == 0 {
+		return
+	}
+	f := l.fights[id]
+	f.open = true
+	l.fights[id] = f
+}
+
+// defended notes that the object was applied. The lock is held.
+func (l *Ledger) defended(id object.ID) {
+	if f, ok := l.fights[id]; ok && f.open {
+		l.fights[id] = f.healed(l.clock.Now())
+	}
+}
+
+// HealAfter implements plan.Ledger. An object that somebody keeps changing is
+// healed at once a few times and then ever more rarely.
+func (l *Ledger) HealAfter(id object.ID) time.Duration {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.fights[id].wait(l.clock.Now())
+}

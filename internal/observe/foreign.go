@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
@@ -61,6 +62,9 @@ func (l *Ledger) followOne(ctx context.Context, unit types.NamespacedName, ref R
 	l.mu.RLock()
 	f, known := l.foreign[ref.ID]
 	there := known && slices.Contains(f.units, unit)
+	if r, ok := l.records[ref.ID]; ok && r.UID != "" && r.Owner == unit {
+		there = true // the watch of what the unit delivers tells of it
+	}
 	l.mu.RUnlock()
 	if there {
 		return nil
@@ -78,25 +82,38 @@ func (l *Ledger) followOne(ctx context.Context, unit types.NamespacedName, ref R
 	life, stop := context.WithCancel(l.life)
 	f = &foreign{ledger: l, id: ref.ID, stop: stop, units: []types.NamespacedName{unit}}
 	l.foreign[ref.ID] = f
-	reflector := cache.NewReflectorWithOptions(f.listWatch(resource), nil, f, cache.ReflectorOptions{
-		Name: "ledger", TypeDescription: resource.String(),
-	})
+	reflector := cache.NewReflectorWithOptions(f.listWatch(resource), nil, f, reflectorOptions(resource))
 	go reflector.RunWithContext(life)
 	return nil
 }
 
 func (f *foreign) listWatch(r kube.Resource) cache.ListerWatcher {
-	client := f.ledger.cluster.Dynamic.Resource(r.GroupVersionResource).Namespace(f.id.Namespace)
+	namespace := f.id.Namespace
+	if !r.Namespaced {
+		namespace = ""
+	}
+	client := f.ledger.cluster.Dynamic.Resource(r.GroupVersionResource).Namespace(namespace)
 	only := fields.OneTermEqualSelector("metadata.name", f.id.Name).String()
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.FieldSelector = only
-			return client.List(ctx, o)
+			out, err := client.List(ctx, o)
+			f.note(err)
+			return out, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
 			o.FieldSelector = only
-			return client.Watch(ctx, o)
+			out, err := client.Watch(ctx, o)
+			f.note(err)
+			return out, err
 		},
+	}
+}
+
+// note tells those who wait for the object that we may not look at it.
+func (f *foreign) note(err error) {
+	if apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) {
+		f.set(true, health.Verdict{Status: health.Unknown, Message: "cannot be watched: " + err.Error()})
 	}
 }
 

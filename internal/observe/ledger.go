@@ -5,9 +5,9 @@ package observe
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"sync"
-	"time"
 
 	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -144,13 +144,17 @@ func (l *Ledger) Known(id object.ID) (plan.Known, bool) {
 	}
 	return plan.Known{
 		UID: r.UID, Digest: r.Digest, Owner: r.Owner, State: r.state(), Marks: r.Marks, Contender: r.Contender,
+		Terminating: r.Verdict.Status == health.Terminating,
 	}, true
 }
 
 // Ready implements apply.Observer.
-func (l *Ledger) Ready(id object.ID) bool {
+func (l *Ledger) Ready(id object.ID) (bool, error) {
 	r, ok := l.Get(id)
-	return ok && r.Verdict.Status == health.Current
+	if ok && r.Verdict.Status == health.Failed {
+		return false, errors.New(r.Verdict.Message)
+	}
+	return ok && r.Verdict.Status == health.Current, nil
 }
 
 // Adopt implements plan.Ledger: it proves, for an object that an earlier process
@@ -159,7 +163,10 @@ func (l *Ledger) Adopt(id object.ID, want map[string]any) plan.State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r, ok := l.records[id]
-	if !ok || r.base != 0 || len(r.fields) == 0 {
+	if ok && r.state() != plan.Unproven {
+		return r.state() // settled meanwhile
+	}
+	if !ok || len(r.fields) == 0 {
 		return plan.Drifted
 	}
 	covered, err := Covers(r.fields, want, kube.Builtin(id.Group))
@@ -213,10 +220,13 @@ func (l *Ledger) dropPhantom(id object.ID, r *Record) {
 	}
 }
 
-// Applied takes the API server's answer to an apply as the new base.
+// Applied takes the API server's answer to an apply as the new base. Watch
+// events of the apply, and of what others did after it, may have come before.
 func (l *Ledger) Applied(id object.ID, digest string, answer *metav1.PartialObjectMetadata) {
 	seen := l.reduceMeta(answer)
 	seen.Digest = digest
+	seen.base, seen.fields = seen.own, nil
+	seen.blank = seen.own == 0
 	l.mu.Lock()
 	r, ok := l.records[id]
 	if !ok {
@@ -224,25 +234,28 @@ func (l *Ledger) Applied(id object.ID, digest string, answer *metav1.PartialObje
 		l.records[id] = r
 	}
 	r.applying--
-	base := ownershipOf(l.seed, ownEntry(answer.ManagedFields, l.manager))
-	r.blank = base == 0
-	if r.Version < seen.Version || r.UID != seen.UID {
-		verdict := r.Verdict
-		if r.Version < seen.Version {
-			verdict = l.verdictAfterApply(id.GroupKind())
-		}
-		applying := r.applying
-		blank := r.blank
+	l.defended(id)
+	change := Change{Owner: seen.Owner, ID: id}
+	switch {
+	case r.Version < seen.Version:
+		seen.applying, seen.Verdict = r.applying, l.verdictAfterApply(id.GroupKind())
 		*r = seen
-		r.Verdict, r.applying, r.blank = verdict, applying, blank
+	case r.UID == seen.UID:
+		r.base, r.fields, r.blank = seen.base, nil, seen.blank
+		// A newer event may have brought somebody else's change.
+		change.Drift = r.state() == plan.Drifted && r.applying == 0
+	default:
+		// What we applied is gone: nothing is there, or another object of the name,
+		// about which the next plan decides.
+		change.Drift = true
+		l.dropPhantom(id, r)
 	}
-	r.base, r.fields = base, nil
-	// An event newer than the answer may have brought somebody else's change.
-	drift := r.state() == plan.Drifted && r.applying == 0
-	owner := r.Owner
+	if change.Drift {
+		l.attacked(id)
+	}
 	l.mu.Unlock()
-	if drift {
-		l.notify(Change{Owner: owner, ID: id, Drift: true})
+	if change.Drift {
+		l.notify(change)
 	}
 }
 
@@ -260,21 +273,15 @@ func (l *Ledger) verdictAfterApply(gk schema.GroupKind) health.Verdict {
 func (l *Ledger) Deleted(id object.ID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	r, ok := l.records[id]
+	if !ok {
+		return
+	}
 	if w, ok := l.watches[id.GroupKind()]; ok && !w.failed {
+		r.Verdict = health.Verdict{Status: health.Terminating, Message: "is being deleted"}
 		return // the watch will tell when it is gone
 	}
 	delete(l.records, id)
-}
-
-// HealAfter returns how long to wait before healing the object once more, and
-// notes the healing when that is now. An object that somebody keeps changing is
-// healed at once a few times and then ever more rarely.
-func (l *Ledger) HealAfter(id object.ID) time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	f, wait := l.fights[id].next(l.clock.Now())
-	l.fights[id] = f
-	return wait
 }
 
 // Doubt makes the ledger forget what it holds to be true of an object's

@@ -92,9 +92,7 @@ func (w *coverWalk) field(set map[string]any, name string, value any) {
 	}
 	child, ok := set["f:"+name]
 	if !ok {
-		if !empty(value) {
-			w.result = NotCovered
-		}
+		w.result = NotCovered
 		return
 	}
 	node, _ := child.(map[string]any)
@@ -143,28 +141,44 @@ func (w *coverWalk) item(node map[string]any, item any) {
 		if raw, ok := strings.CutPrefix(key, "v:"); ok && sameScalar(raw, item) {
 			return
 		}
-		if raw, ok := strings.CutPrefix(key, "k:"); ok && isMap && keysMatch(raw, fields) {
-			childNode, _ := child.(map[string]any)
-			w.value(childNode, fields)
-			return
+		raw, ok := strings.CutPrefix(key, "k:")
+		if !ok || !isMap {
+			continue
 		}
+		match, guessed := keysMatch(raw, fields)
+		if !match {
+			continue
+		}
+		if guessed && !w.atomicLeaves && w.result == Covered {
+			w.result = Undecided
+		}
+		childNode, _ := child.(map[string]any)
+		w.value(childNode, fields)
+		return
 	}
 	w.result = NotCovered
 }
 
 // keysMatch reports whether the list item is the one with these keys. A key
-// that the item leaves out has been defaulted by the API server.
-func keysMatch(raw string, item map[string]any) bool {
+// that the item leaves out has been defaulted by the API server: protocol to TCP,
+// any other, which only custom resources have, to something that is guessed to
+// be what the keys say.
+func keysMatch(raw string, item map[string]any) (match, guessed bool) {
 	var keys map[string]any
 	if json.Unmarshal([]byte(raw), &keys) != nil {
-		return false
+		return false, false
 	}
 	for name, want := range keys {
-		if have, ok := item[name]; ok && !equalScalars(want, have) {
-			return false
+		have, ok := item[name]
+		if !ok && name == "protocol" {
+			have, ok = "TCP", true
 		}
+		if ok && !equalScalars(want, have) {
+			return false, false
+		}
+		guessed = guessed || !ok
 	}
-	return true
+	return true, guessed
 }
 
 func sameScalar(raw string, have any) bool {

@@ -59,6 +59,7 @@ func (l *Ledger) rewant(unit types.NamespacedName, before, now []object.ID) []Ch
 		rest := slices.DeleteFunc(l.wanted[id], func(u types.NamespacedName) bool { return u == unit })
 		if len(rest) == 0 {
 			delete(l.wanted, id)
+			delete(l.fights, id)
 			continue
 		}
 		l.wanted[id] = rest

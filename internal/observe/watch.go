@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
-	"strings"
 	"sync"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -14,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
@@ -22,7 +23,6 @@ import (
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/observe/health"
-	"github.com/bowline-dev/bowline/internal/plan"
 )
 
 // watch is the watch of one kind. It is a cache.ReflectorStore that keeps
@@ -92,11 +92,18 @@ func (l *Ledger) start(resource kube.Resource) *watch {
 		synced:       make(chan struct{}), broken: make(chan struct{}),
 	}
 	l.watches[resource.GroupKind()] = w
-	reflector := cache.NewReflectorWithOptions(w.listWatch(), nil, w, cache.ReflectorOptions{
-		Name: "ledger", TypeDescription: resource.GroupVersionResource.String(),
-	})
+	reflector := cache.NewReflectorWithOptions(w.listWatch(), nil, w, reflectorOptions(resource))
 	go reflector.RunWithContext(ctx)
 	return w
+}
+
+// reflectorOptions are those of every watch. When the API server was away they
+// come back within seconds: until then drift and health are not seen.
+func reflectorOptions(r kube.Resource) cache.ReflectorOptions {
+	return cache.ReflectorOptions{
+		Name: "ledger", TypeDescription: r.GroupVersionResource.String(),
+		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Cap: 4 * time.Second, Factor: 2, Jitter: 0.5, Steps: math.MaxInt32},
+	}
 }
 
 // fail ends the watch for good.
@@ -105,7 +112,9 @@ func (w *watch) fail(err error) {
 		w.err = err
 		w.ledger.mu.Lock()
 		w.failed = true
-		delete(w.ledger.watches, w.resource.GroupKind())
+		if w.ledger.watches[w.resource.GroupKind()] == w {
+			delete(w.ledger.watches, w.resource.GroupKind())
+		}
 		w.ledger.mu.Unlock()
 		close(w.broken)
 		w.stop()
@@ -121,34 +130,48 @@ func (w *watch) note(err error) {
 	}
 	select {
 	case <-w.synced:
-		if !apierrors.IsNotFound(err) {
+		if apierrors.IsNotFound(err) {
+			w.kindGone()
 			return
 		}
-		w.ledger.forgetKind(w.resource.GroupKind())
-		w.stop()
+		w.ledger.log.Info("watch interrupted; trying again", "kind", w.resource.GroupKind().String(), "cause", err.Error())
 		return
 	default:
 	}
 	if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsResourceExpired(err) {
 		return // the reflector falls back to another way of listing
 	}
+	if apierrors.IsNotFound(err) {
+		w.ledger.cluster.Resources.Forget(w.resource.GroupKind())
+	}
 	w.fail(err)
 }
 
-// forgetKind drops a kind that the cluster no longer serves, and all that was
-// known of it.
-func (l *Ledger) forgetKind(gk schema.GroupKind) {
+// kindGone ends the watch of a kind that the cluster no longer serves, and drops
+// all that was known of it.
+func (w *watch) kindGone() {
+	l, gk := w.ledger, w.resource.GroupKind()
+	l.cluster.Resources.Forget(gk)
 	l.mu.Lock()
-	var gone []Change
+	if l.watches[gk] != w {
+		l.mu.Unlock()
+		return
+	}
+	w.failed = true
 	delete(l.watches, gk)
+	var gone []Change
 	for id, r := range l.records {
-		if id.GroupKind() == gk {
-			gone = append(gone, Change{Owner: r.Owner, ID: id, Drift: true, Health: true})
-			delete(l.records, id)
+		if id.GroupKind() != gk {
+			continue
 		}
+		if r.UID != "" {
+			gone = append(gone, Change{Owner: r.Owner, ID: id, Drift: true, Health: true})
+		}
+		*r = Record{applying: r.applying, Version: r.Version}
+		l.dropPhantom(id, r)
 	}
 	l.mu.Unlock()
-	l.cluster.Resources.Invalidate()
+	w.stop()
 	for _, c := range gone {
 		l.notify(c)
 	}
@@ -253,117 +276,3 @@ func (w *watch) reduce(obj any) (object.ID, Record, error) {
 	}
 	return id, r, nil
 }
-
-// reduceMeta keeps of an object's metadata what a record holds. Strings are
-// copied out of the decoded message, which would otherwise stay alive whole.
-func (l *Ledger) reduceMeta(m metav1.Object) Record {
-	labels, annotations := m.GetLabels(), m.GetAnnotations()
-	fields := ownEntry(m.GetManagedFields(), l.manager)
-	version, _ := strconv.ParseUint(m.GetResourceVersion(), 10, 64)
-	r := Record{
-		UID: types.UID(strings.Clone(string(m.GetUID()))), Version: version,
-		Digest: strings.Clone(annotations[object.AppliedDigestAnnotation]),
-		Owner: types.NamespacedName{
-			Namespace: strings.Clone(labels[labelOwnerNamespace]), Name: strings.Clone(labels[labelOwnerName]),
-		},
-		own: ownershipOf(l.seed, fields), fields: fields,
-		Contender: strings.Clone(contender(m.GetManagedFields(), l.manager)),
-	}
-	if strings.EqualFold(annotations[annotationPrune], disabled) || strings.EqualFold(labels[annotationPrune], disabled) {
-		r.Marks |= plan.KeepOnPrune
-	}
-	if strings.EqualFold(annotations[annotationReconcile], disabled) || strings.EqualFold(labels[annotationReconcile], disabled) {
-		r.Marks |= plan.HandsOff
-	}
-	return r
-}
-
-// contender returns the last other field manager that wrote to the main resource.
-func contender(entries []metav1.ManagedFieldsEntry, manager string) string {
-	var name string
-	var last metav1.Time
-	for i := range entries {
-		e := &entries[i]
-		if e.Manager == manager || e.Subresource != "" || e.Time == nil || e.Time.Before(&last) {
-			continue
-		}
-		name, last = e.Manager, *e.Time
-	}
-	return name
-}
-
-func (l *Ledger) idsOf(gk schema.GroupKind) []object.ID {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	var ids []object.ID
-	for id := range l.records {
-		if id.GroupKind() == gk {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}
-
-// saw takes a watch event into the ledger.
-func (l *Ledger) saw(id object.ID, seen Record) {
-	l.mu.Lock()
-	old, known := l.records[id]
-	if known && seen.Version < old.Version {
-		l.mu.Unlock()
-		return // older than the answer to our own apply
-	}
-	change := Change{Owner: seen.Owner, ID: id, Health: !known || old.Verdict != seen.Verdict}
-	if known {
-		seen.applying = old.applying
-		if old.UID == seen.UID {
-			seen.base, seen.blank = old.base, old.blank
-		}
-		if seen.base != 0 && seen.own != seen.base && seen.applying == 0 {
-			change.Drift = true
-		}
-		if seen.Marks != old.Marks {
-			change.Drift = true
-		}
-		*old = seen
-	} else {
-		old = &seen
-		l.records[id] = old
-	}
-	if old.base != 0 {
-		old.fields = nil
-	} else {
-		old.fields = append([]byte(nil), old.fields...)
-	}
-	l.mu.Unlock()
-	if change.Drift || change.Health {
-		l.notify(change)
-	}
-}
-
-// sawGone takes the disappearance of an object into the ledger, unless it was
-// made anew since.
-func (l *Ledger) sawGone(id object.ID, version uint64) {
-	l.mu.Lock()
-	r, known := l.records[id]
-	if !known || r.Version > version || (r.UID == "" && r.applying > 0) {
-		l.mu.Unlock()
-		return
-	}
-	owner := r.Owner
-	if r.applying > 0 {
-		*r = Record{applying: r.applying}
-	} else {
-		delete(l.records, id)
-	}
-	l.mu.Unlock()
-	l.notify(Change{Owner: owner, ID: id, Drift: true, Health: true})
-}
-
-// The toolkit's labels and annotations that the ledger reads.
-const (
-	labelOwnerName      = object.KustomizeGroup + "/name"
-	labelOwnerNamespace = object.KustomizeGroup + "/namespace"
-	annotationPrune     = object.KustomizeGroup + "/prune"
-	annotationReconcile = object.KustomizeGroup + "/reconcile"
-	disabled            = "disabled"
-)

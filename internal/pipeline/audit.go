@@ -2,6 +2,8 @@ package pipeline
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/plan"
@@ -17,6 +19,10 @@ type AuditResult struct {
 	Disagree []object.ID
 }
 
+// auditConfirms is how long an audit waits before it asks again about an object
+// on which ledger and dry run disagree: a watch event may be on its way.
+const auditConfirms = time.Second
+
 // Audit compares every object of the unit that the plan would leave alone with a
 // dry run. It changes nothing.
 func (p *Pipeline) Audit(ctx context.Context, u Unit, t Target, a source.Artifact) (AuditResult, error) {
@@ -26,6 +32,28 @@ func (p *Pipeline) Audit(ctx context.Context, u Unit, t Target, a source.Artifac
 	if err != nil {
 		return out, at(Build, err)
 	}
+	compared, doubtful, err := compare(ctx, t, objects)
+	out.Objects = compared
+	if err != nil || len(doubtful) == 0 {
+		return out, at(Plan, err)
+	}
+	select {
+	case <-ctx.Done():
+		return out, at(Plan, ctx.Err())
+	case <-time.After(auditConfirms):
+	}
+	_, doubtful, err = compare(ctx, t, doubtful)
+	for id := range doubtful {
+		out.Disagree = append(out.Disagree, id)
+	}
+	slices.SortFunc(out.Disagree, object.Compare)
+	return out, at(Plan, err)
+}
+
+// compare returns how many of the objects the ledger holds to be in sync, and
+// which of these a dry run would change.
+func compare(ctx context.Context, t Target, objects plan.Objects) (compared int, differ plan.Objects, err error) {
+	differ = plan.Objects{}
 	for id, desired := range objects {
 		known, there := t.Ledger.Known(id)
 		if !there || known.State != plan.InSync || known.Digest != desired.GetAnnotations()[object.AppliedDigestAnnotation] {
@@ -33,16 +61,16 @@ func (p *Pipeline) Audit(ctx context.Context, u Unit, t Target, a source.Artifac
 		}
 		settled, err := t.Applier.Settled(ctx, desired)
 		if err != nil {
-			return out, at(Plan, err)
+			return compared, nil, err
 		}
 		// What changed while we asked is no disagreement.
 		if after, still := t.Ledger.Known(id); !still || after != known {
 			continue
 		}
-		out.Objects++
+		compared++
 		if !settled {
-			out.Disagree = append(out.Disagree, id)
+			differ[id] = desired
 		}
 	}
-	return out, nil
+	return compared, differ, nil
 }

@@ -23,40 +23,53 @@ const (
 	annotationForce     = "kustomize.toolkit.fluxcd.io/force"
 )
 
+// dressed is what dress makes.
+type dressed struct {
+	wants   []plan.Want
+	objects plan.Objects
+	// unknown: there are kinds that nobody serves or defines.
+	unknown bool
+}
+
 // dress makes built objects ready to be sent: it gives them the scope that the
 // cluster knows, the owner labels and the digest, and notes in short what is
 // wanted. Every object without a fitting namespace is reported.
-func dress(ctx context.Context, u Unit, kinds *kube.Resources, built []*unstructured.Unstructured) ([]plan.Want, plan.Objects, error) {
-	wants := make([]plan.Want, 0, len(built))
-	objects := make(plan.Objects, len(built))
+func dress(ctx context.Context, u Unit, kinds *kube.Resources, built []*unstructured.Unstructured) (dressed, error) {
+	d := dressed{wants: make([]plan.Want, 0, len(built)), objects: make(plan.Objects, len(built))}
 	defined := definedScopes(built)
 	var errs []error
 	for _, o := range built {
-		if err := fitScope(ctx, o, kinds, defined); err != nil {
+		known, err := fitScope(ctx, o, kinds, defined)
+		if err == nil {
+			err = plainData(o)
+		}
+		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		if err := plainData(o); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		unstructured.RemoveNestedField(o.Object, "status")
-		object.SetOwner(o, object.Owner{Group: object.KustomizeGroup, Name: u.Name.Name, Namespace: u.Name.Namespace})
-		digest := object.Digest(o)
-		setAnnotation(o, object.AppliedDigestAnnotation, digest)
+		d.unknown = d.unknown || !known
 		id := object.IDOf(o)
-		if objects[id] != nil {
+		if d.objects[id] != nil {
 			errs = append(errs, &failure.Error{Op: "build", Kind: failure.Invalid, Object: id.String(),
 				Err: errors.New("two objects have this identity"), Remedy: "remove or rename one of them"})
 			continue
 		}
-		objects[id] = o
-		wants = append(wants, plan.Want{
-			ID: id, Version: o.GroupVersionKind().Version, Digest: digest,
-			Mode: modeOf(o), Replace: u.Replace || marked(o, annotationForce, "enabled"),
-		})
+		d.objects[id] = o
+		d.wants = append(d.wants, mark(u, o))
 	}
-	return wants, objects, errors.Join(errs...)
+	return d, errors.Join(errs...)
+}
+
+// mark gives the object our labels and digest and says what is wanted of it.
+func mark(u Unit, o *unstructured.Unstructured) plan.Want {
+	unstructured.RemoveNestedField(o.Object, "status")
+	object.SetOwner(o, object.Owner{Group: object.KustomizeGroup, Name: u.Name.Name, Namespace: u.Name.Namespace})
+	digest := object.Digest(o)
+	setAnnotation(o, object.AppliedDigestAnnotation, digest)
+	return plan.Want{
+		ID: object.IDOf(o), Version: o.GroupVersionKind().Version, Digest: digest,
+		Mode: modeOf(o), Replace: u.Replace || marked(o, annotationForce, "enabled"),
+	}
 }
 
 func modeOf(o *unstructured.Unstructured) plan.Mode {
@@ -86,29 +99,29 @@ func setAnnotation(o *unstructured.Unstructured, key, value string) {
 }
 
 // fitScope removes the namespace of cluster-scoped objects and demands one of
-// all others.
-func fitScope(ctx context.Context, o *unstructured.Unstructured, kinds *kube.Resources, defined map[schema.GroupKind]bool) error {
+// all others. It reports whether the kind is known at all.
+func fitScope(ctx context.Context, o *unstructured.Unstructured, kinds *kube.Resources, defined map[schema.GroupKind]bool) (bool, error) {
 	gvk := o.GroupVersionKind()
 	resource, err := kinds.Of(ctx, gvk)
 	namespaced := resource.Namespaced
 	if errors.Is(err, kube.ErrUnknownKind) {
 		scope, here := defined[gvk.GroupKind()]
 		if !here {
-			return nil // apply reports the kind, unless it appears by then
+			return false, nil // apply reports the kind, unless it appears by then
 		}
 		namespaced, err = scope, nil
 	}
 	if err != nil {
-		return fmt.Errorf("build %s: %w", object.IDOf(o), err)
+		return false, fmt.Errorf("build %s: %w", object.IDOf(o), err)
 	}
 	switch {
 	case !namespaced:
 		unstructured.RemoveNestedField(o.Object, "metadata", "namespace")
 	case o.GetNamespace() == "":
-		return &failure.Error{Op: "build", Kind: failure.Invalid, Object: object.IDOf(o).String(),
+		return true, &failure.Error{Op: "build", Kind: failure.Invalid, Object: object.IDOf(o).String(),
 			Err: errors.New("namespace is missing"), Remedy: "set metadata.namespace, or spec.targetNamespace of the Kustomization"}
 	}
-	return nil
+	return true, nil
 }
 
 // definedScopes returns, for the kinds that the objects themselves define,
@@ -116,7 +129,7 @@ func fitScope(ctx context.Context, o *unstructured.Unstructured, kinds *kube.Res
 func definedScopes(built []*unstructured.Unstructured) map[schema.GroupKind]bool {
 	var defined map[schema.GroupKind]bool
 	for _, o := range built {
-		if o.GetKind() != "CustomResourceDefinition" {
+		if o.GetKind() != "CustomResourceDefinition" || o.GroupVersionKind().Group != "apiextensions.k8s.io" {
 			continue
 		}
 		group, _, _ := unstructured.NestedString(o.Object, "spec", "group")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -16,22 +17,26 @@ import (
 	"github.com/bowline-dev/bowline/internal/plan"
 )
 
-// union returns the inventory with all wanted objects added, sorted.
-func union(inventory []plan.Entry, wants []plan.Want) []plan.Entry {
-	versions := make(map[object.ID]string, len(inventory)+len(wants))
+// union returns the inventory with all objects added that the actions may leave
+// on the cluster, sorted.
+func union(inventory []plan.Entry, actions []plan.Action) []plan.Entry {
+	versions := make(map[object.ID]string, len(inventory)+len(actions))
 	for _, e := range inventory {
 		versions[e.ID] = e.Version
 	}
-	for _, w := range wants {
-		versions[w.ID] = w.Version
+	for _, a := range actions {
+		if a.Verb != plan.Delete && a.Verb != plan.Release {
+			versions[a.ID] = a.Version
+		}
 	}
 	return entries(versions)
 }
 
 // inventoryAfter returns what is on the cluster after the changes: all that is
-// wanted, and all that was there and is not known to be gone or let go.
-func inventoryAfter(before []plan.Entry, d *decision, changes []result) []plan.Entry {
-	versions := make(map[object.ID]string, len(before)+len(d.wants))
+// wanted, and all that was there and is not known to be gone or let go. What was
+// not tried is where it was.
+func inventoryAfter(before []plan.Entry, changes []result) []plan.Entry {
+	versions := make(map[object.ID]string, len(before)+len(changes))
 	for _, e := range before {
 		versions[e.ID] = e.Version
 	}
@@ -69,8 +74,12 @@ func follow(ctx context.Context, t Target, wants []plan.Want, inventory []plan.E
 	for _, w := range wants {
 		kinds[w.ID.GroupKind()] = w.Version
 	}
-	for gk, version := range kinds {
-		err := t.Ledger.Watch(ctx, gk.WithVersion(version))
+	// In a fixed order, so that of several failures the same one is told.
+	order := slices.SortedFunc(maps.Keys(kinds), func(x, y schema.GroupKind) int {
+		return cmp.Or(strings.Compare(x.Group, y.Group), strings.Compare(x.Kind, y.Kind))
+	})
+	for _, gk := range order {
+		err := t.Ledger.Watch(ctx, gk.WithVersion(kinds[gk]))
 		if errors.Is(err, kube.ErrUnknownKind) {
 			err = t.Ledger.Watch(ctx, gk.WithVersion(""))
 		}

@@ -14,12 +14,14 @@ import (
 // one has to be sent.
 type memory struct {
 	mu      sync.Mutex
-	recipe  string
-	replace bool
-	// artifact is the digest of the newest artifact known to mean the same.
+	recipe  string // guarded by mu
+	replace bool   // guarded by mu
+	// artifact is the digest of the newest artifact known to mean the same;
+	// guarded by mu.
 	artifact string
-	reads    build.Reads
+	reads    build.Reads // guarded by mu; nil: never built
 
+	// wants belongs to the run of the unit.
 	wants []plan.Want
 
 	// ahead is what others asked about an artifact before the unit came to it.
@@ -29,7 +31,7 @@ type memory struct {
 // holds reports whether the last build still stands for the unit and artifact.
 func (m *memory) holds(u Unit, a source.Artifact) bool {
 	m.mu.Lock()
-	same := m.reads != nil && m.recipe == u.Recipe.Digest() && m.replace == u.Replace
+	same := m.recipe == u.Recipe.Digest() && m.replace == u.Replace
 	m.mu.Unlock()
 	return same && m.covers(a)
 }
@@ -52,18 +54,26 @@ func (m *memory) covers(a source.Artifact) bool {
 }
 
 // rebuild builds the unit, remembers the build and returns the objects, dressed
-// for being applied. A failed build is not remembered.
+// for being applied. A failed build is not remembered, nor is one with objects of
+// kinds that the cluster does not serve: how those are dressed is not known yet.
 func (p *Pipeline) rebuild(ctx context.Context, u Unit, t Target, a source.Artifact, m *memory) (plan.Objects, error) {
 	result, err := p.build(ctx, a.Tree, u.Recipe)
 	if err != nil {
 		return nil, err
 	}
-	wants, objects, err := dress(ctx, u, t.Cluster.Resources, result.Objects)
+	d, err := dress(ctx, u, t.Cluster.Resources, result.Objects)
 	if err != nil {
 		return nil, err
 	}
+	reads := result.Reads
+	if reads == nil {
+		reads = build.Reads{}
+	}
+	if d.unknown {
+		reads = nil
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.recipe, m.replace, m.artifact, m.reads, m.wants = u.Recipe.Digest(), u.Replace, a.Digest, result.Reads, wants
-	return objects, nil
+	m.recipe, m.replace, m.artifact, m.reads, m.wants = u.Recipe.Digest(), u.Replace, a.Digest, reads, d.wants
+	return d.objects, nil
 }

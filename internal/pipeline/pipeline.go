@@ -8,6 +8,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -124,20 +125,20 @@ func (p *Pipeline) Run(ctx context.Context, u Unit, t Target, a source.Artifact,
 	if err != nil {
 		return out, err
 	}
-	if grown := union(u.Inventory, d.wants); len(grown) > len(u.Inventory) && d.plan.Sends() {
+	if grown := union(u.Inventory, d.plan.Actions); len(grown) > len(u.Inventory) && d.plan.Sends() {
 		if err := intent(ctx, grown); err != nil {
 			return out, err
 		}
 	}
 	out.Changes = t.Applier.Apply(ctx, d.plan, d.objects)
-	out.Inventory = inventoryAfter(u.Inventory, d, out.Changes)
+	out.Inventory = inventoryAfter(u.Inventory, out.Changes)
 	stage := Apply
 	for _, r := range out.Changes {
 		if r.Err != nil && r.Verb == plan.Delete {
 			stage = Prune
 		}
 	}
-	if err := out.Changes.Err(); err != nil {
+	if err := errors.Join(out.Changes.Err(), conflicts(d.plan)); err != nil {
 		return out, at(stage, err)
 	}
 	return out, at(Prune, postponed(d.plan))
@@ -175,11 +176,9 @@ func (p *Pipeline) plan(ctx context.Context, u Unit, t Target, a source.Artifact
 	}
 	d.foresight = p.foresee(ctx, u, t, a, d.plan)
 	if d.foresight != nil || d.plan.Sends() && d.objects == nil {
-		if err := p.planAgain(ctx, u, t, a, d); err != nil {
-			return d, err
-		}
+		return d, p.planAgain(ctx, u, t, a, d)
 	}
-	return d, at(Plan, conflicts(d.plan))
+	return d, nil
 }
 
 // planAgain makes the plan with what the first one turned out to need: the

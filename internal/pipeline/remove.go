@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -16,19 +17,23 @@ func (p *Pipeline) Remove(ctx context.Context, unit types.NamespacedName, t Targ
 		return inventory, at(Prune, err)
 	}
 	var deletions []plan.Action
+	var going []plan.Entry
 	for _, e := range inventory {
-		if a := plan.Removal(unit, e, t.Ledger); a.Verb == plan.Delete {
+		a := plan.Removal(unit, e, t.Ledger)
+		if a.Verb == plan.Delete {
 			deletions = append(deletions, a)
+		} else if known, there := t.Ledger.Known(e.ID); there && known.Owner == unit && known.Terminating {
+			going = append(going, e)
 		}
 	}
 	if err := t.Applier.Prune(ctx, deletions).Err(); err != nil {
 		return inventory, at(Prune, err)
 	}
-	var remaining []plan.Entry
 	for _, a := range deletions {
-		if _, there := t.Ledger.Known(a.ID); there {
-			remaining = append(remaining, plan.Entry{ID: a.ID, Version: a.Version})
-		}
+		going = append(going, plan.Entry{ID: a.ID, Version: a.Version})
 	}
-	return remaining, nil
+	return slices.DeleteFunc(going, func(e plan.Entry) bool {
+		_, there := t.Ledger.Known(e.ID)
+		return !there
+	}), nil
 }

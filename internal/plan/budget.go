@@ -45,7 +45,7 @@ func ParseBudget(s string) (Budget, error) {
 	}
 	number, ok := strings.CutSuffix(s, "%")
 	share, err := strconv.ParseFloat(number, 64)
-	if !ok || err != nil || share < 0 || share > 100 {
+	if !ok || err != nil || !(share >= 0 && share <= 100) { // not a number is neither
 		return Budget{}, &failure.Error{Op: "read deletion budget", Kind: failure.Invalid, Object: strconv.Quote(s),
 			Remedy: `write a share of the inventory such as "50%", or "off"`}
 	}

@@ -27,7 +27,7 @@ type Ledger interface {
 	// WantedByOther reports whether another unit wants the object.
 	WantedByOther(object.ID, types.NamespacedName) bool
 	// HealAfter returns how long a healing has to wait because somebody keeps
-	// changing the object; zero means now.
+	// changing or removing the object; zero means now. Asking changes nothing.
 	HealAfter(object.ID) time.Duration
 }
 
@@ -48,8 +48,11 @@ type Known struct {
 	Owner types.NamespacedName
 	State State
 	Marks Marks
-	// Contender is the field manager that last wrote, other than ours.
+	// Contender is the field manager that last wrote, other than ours; may be
+	// empty.
 	Contender string
+	// Terminating: the object is being deleted.
+	Terminating bool
 }
 
 // State says how an object relates to what was last applied.

@@ -8,8 +8,10 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/object"
 )
 
@@ -61,7 +63,9 @@ func Make(ctx context.Context, in Input, ledger Ledger, prober Prober) (*Plan, e
 			return nil, err
 		}
 	}
-	if in.Policy.Prune {
+	// What another unit has is not applied here, so the plan cannot succeed as a
+	// whole, and only such a plan deletes.
+	if in.Policy.Prune && len(p.Conflicts) == 0 {
 		m.prune()
 	}
 	p.Digest = digestOf(p.Actions)
@@ -123,7 +127,9 @@ func (m *maker) absent(ctx context.Context, w Want) error {
 			return nil
 		}
 	}
-	m.add(Create, w, "", "")
+	if !m.postpone(w, Known{}, "removing") {
+		m.add(Create, w, "", "")
+	}
 	return nil
 }
 
@@ -131,46 +137,64 @@ func (m *maker) absent(ctx context.Context, w Want) error {
 func (m *maker) same(ctx context.Context, w Want, known Known) error {
 	state := known.State
 	desired := m.in.Objects[w.ID]
-	if state == Unproven && desired != nil {
+	asks := state == Unproven || state == Unowned && m.in.Recheck
+	if asks && desired == nil {
+		// An apply makes the pipeline plan again with the objects at hand; that
+		// plan compares.
+		m.add(Heal, w, known.UID, "has to be compared first")
+		return nil
+	}
+	if state == Unproven {
 		state = m.ledger.Adopt(w.ID, desired.Object)
 	}
-	if desired != nil && (state == Unproven || state == Unowned && m.in.Recheck) {
-		settled, err := m.prober.Settled(ctx, desired)
-		if err != nil {
-			return fmt.Errorf("plan %s: %w", w.ID, err)
-		}
-		state = Drifted
-		if settled {
-			m.ledger.Settle(w.ID)
-			state = InSync
+	if state == Unproven || asks && state == Unowned {
+		var err error
+		if state, err = m.probe(ctx, w, desired); err != nil {
+			return err
 		}
 	}
-	switch {
-	case state == Unproven:
-		// Without the object nothing is known yet; ask for it by an apply, which
-		// the pipeline turns into a second plan with the objects at hand.
-		m.add(Heal, w, known.UID, "not yet compared since the engine started")
-	case state == Drifted:
-		m.heal(w, known)
-	default:
-		m.add(Keep, w, known.UID, "")
+	if state == Drifted {
+		if !m.postpone(w, known, "changing") {
+			m.add(Heal, w, known.UID, "changed by "+somebody(known.Contender))
+		}
+		return nil
 	}
+	m.add(Keep, w, known.UID, "")
 	return nil
 }
 
-func (m *maker) heal(w Want, known Known) {
-	if m.in.Objects == nil {
-		m.add(Heal, w, known.UID, "") // the second plan, with the objects, asks when
-		return
+// probe settles by a dry run. An object that the API server refuses counts as
+// drifted: applying it reports why, beside all other failures.
+func (m *maker) probe(ctx context.Context, w Want, desired *unstructured.Unstructured) (State, error) {
+	settled, err := m.prober.Settled(ctx, desired)
+	switch kind := failure.KindOf(err); {
+	case err != nil && (kind == failure.Unavailable || kind == failure.Timeout || kind == "" || ctx.Err() != nil):
+		return Unproven, fmt.Errorf("plan %s: %w", w.ID, err)
+	case err != nil || !settled:
+		return Drifted, nil
 	}
-	if wait := m.ledger.HealAfter(w.ID); wait > 0 {
-		if m.plan.HealAfter == 0 || wait < m.plan.HealAfter {
-			m.plan.HealAfter = wait
-		}
-		m.add(Keep, w, known.UID, fmt.Sprintf("%s keeps changing it; healed again in %s", known.Contender, wait))
-		return
+	m.ledger.Settle(w.ID)
+	return InSync, nil
+}
+
+// postpone keeps a contested object as it is while its healing has to wait.
+func (m *maker) postpone(w Want, known Known, what string) bool {
+	wait := m.ledger.HealAfter(w.ID)
+	if wait <= 0 {
+		return false
 	}
-	m.add(Heal, w, known.UID, "changed by "+known.Contender)
+	if m.plan.HealAfter == 0 || wait < m.plan.HealAfter {
+		m.plan.HealAfter = wait
+	}
+	m.add(Keep, w, known.UID, fmt.Sprintf("%s keeps %s it, so it is healed less and less often", somebody(known.Contender), what))
+	return true
+}
+
+func somebody(manager string) string {
+	if manager == "" {
+		return "somebody"
+	}
+	return manager
 }
 
 // prune decides on what is in the inventory and no longer desired.
@@ -226,6 +250,8 @@ func Removal(unit types.NamespacedName, e Entry, ledger Ledger) Action {
 		a.Reason = "annotated not to be pruned"
 	case known.Marks.Has(HandsOff):
 		a.Reason = "annotated on the cluster not to be reconciled"
+	case known.Terminating:
+		a.Reason = "is being deleted already"
 	default:
 		a.Verb, a.UID = Delete, known.UID
 	}
