@@ -51,7 +51,7 @@ func TestBadSource(t *testing.T) {
 			options: []testkit.GitOption{testkit.GitBasicAuth("ann", "right")},
 			secret:  func(*stage) map[string][]byte { return login("right") },
 			breaks:  func(s *stage, _ *gate) { s.dropSecret() },
-			fixes:   func(s *stage, _ *gate) { s.create(s.secret(login("right"))) },
+			fixes:   func(s *stage, _ *gate) { s.create(s.gitSecret(login("right"))) },
 			reason:  sourcev1.GitOperationFailedReason, words: []string{"/git", "create it, or correct spec.secretRef"},
 		},
 		{
@@ -101,7 +101,7 @@ func (row badSource) play(t *testing.T) {
 		}
 		r.Spec.Timeout = &metav1.Duration{Duration: time.Second}
 		if row.secret != nil {
-			s.create(s.secret(row.secret(s)))
+			s.create(s.gitSecret(row.secret(s)))
 			r.Spec.SecretRef = &meta.LocalObjectReference{Name: "git"}
 		}
 	})
@@ -179,20 +179,20 @@ func (s *stage) identity(knownHosts []byte) map[string][]byte {
 	return map[string][]byte{"identity": s.git.SSHIdentity(""), "known_hosts": knownHosts}
 }
 
-func (s *stage) secret(data map[string][]byte) *corev1.Secret {
+func (s *stage) gitSecret(data map[string][]byte) *corev1.Secret {
 	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "git", Namespace: s.namespace}, Data: data}
 }
 
 func (s *stage) setSecret(data map[string][]byte) {
 	s.Helper()
-	if err := s.client.Update(s.Context(), s.secret(data)); err != nil {
+	if err := s.client.Update(s.Context(), s.gitSecret(data)); err != nil {
 		s.Fatalf("change the Secret: %v", err)
 	}
 }
 
 func (s *stage) dropSecret() {
 	s.Helper()
-	if err := s.client.Delete(s.Context(), s.secret(nil)); err != nil {
+	if err := s.client.Delete(s.Context(), s.gitSecret(nil)); err != nil {
 		s.Fatalf("delete the Secret: %v", err)
 	}
 }

@@ -80,8 +80,7 @@ func stageOn(t *testing.T, config *rest.Config, opts ...testkit.GitOption) *stag
 // clear deletes what the test has left, and shows what the engine said about it
 // if the test failed.
 func (s *stage) clear() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
+	ctx := s.background()
 	in := client.InNamespace(s.namespace)
 	_ = s.client.DeleteAllOf(ctx, &kustomizev1.Kustomization{}, in)
 	_ = s.client.DeleteAllOf(ctx, &sourcev1.GitRepository{}, in)
@@ -89,6 +88,13 @@ func (s *stage) clear() {
 	if s.Failed() && s.engine != nil {
 		s.Logf("the engine's log:\n%s", s.engine.log.about(s.namespace))
 	}
+}
+
+// background is a context for what is done after the test.
+func (s *stage) background() context.Context {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.Context()), 10*time.Second)
+	_ = time.AfterFunc(10*time.Second, cancel)
+	return ctx
 }
 
 // source makes a GitRepository "fleet" for the stage's repository.
