@@ -96,7 +96,9 @@ var buildFields = []buildField{
 			"extra/b.yaml":              configMap("component-extra", "1"),
 			"unused/kustomization.yaml": "this: is [not read",
 		},
-		set:  func(s *kustomizev1.KustomizationSpec) { s.Path, s.Components = "./components/app", []string{"../extra"} },
+		set: func(s *kustomizev1.KustomizationSpec) {
+			s.Path, s.Components = "./components/app", []string{"../extra"}
+		},
 		see:  func(s *stage) string { return s.names("component") },
 		want: "component component-extra",
 	},

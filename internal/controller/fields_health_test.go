@@ -75,52 +75,40 @@ func TestHealthChecks(t *testing.T) {
 	}
 }
 
-// A wait for health ends at the timeout and names the cause, retries come at the
-// retry interval and not before, and what heals by itself is seen at once.
+// A wait for health ends at the timeout, which is never below the toolkit's least
+// of 30 s, and names the cause. What gets healthy afterwards is seen at once: the
+// retry interval is longer than the test.
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	revision := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": deployment("web", "registry.test/web:does-not-exist", 1)})
+	files := map[string]string{"failing/a.yaml": deployment("web", "registry.test/web:does-not-exist", 1)}
+	for _, name := range []string{"late", "default"} {
+		files[name+"/a.yaml"] = configMap(name, "1")
+	}
+	revision := "main@sha1:" + s.repo.Commit(files)
 	s.source()
-	s.unit("app", func(k *kustomizev1.Kustomization) {
-		k.Spec.Wait, k.Spec.Timeout = true, &metav1.Duration{Duration: 3 * time.Second}
+	shortly := &metav1.Duration{Duration: 3 * time.Second}
+	s.unit("failing", func(k *kustomizev1.Kustomization) { k.Spec.Wait, k.Spec.Timeout = true, shortly })
+	waits := []meta.NamespacedObjectKindReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "foreign", Namespace: s.namespace}}
+	s.unit("late", func(k *kustomizev1.Kustomization) { k.Spec.Timeout, k.Spec.HealthChecks = shortly, waits })
+	s.unit("default", func(k *kustomizev1.Kustomization) {
+		k.Spec.Timeout, k.Spec.Interval, k.Spec.HealthChecks = nil, *shortly, waits
 	})
-	k := s.awaitFailure("app", meta.HealthCheckFailedReason, "Deployment/"+s.namespace+"/web", "image cannot be pulled: registry.test/web:does-not-exist")
+	k := s.awaitFailure("failing", meta.HealthCheckFailedReason, "Deployment/"+s.namespace+"/web", "image cannot be pulled: registry.test/web:does-not-exist")
 	if !healthy(k, metav1.ConditionFalse) || k.Status.LastAppliedRevision != "" || k.Status.LastAttemptedRevision != revision {
 		t.Errorf("applied %q, attempted %q: %s", k.Status.LastAppliedRevision, k.Status.LastAttemptedRevision, standingOf(k))
 	}
-	// The retry interval is longer than the test: only the event can tell.
-	next := s.push(map[string]string{"app/a.yaml": deployment("web", "registry.test/web:1", 1)})
-	s.awaitLive("app", next)
-}
-
-func TestRecoversAfterTheTimeout(t *testing.T) {
-	t.Parallel()
-	s := newStage(t)
-	revision := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "1")})
-	s.source()
-	s.unit("app", func(k *kustomizev1.Kustomization) {
-		k.Spec.Timeout = &metav1.Duration{Duration: time.Second}
-		k.Spec.HealthChecks = []meta.NamespacedObjectKindReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "late", Namespace: s.namespace}}
-	})
-	s.awaitFailure("app", meta.HealthCheckFailedReason, "Deployment/"+s.namespace+"/late")
-	s.create(runningDeployment("late", s.namespace))
-	if k := s.awaitLive("app", revision); !healthy(k, metav1.ConditionTrue) {
-		t.Errorf("not said to be healthy: %s", standingOf(k))
+	for _, name := range []string{"late", "default"} {
+		s.awaitFailure(name, meta.HealthCheckFailedReason, "Deployment/"+s.namespace+"/foreign", "does not exist yet")
 	}
-}
-
-// Without a timeout the interval is the timeout, as the API says.
-func TestTimeoutDefaultsToTheInterval(t *testing.T) {
-	t.Parallel()
-	s := newStage(t)
-	s.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "1")})
-	s.source()
-	s.unit("app", func(k *kustomizev1.Kustomization) {
-		k.Spec.Timeout, k.Spec.Interval = nil, metav1.Duration{Duration: time.Second}
-		k.Spec.HealthChecks = []meta.NamespacedObjectKindReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "never", Namespace: s.namespace}}
-	})
-	s.awaitFailure("app", meta.HealthCheckFailedReason, "does not exist yet")
+	s.create(runningDeployment("foreign", s.namespace))
+	for _, name := range []string{"late", "default"} {
+		if k := s.awaitLive(name, revision); !healthy(k, metav1.ConditionTrue) {
+			t.Errorf("%s: not said to be healthy: %s", name, standingOf(k))
+		}
+	}
+	next := s.push(map[string]string{"failing/a.yaml": deployment("web", "registry.test/web:1", 1)})
+	s.awaitLive("failing", next)
 }
 
 // What fails for a reason that no event tells of is tried again at the retry

@@ -1,12 +1,16 @@
 package controller
 
 import (
+	"strings"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/bowline-dev/bowline/internal/report"
 )
 
 // runningDeployment is a Deployment that nobody delivers and that gets ready.
@@ -35,4 +39,32 @@ func (s *stage) awaitQuota(name string) {
 // kustomization is the stage's Kustomization of a name, to be read or edited.
 func (s *stage) kustomization(name string) *kustomizev1.Kustomization {
 	return &kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: s.namespace}}
+}
+
+type kustomization = kustomizev1.Kustomization
+
+// held returns the digest of the deletions that wait for approval, from the
+// message that tells how to approve them.
+func held(k *kustomization) string {
+	_, digest, _ := strings.Cut(report.Condition(k, meta.ReadyCondition).Message, "--plan ")
+	return digest
+}
+
+func (s *stage) approve(name, digest string) {
+	s.Helper()
+	edit(s, s.kustomization(name), func(k *kustomization) {
+		k.Annotations = map[string]string{AnnotationApprovedPlan: digest}
+	})
+}
+
+// approveWhatIsHeld approves the deletions of a revision, and waits until it is live.
+func (s *stage) approveWhatIsHeld(name, revision string) {
+	s.Helper()
+	k := s.awaitUnit(name, "attempted at "+revision, func(k *kustomization) bool {
+		return k.Status.LastAttemptedRevision == revision && report.Condition(k, meta.ReadyCondition).Reason != meta.ProgressingReason
+	})
+	if report.Condition(k, meta.ReadyCondition).Reason == report.ReasonApprovalRequired {
+		s.approve(name, held(k))
+	}
+	s.awaitLive(name, revision)
 }

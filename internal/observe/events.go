@@ -28,11 +28,17 @@ func (l *Ledger) reduceMeta(m metav1.Object) Record {
 		own: ownershipOf(l.seed, fields), fields: fields,
 		Contender: strings.Clone(contender(m.GetManagedFields(), l.manager)),
 	}
-	if strings.EqualFold(annotations[annotationPrune], disabled) || strings.EqualFold(labels[annotationPrune], disabled) {
+	marked := func(key, value string) bool {
+		return strings.EqualFold(annotations[key], value) || strings.EqualFold(labels[key], value)
+	}
+	if marked(annotationPrune, disabled) {
 		r.Marks |= plan.KeepOnPrune
 	}
-	if strings.EqualFold(annotations[annotationReconcile], disabled) || strings.EqualFold(labels[annotationReconcile], disabled) {
+	if marked(annotationReconcile, disabled) || marked(annotationSSA, string(plan.Ignore)) {
 		r.Marks |= plan.HandsOff
+	}
+	if marked(annotationForce, "enabled") {
+		r.Marks |= plan.MayReplace
 	}
 	return r
 }
@@ -145,5 +151,7 @@ const (
 	labelOwnerNamespace = object.KustomizeGroup + "/namespace"
 	annotationPrune     = object.KustomizeGroup + "/prune"
 	annotationReconcile = object.KustomizeGroup + "/reconcile"
+	annotationSSA       = object.KustomizeGroup + "/ssa"
+	annotationForce     = object.KustomizeGroup + "/force"
 	disabled            = "disabled"
 )

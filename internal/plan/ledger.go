@@ -79,6 +79,8 @@ const (
 	KeepOnPrune Marks = 1 << iota
 	// HandsOff: the object is not reconciled.
 	HandsOff
+	// MayReplace: the object may be replaced where a field is immutable.
+	MayReplace
 )
 
 // Has reports whether all of m are set.

@@ -103,6 +103,7 @@ func (m *maker) want(ctx context.Context, w Want) error {
 		m.add(Skip, w, known.UID, "annotated on the cluster not to be reconciled")
 		return nil
 	}
+	w.Replace = w.Replace || known.Marks.Has(MayReplace)
 	if w.Mode == IfNotPresent {
 		m.add(Keep, w, known.UID, "")
 		return nil
