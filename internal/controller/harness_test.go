@@ -225,7 +225,9 @@ func runChild(kubeconfig, dataDir string) int {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
-	if err := Run(ctx, Options{RestConfig: config, DataDir: filepath.Clean(dataDir), AuditInterval: -1, Logger: logger}); err != nil {
+	// Few requests at a time, so that an apply is under way for longer.
+	o := Options{RestConfig: config, DataDir: filepath.Clean(dataDir), AuditInterval: -1, Logger: logger, Requests: 2}
+	if err := Run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
