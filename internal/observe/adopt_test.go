@@ -32,6 +32,7 @@ func TestAdoption(t *testing.T) {
 	for _, u := range applied {
 		id := object.IDOf(u)
 		t.Run(id.String(), func(t *testing.T) {
+			t.Parallel()
 			if got := r.state(id); got != plan.Unproven {
 				t.Fatalf("before adoption the state is %v, want unproven", got)
 			}

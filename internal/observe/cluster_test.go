@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +41,7 @@ type rig struct {
 	ledger  *Ledger
 	applier *apply.Applier
 	unit    types.NamespacedName
+	stop    context.CancelFunc // ends the ledger
 
 	mu      sync.Mutex
 	changes []Change
@@ -59,6 +61,7 @@ func newRig(t *testing.T, namespace string) *rig {
 // restart replaces the ledger by an empty one, as a new process has it.
 func (r *rig) restart() {
 	ctx, stop := context.WithCancel(context.Background())
+	r.stop = stop
 	r.t.Cleanup(stop)
 	r.ledger = NewLedger(ctx, Options{Cluster: r.cluster, Manager: testManager, Clock: clock.RealClock{},
 		Log: testr.New(r.t), Notify: r.notify})
@@ -173,5 +176,12 @@ func corpus(t *testing.T, namespace string) []*unstructured.Unstructured {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return parse(t, strings.ReplaceAll(string(data), "NS", namespace))
+	return parse(t, replaceNS(string(data), namespace))
+}
+
+func replaceNS(text, namespace string) string { return strings.ReplaceAll(text, "NS", namespace) }
+
+func versionOf(u *unstructured.Unstructured) uint64 {
+	n, _ := strconv.ParseUint(u.GetResourceVersion(), 10, 64)
+	return n
 }

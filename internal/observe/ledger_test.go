@@ -67,7 +67,9 @@ const (
 	some = `{"f:data":{"f:a":{}}}`
 )
 
-func (b *bench) event(uid, version, fields string) { b.saw(thing, b.reduceMeta(at(uid, version, fields))) }
+func (b *bench) event(uid, version, fields string) {
+	b.saw(thing, b.reduceMeta(at(uid, version, fields)))
+}
 
 func (b *bench) answer(uid, version, fields string) { b.Applied(thing, "d", at(uid, version, fields)) }
 
@@ -90,7 +92,12 @@ func TestEventsAndAnswersInAnyOrder(t *testing.T) {
 		{"second edit", "another field of ours was taken",
 			func(b *bench) { applied(b); b.event("u", "11", some); b.event("u", "12", `{"f:x":{}}`) }, true, plan.Drifted, 2},
 		{"edit before the answer", "somebody was faster than the answer to our apply",
-			func(b *bench) { b.Applying(thing); b.event("u", "10", all); b.event("u", "11", some); b.answer("u", "10", all) }, true, plan.Drifted, 1},
+			func(b *bench) {
+				b.Applying(thing)
+				b.event("u", "10", all)
+				b.event("u", "11", some)
+				b.answer("u", "10", all)
+			}, true, plan.Drifted, 1},
 		{"edit undone by the apply", "events during an apply are no drift until the answer",
 			func(b *bench) {
 				applied(b)
@@ -104,7 +111,12 @@ func TestEventsAndAnswersInAnyOrder(t *testing.T) {
 		{"apply that changed nothing", "version and field set stay",
 			func(b *bench) { applied(b); b.Applying(thing); b.answer("u", "10", all) }, true, plan.InSync, 0},
 		{"deleted before the answer", "the answer is older than the deletion",
-			func(b *bench) { b.Applying(thing); b.event("u", "10", all); b.sawGone(thing, 11); b.answer("u", "10", all) }, false, 0, 2},
+			func(b *bench) {
+				b.Applying(thing)
+				b.event("u", "10", all)
+				b.sawGone(thing, 11)
+				b.answer("u", "10", all)
+			}, false, 0, 2},
 		{"deleted unseen before the answer", "a relist shows neither the object nor its end",
 			func(b *bench) { b.Applying(thing); b.sawGone(thing, 11); b.answer("u", "10", all) }, false, 0, 1},
 		{"relisted before it was made", "the list is older than the object",

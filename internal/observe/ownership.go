@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/maphash"
+	"reflect"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -187,7 +188,7 @@ func sameScalar(raw string, have any) bool {
 }
 
 func equalScalars(a, b any) bool {
-	return fmt.Sprint(normal(a)) == fmt.Sprint(normal(b))
+	return reflect.DeepEqual(normal(a), normal(b))
 }
 
 // normal makes numbers of any decoder comparable.
