@@ -13,7 +13,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/report"
 )
 
-func dependsOn(names ...string) func(*kustomizev1.Kustomization) {
+func after(names ...string) func(*kustomizev1.Kustomization) {
 	return func(k *kustomizev1.Kustomization) {
 		for _, name := range names {
 			k.Spec.DependsOn = append(k.Spec.DependsOn, kustomizev1.DependencyReference{Name: name})
@@ -35,7 +35,7 @@ func TestDependsOnInOrder(t *testing.T) {
 	revision := "main@sha1:" + s.repo.Commit(files)
 	s.source()
 	for i := links - 1; i > 0; i-- {
-		s.unit(fmt.Sprintf("link%d", i), dependsOn(fmt.Sprintf("link%d", i-1)))
+		s.unit(fmt.Sprintf("link%d", i), after(fmt.Sprintf("link%d", i-1)))
 	}
 	s.awaitFailure("link1", meta.DependencyNotReadyReason, "link0")
 	s.unit("link0")
@@ -58,7 +58,7 @@ func TestDependsOnWaitsForTheRevision(t *testing.T) {
 	first := "main@sha1:" + s.repo.Commit(map[string]string{"base/a.yaml": configMap("base", "1"), "top/a.yaml": configMap("top", "1")})
 	s.source()
 	s.unit("base")
-	s.unit("top", dependsOn("base"))
+	s.unit("top", after("base"))
 	s.awaitLive("top", first)
 
 	second := s.push(map[string]string{"base/a.yaml": "apiVersion: v1\nkind: [", "top/a.yaml": configMap("top", "2")})
@@ -82,7 +82,7 @@ func TestDependsOnWhatIsMissing(t *testing.T) {
 	s := newStage(t)
 	revision := "main@sha1:" + s.repo.Commit(map[string]string{"top/a.yaml": configMap("top", "1"), "base/a.yaml": configMap("base", "1")})
 	s.source()
-	s.unit("top", dependsOn("base"))
+	s.unit("top", after("base"))
 	s.awaitFailure("top", meta.DependencyNotReadyReason, "dependency '"+s.namespace+"/base' not found")
 	s.unit("base", func(k *kustomizev1.Kustomization) { k.Spec.Path = "./nowhere" })
 	s.awaitFailure("top", meta.DependencyNotReadyReason, "dependency '"+s.namespace+"/base' is not ready")
@@ -125,10 +125,10 @@ func TestDependsOnCycle(t *testing.T) {
 			}
 			revision := "main@sha1:" + s.repo.Commit(files)
 			s.source()
-			s.unit("a", dependsOn("b"))
-			s.unit("b", dependsOn("c"))
-			last := s.unit("c", dependsOn("a"))
-			s.unit("outside", dependsOn("a"))
+			s.unit("a", after("b"))
+			s.unit("b", after("c"))
+			last := s.unit("c", after("a"))
+			s.unit("outside", after("a"))
 			for _, member := range [][]string{{"a", "b", "c", "a"}, {"b", "c", "a", "b"}, {"c", "a", "b", "c"}} {
 				way := s.namespace + "/" + strings.Join(member, " → "+s.namespace+"/")
 				s.awaitFailure(member[0], report.ReasonCircularDependency, "dependsOn forms a cycle: "+way)

@@ -5,6 +5,7 @@ import (
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -26,6 +27,11 @@ func runningDeployment(name, namespace string) *appsv1.Deployment {
 			},
 		},
 	}
+}
+
+// inNamespace gives a manifest a namespace.
+func inNamespace(manifest, namespace string) string {
+	return strings.Replace(manifest, "metadata:", "metadata:\n  namespace: "+namespace, 1)
 }
 
 func mustQuantity(s string) *resource.Quantity { q := resource.MustParse(s); return &q }
@@ -67,4 +73,11 @@ func (s *stage) approveWhatIsHeld(name, revision string) {
 		s.approve(name, held(k))
 	}
 	s.awaitLive(name, revision)
+}
+
+// atRevision is true of a source that has fetched the revision.
+func atRevision(revision string) func(*sourcev1.GitRepository) bool {
+	return func(g *sourcev1.GitRepository) bool {
+		return g.Status.Artifact != nil && g.Status.Artifact.Revision == revision
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
+	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/report"
 )
@@ -27,22 +28,25 @@ func (r *kustomizations) finalize(ctx context.Context, k *kustomizev1.Kustomizat
 		return ctrl.Result{}, nil
 	}
 	name := client.ObjectKeyFromObject(k)
-	if removes(k) {
-		inventory, _ := report.Entries(k.Status.Inventory)
+	inventory, _ := report.Entries(k.Status.Inventory)
+	if removes(k) && len(inventory) > 0 {
+		if err := removable(k); err != nil {
+			return ctrl.Result{}, r.reportStuck(ctx, k, report.ReasonNotSupported, err.Error())
+		}
 		remaining, err := r.pipeline.Remove(ctx, name, r.target, inventory)
 		if err != nil {
 			a := r.attempts.of(name)
 			wait := a.failed(r.clock.Now(), false, k.GetRetryInterval())
 			r.events.Event(k, corev1.EventTypeWarning, meta.PruneFailedReason, clip(err.Error()))
-			return ctrl.Result{RequeueAfter: wait}, r.reportStuck(ctx, k, err.Error())
+			return ctrl.Result{RequeueAfter: wait}, r.reportStuck(ctx, k, meta.PruneFailedReason, err.Error())
 		}
 		if len(remaining) > 0 && k.Spec.DeletionPolicy == kustomizev1.DeletionPolicyWaitForTermination {
-			return ctrl.Result{RequeueAfter: k.GetTimeout()}, r.reportStuck(ctx, k, "waiting for termination of "+entryNames(remaining))
+			return ctrl.Result{RequeueAfter: k.GetTimeout()}, r.reportStuck(ctx, k, meta.PruneFailedReason, "waiting for termination of "+entryNames(remaining))
 		}
 	}
 	before := k.DeepCopy()
 	controllerutil.RemoveFinalizer(k, kustomizev1.KustomizationFinalizer)
-	if err := r.client.Patch(ctx, k, client.MergeFrom(before), owner); err != nil {
+	if err := client.IgnoreNotFound(r.client.Patch(ctx, k, client.MergeFrom(before), owner)); err != nil {
 		return ctrl.Result{}, fmt.Errorf("remove the finalizer: %w", err)
 	}
 	r.forget(name)
@@ -64,9 +68,27 @@ func removes(k *kustomizev1.Kustomization) bool {
 	}
 }
 
-func (r *kustomizations) reportStuck(ctx context.Context, k *kustomizev1.Kustomization, message string) error {
+// removable says why this version cannot remove what another engine delivered: it
+// is on another cluster, or is to be removed with fewer rights than ours.
+func removable(k *kustomizev1.Kustomization) error {
+	var fields []string
+	if k.Spec.KubeConfig != nil {
+		fields = append(fields, "spec.kubeConfig")
+	}
+	if k.Spec.ServiceAccountName != "" {
+		fields = append(fields, "spec.serviceAccountName")
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	return &failure.Error{Op: "remove what was delivered", Kind: failure.Unsupported,
+		Err:    fmt.Errorf("not supported yet: %s", strings.Join(fields, ", ")),
+		Remedy: "leave it to an engine that supports it, or set spec.deletionPolicy: Orphan to keep what was delivered"}
+}
+
+func (r *kustomizations) reportStuck(ctx context.Context, k *kustomizev1.Kustomization, reason, message string) error {
 	before := k.DeepCopy()
-	report.Waiting(k, meta.PruneFailedReason, message)
+	report.Waiting(k, reason, message)
 	if err := r.client.Status().Patch(ctx, k, client.MergeFrom(before), owner); err != nil {
 		return fmt.Errorf("write the status: %w", err)
 	}
