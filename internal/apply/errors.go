@@ -163,7 +163,9 @@ type masked struct {
 	err     error
 }
 
-var quoted = regexp.MustCompile(`((?:Invalid value|Unsupported value): |Value:)("(?:[^"\\]|\\.)*"|[^\s},]+)`)
+// quoted matches where the API server shows a value: in its list of causes, and
+// in the dump of a value of the wrong type.
+var quoted = regexp.MustCompile(`(?s)(Invalid value: |Unsupported value: |valueUnstructured)("(?:[^"\\]|\\.)*"|\{.*\}|\S+)`)
 
 func (m masked) Error() string { return m.message }
 func (m masked) Unwrap() error { return m.err }
