@@ -241,7 +241,7 @@ func TestImmutableFields(t *testing.T) {
 		{"priority", class, "1", "2", "value: Forbidden: may not be changed in an update"},
 		{"frozen", frozen, "1", "2", "data: Forbidden: field is immutable"},
 		{"secret type", secret, "a", "b", "type: field is immutable"},
-		{"provisioner", storage, "a", "b", "provisioner: Forbidden: updates to provisioner are forbidden"},
+		{"provisioner", storage, "a", "b", "provisioner: field is immutable"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
