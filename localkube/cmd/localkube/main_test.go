@@ -112,7 +112,7 @@ const patience = 30 * time.Second
 func eventually(t *testing.T, check func() string) {
 	t.Helper()
 	var wrong string
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) { //nolint:forbidigo // the one place where tests look again
 		if wrong = check(); wrong == "" {
 			return
 		}

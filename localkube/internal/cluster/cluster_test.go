@@ -92,7 +92,7 @@ func TestLock(t *testing.T) {
 
 func TestListen(t *testing.T) {
 	c := newCluster(t)
-	listener, port, err := c.listen(0)
+	listener, port, err := c.listen(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestListen(t *testing.T) {
 	if address := listener.Addr().(*net.TCPAddr); !address.IP.IsLoopback() || address.Port != port {
 		t.Errorf("listens on %s, says port %d", address, port)
 	}
-	if _, _, err := c.listen(port); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, _, err := c.listen(t.Context(), port); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("a port in use: %v", err)
 	}
 }

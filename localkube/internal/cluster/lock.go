@@ -32,7 +32,7 @@ func (c Cluster) acquire() (*lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster %q: open lock: %w", c.Name, err)
 	}
-	for deadline := time.Now().Add(lockPatience); ; time.Sleep(lockPoll) {
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(lockPoll) { //nolint:forbidigo // the kernel tells nobody when a lock becomes free
 		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			break

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -18,9 +19,9 @@ const (
 )
 
 // listen opens the port of the API server on loopback; with port 0 it chooses a free one.
-func (c Cluster) listen(port int) (net.Listener, int, error) {
+func (c Cluster) listen(ctx context.Context, port int) (net.Listener, int, error) {
 	if port != 0 {
-		listener, err := listenLoopback(port)
+		listener, err := listenLoopback(ctx, port)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return nil, 0, fmt.Errorf("cluster %q: port %d on 127.0.0.1 is in use by another program: stop that program, or give the cluster another port with: localkube start %s --port 0: %w",
 				c.Name, port, c.Name, err)
@@ -32,8 +33,8 @@ func (c Cluster) listen(port int) (net.Listener, int, error) {
 	}
 	var lastErr error
 	for range portAttempts {
-		port := firstPort + rand.IntN(portCount)
-		listener, err := listenLoopback(port)
+		port := firstPort + rand.IntN(portCount) //nolint:gosec // spreading clusters over ports is no secret
+		listener, err := listenLoopback(ctx, port)
 		if err == nil {
 			return listener, port, nil
 		}
@@ -43,6 +44,6 @@ func (c Cluster) listen(port int) (net.Listener, int, error) {
 		c.Name, firstPort, firstPort+portCount-1, lastErr)
 }
 
-func listenLoopback(port int) (net.Listener, error) {
-	return net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+func listenLoopback(ctx context.Context, port int) (net.Listener, error) {
+	return (&net.ListenConfig{}).Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 }

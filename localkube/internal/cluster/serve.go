@@ -44,7 +44,7 @@ func (c Cluster) Serve(ctx context.Context, settings Settings, timeout time.Dura
 		return err
 	}
 	defer held.release()
-	state, listener, err := c.settle(settings)
+	state, listener, err := c.settle(ctx, settings)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (c Cluster) Serve(ctx context.Context, settings Settings, timeout time.Dura
 }
 
 // settle combines what was chosen with what is remembered, opens the port, and remembers both.
-func (c Cluster) settle(settings Settings) (State, net.Listener, error) {
+func (c Cluster) settle(ctx context.Context, settings Settings) (State, net.Listener, error) {
 	state := State{Name: c.Name, Components: AllComponents(), Nodes: 1}
 	if c.Exists() {
 		remembered, err := c.State()
@@ -82,7 +82,7 @@ func (c Cluster) settle(settings Settings) (State, net.Listener, error) {
 	if settings.Port != nil {
 		state.Port = *settings.Port
 	}
-	listener, port, err := c.listen(state.Port)
+	listener, port, err := c.listen(ctx, state.Port)
 	if err != nil {
 		return state, nil, err
 	}

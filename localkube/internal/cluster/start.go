@@ -50,7 +50,8 @@ func (c Cluster) Start(ctx context.Context, timeout time.Duration, serve []strin
 		return false, fmt.Errorf("cluster %q: open log: %w", c.Name, err)
 	}
 	defer log.Close()
-	command := exec.Command(serve[0], serve[1:]...)
+	// It has no context: it outlives this process.
+	command := exec.Command(serve[0], serve[1:]...) //nolint:noctx // see above
 	command.Dir = "/"
 	command.Stderr = log
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -70,10 +70,7 @@ func turns() []turn {
 	}
 }
 
-var (
-	podRef  = kwok.StageResourceRef{APIGroup: "v1", Kind: "Pod"}
-	nodeRef = kwok.StageResourceRef{APIGroup: "v1", Kind: "Node"}
-)
+var podRef = kwok.StageResourceRef{APIGroup: "v1", Kind: "Pod"}
 
 // allStages returns KWOK's stages for nodes and pods, and ours.
 func allStages() (map[kwok.StageResourceRef][]*kwok.Stage, error) {

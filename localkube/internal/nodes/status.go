@@ -3,6 +3,7 @@ package nodes
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,7 +23,7 @@ type statusFunc func(pod *corev1.Pod, now metav1.Time) corev1.PodStatus
 
 // errImagePull is a pod whose image could not be pulled.
 func errImagePull(pod *corev1.Pod, now metav1.Time) corev1.PodStatus {
-	return failedPull(pod, now, reasonErrImagePull, func(image string) string { return pullError(image) })
+	return failedPull(pod, now, reasonErrImagePull, pullError)
 }
 
 // imagePullBackOff is a pod that waits before the next attempt to pull.
@@ -184,10 +185,6 @@ func statusOf(pod *corev1.Pod, container string) corev1.ContainerStatus {
 
 // backOff is the pause before the next restart as a kubelet counts it: 10 s, doubled each time, 5 min at most.
 func backOff(restarts int32) string {
-	switch {
-	case restarts >= 5:
-		return "5m0s"
-	default:
-		return []string{"10s", "20s", "40s", "1m20s", "2m40s"}[restarts]
-	}
+	const first, longest = 10 * time.Second, 5 * time.Minute
+	return min(first<<min(restarts, 5), longest).String()
 }
