@@ -4,13 +4,13 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/crds"
 )
@@ -39,7 +39,11 @@ func TestUnknownKind(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	group := s.namespace + ".example.com"
-	first := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "1")})
+	files := map[string]string{}
+	for _, name := range spare {
+		files["app/"+name+".yaml"] = configMap(name, "1")
+	}
+	first := "main@sha1:" + s.repo.Commit(files)
 	s.source()
 	s.unit("app")
 	s.awaitLive("app", first)
@@ -48,7 +52,9 @@ func TestUnknownKind(t *testing.T) {
 	second := s.push(map[string]string{"app/w.yaml": "apiVersion: " + group + "/v1\nkind: Widget\nmetadata: {name: w}\n"})
 	s.awaitFailure("app", meta.ReconciliationFailedReason, "Widget", group+"/v1", "does not serve this kind", "install the CustomResourceDefinition")
 	s.untouched(before)
+	s.failOften()
 
+	before = s.deliveredConfigs()
 	s.installDefinition(definition(group, "Widget"))
 	s.awaitLive("app", second)
 	widgets := s.delivered(schema.GroupVersionKind{Group: group, Version: "v1", Kind: "Widget"})
@@ -72,28 +78,52 @@ func (s *stage) installDefinition(manifest string) {
 	}
 }
 
+// spare are objects that are there to be deleted.
+var spare = []string{"s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8"}
+
+// failOften makes the unit that fails and has the spare objects try again and fail,
+// until its next attempt is minutes away: each deleted object costs an attempt.
+func (s *stage) failOften() {
+	s.Helper()
+	for _, name := range spare {
+		was := s.config(name)
+		if err := s.client.Delete(s.Context(), was); err != nil {
+			s.Fatal(err)
+		}
+		await(s, &corev1.ConfigMapList{}, name, "made anew", func(m *corev1.ConfigMap) bool { return m.UID != was.UID })
+	}
+	// The engine logs what an attempt applied when the attempt is over.
+	over := func() int { return strings.Count(s.engine.log.about(s.namespace), "msg=applied") }
+	for deadline := time.Now().Add(patience); over() < 1+len(spare); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.Fatalf("only %d attempts", over())
+		}
+	}
+}
+
 // A unit whose namespace is missing goes on when another unit brings it.
 func TestNamespaceThatComesLater(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	late := s.namespace + "-late"
-	first := "main@sha1:" + s.repo.Commit(map[string]string{
-		"app/a.yaml": configMap("a", "1"), "tenant/README.md": "nothing yet",
-	})
+	files := map[string]string{"app/late.yaml": in(late, configMap("late", "1")), "tenant/n.yaml": "apiVersion: v1\nkind: Namespace\nmetadata: {name: " + late + "}\n"}
+	for _, name := range spare {
+		files["app/"+name+".yaml"] = in(s.namespace, configMap(name, "1"))
+	}
+	first := "main@sha1:" + s.repo.Commit(files)
 	s.source()
-	s.unit("app", func(k *kustomizev1.Kustomization) { k.Spec.TargetNamespace = late })
+	s.unit("app", inNoNamespace)
 	s.awaitFailure("app", meta.ReconciliationFailedReason, late, "deliver Namespace "+late)
-	// Failures in a row make the next retry a long way off.
-	for range 6 {
-		request := s.ask(&kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Name: "app", Namespace: s.namespace}})
-		s.awaitUnit("app", "asked again", func(k *kustomizev1.Kustomization) bool { return k.Status.LastHandledReconcileAt == request })
-	}
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: late}}
-	s.create(namespace)
-	s.Cleanup(func() { _ = s.client.Delete(s.background(), namespace) })
+	s.failOften()
+	s.unit("tenant", inNoNamespace)
+	s.Cleanup(func() {
+		_ = s.client.Delete(s.background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: late}})
+	})
 	s.awaitLive("app", first)
-	m := &corev1.ConfigMap{}
-	if err := s.client.Get(t.Context(), client.ObjectKey{Namespace: late, Name: "a"}, m); err != nil {
-		t.Error(err)
-	}
+}
+
+func inNoNamespace(k *kustomizev1.Kustomization) { k.Spec.TargetNamespace = "" }
+
+func in(namespace, manifest string) string {
+	return strings.Replace(manifest, "metadata:\n", "metadata:\n  namespace: "+namespace+"\n", 1)
 }
