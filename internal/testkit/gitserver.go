@@ -42,7 +42,7 @@ type GitRequest struct {
 type gitConfig struct {
 	user, password, bearer string
 	tls, clientCert, ssh   bool
-	v0, tipsOnly           bool
+	tipsOnly               bool
 	onPush                 func(string)
 }
 
@@ -65,9 +65,6 @@ func GitClientCert() GitOption { return func(c *gitConfig) { c.tls, c.clientCert
 
 // GitSSH serves SSH too.
 func GitSSH() GitOption { return func(c *gitConfig) { c.ssh = true } }
-
-// GitProtocolV0 makes the server ignore the request for protocol version 2, as old servers do.
-func GitProtocolV0() GitOption { return func(c *gitConfig) { c.v0 = true } }
 
 // GitTipsOnly makes the server give out only commits that references point
 // at. With protocol version 2, git does not care.
@@ -126,9 +123,6 @@ func (s *GitServer) front(next http.Handler) http.Handler {
 			http.Error(w, "credentials wanted", http.StatusUnauthorized)
 			return
 		}
-		if s.cfg.v0 {
-			r.Header.Del("Git-Protocol")
-		}
 		next.ServeHTTP(w, r)
 	})
 }
@@ -146,7 +140,7 @@ func (c *gitConfig) admits(r *http.Request) bool {
 
 func (s *GitServer) record(r *http.Request) {
 	fetch := r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/git-upload-pack")
-	if fetch && strings.Contains(r.Header.Get("Git-Protocol"), "version=2") && !s.cfg.v0 {
+	if fetch && strings.Contains(r.Header.Get("Git-Protocol"), "version=2") {
 		fetch = isFetchCommand(r)
 	}
 	s.mu.Lock()

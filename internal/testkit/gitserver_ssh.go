@@ -113,7 +113,7 @@ func (srv *sshServer) session(ch ssh.Channel, reqs <-chan *ssh.Request) {
 		switch req.Type {
 		case "env":
 			var env struct{ Name, Value string }
-			ok := ssh.Unmarshal(req.Payload, &env) == nil && env.Name == "GIT_PROTOCOL" && !srv.s.cfg.v0
+			ok := ssh.Unmarshal(req.Payload, &env) == nil && env.Name == "GIT_PROTOCOL"
 			if ok {
 				protocol = env.Value
 			}

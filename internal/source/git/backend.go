@@ -66,7 +66,7 @@ func parseTree(s string) ([]snapshot.Entry, error) {
 }
 
 func (o objects) Size(id string) (int64, error) {
-	_, size, err := o.db.Size(odb.Hash([]byte(id)))
+	size, err := o.db.Size(odb.Hash([]byte(id)))
 	return size, o.r.readError(o.db, err)
 }
 

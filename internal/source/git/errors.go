@@ -121,7 +121,7 @@ func isTLS(err error) bool {
 	var alert tls.AlertError
 	var record tls.RecordHeaderError
 	return errors.As(err, &unknown) || errors.As(err, &host) || errors.As(err, &invalid) ||
-		errors.As(err, &verify) || errors.As(err, &alert) || errors.As(err, &record) || errors.Is(err, errDowngrade) ||
+		errors.As(err, &verify) || errors.As(err, &alert) || errors.As(err, &record) || errors.Is(err, wire.ErrDowngrade) ||
 		strings.Contains(err.Error(), "remote error: tls: ")
 }
 
@@ -130,7 +130,7 @@ func explainTLS(err error) string {
 	switch {
 	case errors.As(err, &unknown):
 		return "add the certificate of its authority to the Secret as ca.crt"
-	case errors.Is(err, errDowngrade):
+	case errors.Is(err, wire.ErrDowngrade):
 		return "use the URL that the server redirects to, if that is meant"
 	case strings.Contains(err.Error(), "remote error: tls: "):
 		return "the server wants a client certificate: add tls.crt and tls.key to the Secret, or correct them"

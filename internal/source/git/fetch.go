@@ -34,14 +34,10 @@ func (r *repo) has(h odb.Hash) bool {
 	return slices.Contains(r.known, h)
 }
 
-func (r *repo) haves() []string {
+func (r *repo) haves() []odb.Hash {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var out []string
-	for _, h := range r.known[max(0, len(r.known)-maxHaves):] {
-		out = append(out, h.String())
-	}
-	return out
+	return slices.Clone(r.known[max(0, len(r.known)-maxHaves):])
 }
 
 // setCurrent notes what a reference stands for now, so that it is kept.
@@ -57,7 +53,7 @@ func (r *repo) fetch(ctx context.Context, session *wire.Session, wants []candida
 	haves := r.haves()
 	req := wire.FetchRequest{Depth: 1, Haves: haves, Shallow: haves}
 	for _, c := range wants {
-		req.Wants = append(req.Wants, c.want.String())
+		req.Wants = append(req.Wants, c.want)
 	}
 	err := r.receive(ctx, session, req, wants)
 	if err == nil || ctx.Err() != nil || len(haves) == 0 || !worthAnother(err) {
@@ -79,7 +75,7 @@ func worthAnother(err error) bool {
 // fetchHistory looks for a commit in all that the server has, for servers that
 // give out only what references point at.
 func (r *repo) fetchHistory(ctx context.Context, session *wire.Session, ref Ref, c candidate) error {
-	refs, err := session.Refs(ctx, heads, tags)
+	refs, err := session.Refs(ctx)
 	if err != nil {
 		return err
 	}
@@ -99,11 +95,11 @@ func (r *repo) fetchHistory(ctx context.Context, session *wire.Session, ref Ref,
 func (r *repo) receive(ctx context.Context, session *wire.Session, req wire.FetchRequest, commits []candidate) error {
 	r.disk.RLock()
 	defer r.disk.RUnlock()
-	res, err := session.Fetch(ctx, req)
+	pack, err := session.Fetch(ctx, req)
 	if err != nil {
 		return err
 	}
-	if err := indexPack(ctx, r.dir, res.Pack); err != nil {
+	if err := indexPack(ctx, r.dir, pack); err != nil {
 		return err
 	}
 	db := r.db.Load()

@@ -131,27 +131,20 @@ func (l *lane) visit(ctx context.Context, f *flight) error {
 	if err := l.repo.open(ctx); err != nil {
 		return err
 	}
-	session, err := l.remote.session(ctx)
+	session, err := l.remote.session()
 	if err != nil {
 		return err
 	}
 	defer session.Close()
-	var prefixes []string
-	for _, ref := range f.refs {
-		if p := ref.prefix(); !slices.Contains(prefixes, p) {
-			prefixes = append(prefixes, p)
-		}
-	}
-	listed, err := session.Refs(ctx, prefixes...)
+	listed, err := session.Refs(ctx)
 	if err != nil {
 		return err
 	}
-	l.remote.remember(session)
 	found := map[Ref][]candidate{}
 	for _, ref := range f.refs {
 		candidates, ok, err := ref.resolve(listed)
 		if err == nil && !ok {
-			err = l.missing(ctx, session, ref)
+			err = ref.missing(l.display, listed)
 		}
 		if err != nil {
 			f.outcomes[ref] = outcome{err: l.explain(ctx, err, f.timeout)}
@@ -168,15 +161,6 @@ func (l *lane) visit(ctx context.Context, f *flight) error {
 		}
 	}
 	return nil
-}
-
-// missing asks for more references, to say what there is instead.
-func (l *lane) missing(ctx context.Context, session *wire.Session, ref Ref) error {
-	all, err := session.Refs(ctx, heads, tags)
-	if err != nil {
-		return err
-	}
-	return ref.missing(l.display, all)
 }
 
 // fetchMissing brings the commits that are not on disk: those that references point at
@@ -213,7 +197,7 @@ func (l *lane) fetchPinned(ctx context.Context, session *wire.Session, ref Ref, 
 		return nil
 	}
 	var err error
-	if session.CanWantAny() {
+	if session.CanWant(c.commit) {
 		err = l.repo.fetch(ctx, session, []candidate{c})
 	} else {
 		err = l.repo.fetchHistory(ctx, session, ref, c)

@@ -75,18 +75,6 @@ func (r Ref) fullName() string {
 	}
 }
 
-// prefix is what to ask the server for.
-func (r Ref) prefix() string {
-	switch {
-	case r.fullName() != "":
-		return r.fullName()
-	case r.SemVer != "" && r.Commit == "":
-		return tags
-	default:
-		return "HEAD"
-	}
-}
-
 // label is what a revision begins with.
 func (r Ref) label(name string) string {
 	if r.Name != "" && r.Commit == "" {
@@ -116,8 +104,8 @@ func (r Ref) resolve(refs []wire.Ref) (found []candidate, ok bool, err error) {
 	if name := r.fullName(); name != "" {
 		for _, ref := range refs {
 			if ref.Name == name {
-				c, err := newCandidate(r.label(name), ref)
-				if err == nil && r.Commit != "" {
+				c := newCandidate(r.label(name), ref)
+				if r.Commit != "" {
 					c, err = r.pinned(c.label)
 				}
 				return []candidate{c}, true, err
@@ -137,13 +125,8 @@ func (r Ref) pinned(label string) (candidate, error) {
 	return candidate{label: label, want: h, commit: h}, err
 }
 
-func newCandidate(label string, ref wire.Ref) (candidate, error) {
-	want, err := odb.ParseHash(ref.Hash)
-	if err != nil {
-		return candidate{}, fmt.Errorf("%w: %w", wire.ErrProtocol, err)
-	}
-	commit, err := odb.ParseHash(ref.Commit())
-	return candidate{label: label, want: want, commit: commit}, err
+func newCandidate(label string, ref wire.Ref) candidate {
+	return candidate{label: label, want: ref.Hash, commit: ref.Commit()}
 }
 
 func (r Ref) resolveSemVer(refs []wire.Ref) ([]candidate, bool, error) {
@@ -160,14 +143,10 @@ func (r Ref) resolveSemVer(refs []wire.Ref) ([]candidate, bool, error) {
 		if !isTag || err != nil || !constraint.Check(v) || (best != nil && v.LessThan(best)) {
 			continue
 		}
-		c, err := newCandidate(tag, ref)
-		if err != nil {
-			return nil, false, err
-		}
 		if best == nil || best.LessThan(v) {
 			found = nil
 		}
-		best, found = v, append(found, c)
+		best, found = v, append(found, newCandidate(tag, ref))
 	}
 	return found, len(found) > 0, nil
 }

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/skeema/knownhosts"
@@ -23,9 +22,6 @@ import (
 type remote struct {
 	http *wire.HTTP
 	ssh  *wire.SSH
-
-	mu   sync.Mutex // guards caps
-	caps *wire.Capabilities
 }
 
 // newRemote prepares to visit a URL; it does not connect. The folder is for
@@ -58,7 +54,7 @@ func newRemote(u *url.URL, auth Auth, proxy Proxy, tmp string) (*remote, error) 
 	if proxyURL != nil {
 		t.Proxy = http.ProxyURL(proxyURL)
 	}
-	h := &wire.HTTP{Client: &http.Client{Transport: t, CheckRedirect: checkRedirect}, URL: u}
+	h := &wire.HTTP{Transport: t, URL: u}
 	switch {
 	case auth.BearerToken != "":
 		h.Authorization = "Bearer " + auth.BearerToken
@@ -68,43 +64,17 @@ func newRemote(u *url.URL, auth Auth, proxy Proxy, tmp string) (*remote, error) 
 	return &remote{http: h}, nil
 }
 
-var errDowngrade = errors.New("the server redirects from https to http, which would send everything in the clear")
-
-// checkRedirect never lets a redirect take encryption away, nor credentials to
-// another host or port; net/http alone would take them to subdomains and ports.
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
-		return errDowngrade
-	}
-	if req.URL.Host != via[0].URL.Host {
-		req.Header.Del("Authorization")
-	}
-	if len(via) >= 10 {
-		return errors.New("the server redirects more than 10 times")
-	}
-	return nil
-}
-
 func (r *remote) close() {
 	if r.http != nil {
-		r.http.Client.CloseIdleConnections()
+		(&http.Client{Transport: r.http.Transport}).CloseIdleConnections()
 	}
 }
 
-func (r *remote) session(context.Context) (*wire.Session, error) {
+func (r *remote) session() (*wire.Session, error) {
 	if r.ssh != nil {
 		return r.ssh.Session(), nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.http.Session(r.caps), nil
-}
-
-// remember keeps what a server said about itself, so that the next visit needs one request less.
-func (r *remote) remember(s *wire.Session) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.caps = s.Capabilities()
+	return r.http.Session()
 }
 
 // hostKeyError says why a server's host key is not trusted.

@@ -115,6 +115,9 @@ func (r *repo) open(ctx context.Context) error {
 			err = r.load(ctx)
 		}
 	}
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("open object store: %w", ctx.Err()) // nothing is wrong with the folder
+	}
 	if err != nil {
 		return &failure.Error{Op: "open object store of", Object: r.display, Kind: failure.Unavailable, Err: err, Remedy: "check the data folder " + r.store.opts.DataDir}
 	}

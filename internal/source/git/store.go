@@ -3,8 +3,8 @@
 // use it; requests for one repository that come while it is being fetched are
 // answered together by the fetch after that; objects are read in place.
 //
-// docs/design/git.md says why references and packs are fetched in process, packs indexed
-// by the git executable and objects read without it.
+// docs/design/git.md says why references and packs are fetched and objects read with
+// go-git's packages, and packs indexed by the git executable.
 package git
 
 import (

@@ -49,46 +49,36 @@ func wantFile(t *testing.T, tree source.Tree, name, want string) {
 var main = git.Ref{Branch: "main"}
 
 func TestFetchFollowsABranch(t *testing.T) {
-	for _, tc := range []struct {
-		name, reason string
-		opts         []testkit.GitOption
-	}{
-		{"v2", "what servers of today speak", nil},
-		{"v0", "what old servers speak", []testkit.GitOption{testkit.GitProtocolV0()}},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			srv := testkit.NewGitServer(t, tc.opts...)
-			r := srv.Repo("app")
-			one := r.Commit(map[string]string{"a.yaml": "1", "d/b.yaml": "b", "d/e/f.yaml": "f"})
-			s := newStore(t, git.Options{})
-			req := git.Request{URL: r.URL(), Ref: main}
-			first := mustFetch(t, s, req)
-			if want := "main@sha1:" + one; first.Revision != want {
-				t.Errorf("revision = %s, want %s", first.Revision, want)
-			}
-			if err := fstest.TestFS(first.Tree, "a.yaml", "d/b.yaml", "d/e/f.yaml"); err != nil {
-				t.Error(err)
-			}
-			fetches := srv.Fetches()
-			again := mustFetch(t, s, req)
-			if srv.Fetches() != fetches || again.Revision != first.Revision || again.Digest != first.Digest {
-				t.Errorf("an unchanged branch cost %d fetches (%+v)", srv.Fetches()-fetches, again)
-			}
-			two := r.Commit(map[string]string{"a.yaml": "2"})
-			second := mustFetch(t, s, req)
-			if second.Revision != "main@sha1:"+two || second.Digest == first.Digest {
-				t.Errorf("second = %+v", second)
-			}
-			wantFile(t, second.Tree, "a.yaml", "2")
-			wantFile(t, second.Tree, "d/e/f.yaml", "f")
-			wantFile(t, first.Tree, "a.yaml", "1")
-			r.ForcePush(map[string]string{"only.yaml": "new"})
-			third := mustFetch(t, s, req)
-			wantFile(t, third.Tree, "only.yaml", "new")
-			if _, err := third.Tree.Stat("a.yaml"); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("a.yaml survived a rewrite: %v", err)
-			}
-		})
+	srv := testkit.NewGitServer(t)
+	r := srv.Repo("app")
+	one := r.Commit(map[string]string{"a.yaml": "1", "d/b.yaml": "b", "d/e/f.yaml": "f"})
+	s := newStore(t, git.Options{})
+	req := git.Request{URL: r.URL(), Ref: main}
+	first := mustFetch(t, s, req)
+	if want := "main@sha1:" + one; first.Revision != want {
+		t.Errorf("revision = %s, want %s", first.Revision, want)
+	}
+	if err := fstest.TestFS(first.Tree, "a.yaml", "d/b.yaml", "d/e/f.yaml"); err != nil {
+		t.Error(err)
+	}
+	before := len(srv.Requests())
+	again := mustFetch(t, s, req)
+	if n := len(srv.Requests()) - before; n != 1 || again.Revision != first.Revision || again.Digest != first.Digest {
+		t.Errorf("an unchanged branch cost %d requests, want 1 (%+v)", n, again)
+	}
+	two := r.Commit(map[string]string{"a.yaml": "2"})
+	second := mustFetch(t, s, req)
+	if second.Revision != "main@sha1:"+two || second.Digest == first.Digest {
+		t.Errorf("second = %+v", second)
+	}
+	wantFile(t, second.Tree, "a.yaml", "2")
+	wantFile(t, second.Tree, "d/e/f.yaml", "f")
+	wantFile(t, first.Tree, "a.yaml", "1")
+	r.ForcePush(map[string]string{"only.yaml": "new"})
+	third := mustFetch(t, s, req)
+	wantFile(t, third.Tree, "only.yaml", "new")
+	if _, err := third.Tree.Stat("a.yaml"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a.yaml survived a rewrite: %v", err)
 	}
 }
 
@@ -227,11 +217,9 @@ func TestPinnedCommits(t *testing.T) {
 		opts         []testkit.GitOption
 		ssh          bool
 	}{
-		{"http v2", "", nil, false},
-		{"http v0", "", []testkit.GitOption{testkit.GitProtocolV0()}, false},
-		{"tips only", "the whole history is looked through", []testkit.GitOption{testkit.GitProtocolV0(), testkit.GitTipsOnly()}, false},
-		{"ssh v2", "", []testkit.GitOption{testkit.GitSSH()}, true},
-		{"ssh v0", "one pack for each connection", []testkit.GitOption{testkit.GitSSH(), testkit.GitProtocolV0()}, true},
+		{"http", "", nil, false},
+		{"http, tips only", "the whole history is looked through", []testkit.GitOption{testkit.GitTipsOnly()}, false},
+		{"ssh", "one pack for each connection", []testkit.GitOption{testkit.GitSSH()}, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			srv := testkit.NewGitServer(t, tc.opts...)

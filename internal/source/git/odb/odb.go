@@ -1,70 +1,53 @@
 // Package odb is the room that reads objects from the packs of a Git
-// repository: file by file with positional reads, so that a repository of any
-// size costs next to no memory while nobody reads it. It never writes; packs come
-// from and are rewritten by the git executable. Loose objects are not read,
-// because the store above only ever makes packs.
+// repository, with go-git's readers of packs and indexes: in place, by as many
+// goroutines as like to, so that a repository of any size costs next to no memory
+// while nobody reads it. It never writes; packs come from and are rewritten by the
+// git executable. Loose objects are not read, because the store above only
+// ever makes packs.
 package odb
 
 import (
-	"crypto/sha1" //nolint:gosec // Git names objects by SHA-1; this is identity, not secrecy.
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/cache"
+	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 )
 
 // Hash is the name of an object.
-type Hash [20]byte
-
-// String returns the hash in hexadecimal.
-func (h Hash) String() string { return hex.EncodeToString(h[:]) }
-
-// IsZero reports whether h names nothing.
-func (h Hash) IsZero() bool { return h == Hash{} }
+type Hash = plumbing.Hash
 
 // ParseHash reads 40 hexadecimal digits.
 func ParseHash(s string) (Hash, error) {
-	var h Hash
-	if len(s) != 40 {
-		return h, fmt.Errorf("%q is not a SHA-1 of 40 hexadecimal digits", s)
+	if !plumbing.IsHash(s) || len(s) != 40 {
+		return Hash{}, fmt.Errorf("%q is not a SHA-1 of 40 hexadecimal digits", s)
 	}
-	if _, err := hex.Decode(h[:], []byte(s)); err != nil {
-		return h, fmt.Errorf("%q is not a SHA-1 of 40 hexadecimal digits", s)
-	}
-	return h, nil
+	return plumbing.NewHash(s), nil
 }
 
 // Type is the type of an object.
-type Type byte
+type Type = plumbing.ObjectType
 
-// The types of objects, with the numbers that packs give them.
+// The types of objects.
 const (
-	Commit Type = 1
-	Tree   Type = 2
-	Blob   Type = 3
-	Tag    Type = 4
-
-	offsetDelta Type = 6
-	refDelta    Type = 7
+	Commit = plumbing.CommitObject
+	Tree   = plumbing.TreeObject
+	Blob   = plumbing.BlobObject
+	Tag    = plumbing.TagObject
 )
 
-func (t Type) String() string {
-	switch t {
-	case Commit:
-		return "commit"
-	case Tree:
-		return "tree"
-	case Blob:
-		return "blob"
-	case Tag:
-		return "tag"
-	default:
-		return fmt.Sprintf("type %d", byte(t))
-	}
-}
+// Cache keeps the objects that were used last, up to a number of bytes. Neighbouring
+// trees share delta bases, so a small cache saves most of the inflating.
+type Cache = cache.ObjectLRU
+
+// NewCache returns a cache that holds up to limit bytes.
+func NewCache(limit int) *Cache { return cache.NewObjectLRU(cache.FileSize(limit)) }
 
 // ErrNotFound says that no pack holds the object.
 var ErrNotFound = errors.New("object not found")
@@ -132,54 +115,69 @@ func (db *DB) Packs() (count int, bytes int64) {
 
 // Has reports whether the object is there.
 func (db *DB) Has(h Hash) bool {
-	_, _, err := db.find(h)
+	_, err := db.find(h)
 	return err == nil
 }
 
-func (db *DB) find(h Hash) (*pack, int64, error) {
+// place is where an object is.
+type place struct {
+	pack  *pack
+	index *idxfile.MemoryIndex
+	off   int64
+}
+
+func (db *DB) find(h Hash) (place, error) {
 	db.mu.RLock()
 	packs := db.packs
 	db.mu.RUnlock()
-	// The newest knowledge is asked for most, and Glob's order says nothing about
-	// age, so the order does not matter; a miss costs no read in a small pack.
 	for _, p := range packs {
-		off, err := p.offset(h)
+		off, index, err := p.offset(h)
 		if err == nil {
-			return p, off, nil
+			return place{p, index, off}, nil
 		}
 		if !errors.Is(err, ErrNotFound) {
-			return nil, 0, err
+			return place{}, err
 		}
 	}
-	return nil, 0, fmt.Errorf("%s: %w", h, ErrNotFound)
+	return place{}, fmt.Errorf("%s: %w", h, ErrNotFound)
 }
 
-// Size returns the type and the size in bytes of an object without reading all of it.
-func (db *DB) Size(h Hash) (Type, int64, error) {
-	p, off, err := db.find(h)
+// Size returns the size in bytes of an object without reading its content.
+func (db *DB) Size(h Hash) (int64, error) {
+	at, err := db.find(h)
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
-	return db.sizeAt(p, off)
+	size, err := at.pack.reader(at.index, db.bases).GetSizeByOffset(at.off)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w: %w", h, ErrCorrupt, err)
+	}
+	return size, nil
 }
 
-// Read returns an object, after checking that its content has its name.
+// Read returns an object, after checking that its content has its name. The
+// content is the caller's.
 func (db *DB) Read(h Hash) (Type, []byte, error) {
-	p, off, err := db.find(h)
+	at, err := db.find(h)
 	if err != nil {
 		return 0, nil, err
 	}
-	typ, data, err := db.readAt(p, off)
+	obj, err := at.pack.reader(at.index, db.bases).Get(h)
 	if err != nil {
-		return 0, nil, fmt.Errorf("%s: %w", h, err)
+		return 0, nil, fmt.Errorf("%s: %w: %w", h, ErrCorrupt, err)
 	}
-	sum := sha1.New() //nolint:gosec // see above
-	fmt.Fprintf(sum, "%s %d\x00", typ, len(data))
-	sum.Write(data)
-	if Hash(sum.Sum(nil)) != h {
+	if obj.Hash() != h {
 		return 0, nil, fmt.Errorf("%s: %w: its content has another name", h, ErrCorrupt)
 	}
-	return typ, data, nil
+	r, err := obj.Reader()
+	if err != nil {
+		return 0, nil, fmt.Errorf("%s: %w: %w", h, ErrCorrupt, err)
+	}
+	data := make([]byte, obj.Size())
+	if _, err := io.ReadFull(r, data); err != nil {
+		return 0, nil, fmt.Errorf("%s: %w: %w", h, ErrCorrupt, err)
+	}
+	return obj.Type(), data, r.Close()
 }
 
 // RemoveLeftovers removes the temporary files of a git process that was killed.

@@ -1,17 +1,17 @@
 package wire
 
 import (
-	"bytes"
-	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
-)
 
-// agent is how the client calls itself. Some servers look for "git/" at the beginning.
-const agent = "git/bowline"
+	"github.com/go-git/go-git/v5/plumbing/transport"
+	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
+)
 
 // StatusError is an answer with an HTTP status other than 200.
 type StatusError struct {
@@ -28,10 +28,13 @@ func (e *StatusError) Error() string {
 	return s
 }
 
+// ErrDowngrade says that a redirect would have taken encryption away.
+var ErrDowngrade = errors.New("the server redirects from https to http, which would send everything in the clear")
+
 // HTTP is a repository behind smart HTTP.
 type HTTP struct {
-	// Client sends the requests; it holds TLS and proxy settings.
-	Client *http.Client
+	// Transport sends the requests; it holds TLS and proxy settings.
+	Transport http.RoundTripper
 	// URL is the repository's address without credentials.
 	URL *url.URL
 	// Authorization, when set, is the value of that header. It is not sent to
@@ -39,99 +42,104 @@ type HTTP struct {
 	Authorization string
 }
 
-// Session begins a session. Capabilities of an earlier session save a request; they may be nil.
-func (h HTTP) Session(caps *Capabilities) *Session {
-	return &Session{conv: &httpConversation{HTTP: h, base: h.URL}, caps: caps, known: caps != nil}
+// Session begins a session.
+func (h HTTP) Session() (*Session, error) {
+	port, _ := strconv.Atoi(h.URL.Port()) // "" is 0, which is the scheme's own
+	host := h.URL.Hostname()
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	ep := &transport.Endpoint{
+		Protocol: h.URL.Scheme, Host: host, Port: port, Path: strings.TrimSuffix(h.URL.EscapedPath(), "/"),
+	}
+	t := &tap{}
+	client := githttp.NewClient(&http.Client{Transport: &guard{next: h.Transport, tap: t}})
+	conv, err := client.NewUploadPackSession(ep, credentials{h.Authorization, h.URL.RawQuery})
+	return &Session{conv: conv, tap: t}, err
 }
 
-type httpConversation struct {
-	HTTP
-	base *url.URL // after redirects
-	body io.Closer
-}
+// credentials are what go-git sends to the repository's own host only.
+type credentials struct{ authorization, query string }
 
-func (c *httpConversation) stateless() bool { return true }
+var _ githttp.AuthMethod = credentials{}
 
-func (c *httpConversation) close() {
-	if c.body != nil {
-		_ = c.body.Close()
-		c.body = nil
+func (credentials) Name() string   { return "bowline" }
+func (credentials) String() string { return "bowline" }
+
+// SetAuth implements githttp.AuthMethod. A query belongs to the address and goes with
+// every request; it may be a credential too.
+func (c credentials) SetAuth(r *http.Request) {
+	if c.authorization != "" {
+		r.Header.Set("Authorization", c.authorization)
+	}
+	if c.query != "" {
+		r.URL.RawQuery = strings.TrimPrefix(r.URL.RawQuery+"&"+c.query, "&")
 	}
 }
 
-func (c *httpConversation) open(ctx context.Context) (io.Reader, error) {
-	u := *c.URL
-	u.Path = strings.TrimSuffix(u.Path, "/") + "/info/refs"
-	q := u.Query()
-	q.Set("service", "git-upload-pack")
-	u.RawQuery = q.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	body, answered, err := c.do(req, "application/x-git-upload-pack-advertisement")
-	if err != nil {
-		return nil, err
-	}
-	// The requests that follow go where a redirect has led, as git does it.
-	base := *answered
-	base.Path = strings.TrimSuffix(base.Path, "/info/refs")
-	base.RawQuery = c.URL.RawQuery
-	c.base = &base
-	return body, nil
+// guard is between go-git and the network: it gives errors types, lets nothing
+// through that is not an answer of a Git server, and has the tap listen.
+type guard struct {
+	next http.RoundTripper
+	tap  *tap
 }
 
-func (c *httpConversation) ask(ctx context.Context, request []byte) (io.Reader, error) {
-	u := *c.base
-	u.Path = strings.TrimSuffix(u.Path, "/") + "/git-upload-pack"
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(request))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/x-git-upload-pack-request")
-	req.Header.Set("Accept", "application/x-git-upload-pack-result")
-	// Asking twice does no harm: net/http may repeat the request when the server
-	// has closed an idle connection. An empty value is not sent.
-	req.Header["X-Idempotency-Key"] = nil
-	body, _, err := c.do(req, "application/x-git-upload-pack-result")
-	return body, err
-}
-
-// do sends a request and returns the answer, which must have the given type,
-// and the URL that it comes from. The answer before it is let go of.
-func (c *httpConversation) do(req *http.Request, wantType string) (io.Reader, *url.URL, error) {
-	c.close()
+// RoundTrip implements http.RoundTripper.
+func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
+	g.tap.begin(nil)
+	req = req.Clone(req.Context())
 	req.Header.Set("User-Agent", agent)
-	req.Header.Set("Git-Protocol", "version=2")
-	sameHost := req.URL.Host == c.URL.Host && (req.URL.Scheme == c.URL.Scheme || req.URL.Scheme == "https")
-	if c.Authorization != "" && sameHost {
-		req.Header.Set("Authorization", c.Authorization)
+	resp, err := g.next.RoundTrip(req)
+	if err == nil {
+		if err = check(req, resp); err != nil {
+			_ = resp.Body.Close()
+		}
 	}
-	resp, err := c.Client.Do(req) //nolint:bodyclose // close, or the next request, closes it
 	if err != nil {
-		return nil, nil, err
+		g.tap.err = err
+		return nil, err
 	}
-	c.body = drainCloser{resp.Body}
+	g.tap.begin(resp.Body)
+	resp.Body = &body{tap: g.tap, body: resp.Body}
+	return resp, nil
+}
+
+// check finds what is wrong with an answer before it is read.
+func check(req *http.Request, resp *http.Response) error {
+	if to, err := resp.Location(); err == nil && resp.StatusCode/100 == 3 {
+		if req.URL.Scheme == "https" && to.Scheme != "https" {
+			return ErrDowngrade
+		}
+		return nil
+	}
+	media, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	media = strings.TrimSpace(media)
 	if resp.StatusCode != http.StatusOK {
 		e := &StatusError{Code: resp.StatusCode}
-		if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
+		if media == "text/plain" {
 			text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
-			e.Message = oneLine(text)
+			e.Message = oneLine(string(text))
 		}
-		return nil, nil, e
+		return e
 	}
-	ct := resp.Header.Get("Content-Type")
-	if bare, _, _ := strings.Cut(ct, ";"); strings.TrimSpace(bare) != wantType {
-		return nil, nil, fmt.Errorf("%w: its type is %q", ErrProtocol, ct)
+	want := "application/x-git-upload-pack-result"
+	if req.Method == http.MethodGet {
+		want = "application/x-git-upload-pack-advertisement"
 	}
-	return resp.Body, resp.Request.URL, nil
+	if media != want {
+		return fmt.Errorf("%w: its type is %q", ErrProtocol, resp.Header.Get("Content-Type"))
+	}
+	return nil
 }
 
-// drainCloser reads a little of what is left before it closes, so that the
-// connection can be used again.
-type drainCloser struct{ io.ReadCloser }
+// body is an answer that the tap listens to.
+type body struct {
+	*tap
+	body io.ReadCloser
+}
 
-func (d drainCloser) Close() error {
-	_, _ = io.CopyN(io.Discard, d.ReadCloser, 4096)
-	return d.ReadCloser.Close()
+// Close reads a little of what is left, so that the connection can be used again.
+func (b *body) Close() error {
+	_, _ = io.CopyN(io.Discard, b.body, 4096)
+	return b.body.Close()
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/go-git/go-git/v5/plumbing/format/pktline"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -37,56 +39,88 @@ func Addr(u *url.URL) string {
 }
 
 // Session begins a session, with a connection of its own.
-func (s SSH) Session() *Session { return &Session{conv: &sshConversation{SSH: s}} }
+func (s SSH) Session() *Session {
+	t := &tap{}
+	return &Session{conv: &sshConversation{SSH: s, tap: t}, tap: t, once: true}
+}
 
+// sshConversation does over SSH what go-git's session does over HTTP. go-git's own
+// transport for SSH has no way to give up while it connects and logs in, none through an HTTP
+// proxy, and reads the user's ~/.ssh/config.
 type sshConversation struct {
 	SSH
+	tap    *tap
 	client *ssh.Client
 	stdin  io.WriteCloser
-	out    *stderrReader
 	stop   func() bool
 }
 
-func (c *sshConversation) stateless() bool { return false }
-
-func (c *sshConversation) close() {
-	if c.stop != nil {
-		c.stop()
+// Close ends the connection; the next listing of references makes another one.
+func (c *sshConversation) Close() error {
+	if c.client == nil {
+		return nil
 	}
-	if c.client != nil {
-		if c.stdin != nil {
-			// Without this the server logs that the other side hung up.
-			_, _ = io.WriteString(c.stdin, "0000")
-		}
-		_ = c.client.Close()
-		c.client = nil
+	c.stop()
+	if c.stdin != nil {
+		// Without this the server logs that the other side hung up.
+		_ = pktline.NewEncoder(c.stdin).Flush()
 	}
+	err := c.client.Close()
+	c.client, c.stdin = nil, nil
+	return err
 }
 
-func (c *sshConversation) open(ctx context.Context) (io.Reader, error) {
-	if err := c.connect(ctx); err != nil {
+// AdvertisedReferencesContext starts upload-pack and reads what it says first.
+func (c *sshConversation) AdvertisedReferencesContext(ctx context.Context) (*packp.AdvRefs, error) {
+	c.tap.begin(nil)
+	if err := c.start(ctx); err != nil {
+		c.tap.err = err
 		return nil, err
+	}
+	adv := packp.NewAdvRefs()
+	err := adv.Decode(c.tap)
+	return adv, err
+}
+
+func (c *sshConversation) start(ctx context.Context) error {
+	if err := c.connect(ctx); err != nil {
+		return err
 	}
 	session, err := c.client.NewSession()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	// A server that does not accept the variable answers in version 0.
-	_ = session.Setenv("GIT_PROTOCOL", "version=2")
 	if c.stdin, err = session.StdinPipe(); err != nil {
-		return nil, err
+		return err
 	}
 	stdout, err := session.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	c.out = &stderrReader{r: stdout, wait: sync.OnceValue(session.Wait)}
-	session.Stderr = &c.out.stderr
+	out := &stderrReader{r: stdout, wait: sync.OnceValue(session.Wait)}
+	session.Stderr = &out.stderr
+	c.tap.begin(out)
 	path := strings.ReplaceAll(c.URL.Path, "'", `'\''`)
-	if err := session.Start("git-upload-pack '" + path + "'"); err != nil {
+	return session.Start("git-upload-pack '" + path + "'")
+}
+
+// UploadPack sends a request with all that is known at once, so that there is no negotiation.
+func (c *sshConversation) UploadPack(_ context.Context, req *packp.UploadPackRequest) (*packp.UploadPackResponse, error) {
+	c.tap.begin(c.tap.r)
+	err := req.UploadRequest.Encode(c.stdin)
+	if err == nil {
+		err = req.UploadHaves.Encode(c.stdin, false)
+	}
+	if err == nil {
+		err = pktline.NewEncoder(c.stdin).EncodeString("done\n")
+	}
+	if err != nil {
+		c.tap.err = err
 		return nil, err
 	}
-	return c.out, nil
+	res := packp.NewUploadPackResponse(req)
+	err = res.Decode(io.NopCloser(c.tap))
+	return res, err
 }
 
 // connect logs in. The connection is closed when the context ends, which ends every read.
@@ -110,16 +144,6 @@ func (c *sshConversation) connect(ctx context.Context) error {
 	}
 	c.client = ssh.NewClient(sc, chans, reqs)
 	return nil
-}
-
-func (c *sshConversation) ask(ctx context.Context, request []byte) (io.Reader, error) {
-	if _, err := c.stdin.Write(request); err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		return nil, err
-	}
-	return c.out, nil
 }
 
 // stderrReader reads a command's output; when that ends too early, what the
@@ -161,5 +185,5 @@ func (s *safeBuffer) Write(b []byte) (int, error) {
 func (s *safeBuffer) text() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return oneLine(s.buf.Bytes())
+	return oneLine(s.buf.String())
 }
