@@ -87,7 +87,7 @@ func causes(s metav1.Status, err error) error {
 			// Replacing the object would not help against this one: it would be
 			// deleted and then refused.
 			r.immutable = false
-		} else if m := dumpedValue.FindStringSubmatch(message); m != nil && immutable.MatchString(m[1]) {
+		} else if m := dumpedValue.FindStringSubmatch(message); len(m) > 1 && immutable.MatchString(m[1]) {
 			message = m[1] // without the dump of the whole value
 		}
 		if c.Field != "" {

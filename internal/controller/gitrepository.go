@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/report"
@@ -49,7 +50,7 @@ func (r *gitRepositories) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 		r.artifacts.drop(key)
 		r.attempts.forget(req.NamespacedName)
 		r.changed(ctx, key)
-		return ctrl.Result{}, nil
+		return ctrl.Result{}, r.letGo(ctx, g)
 	}
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("read GitRepository %s: %w", req.NamespacedName, err)
@@ -61,7 +62,7 @@ func (r *gitRepositories) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 	before := g.DeepCopy()
 	artifact, fetchErr := r.fetch(ctx, g)
 	if ctx.Err() != nil {
-		return ctrl.Result{}, nil // the engine stops: what failed now says nothing
+		return ctrl.Result{}, nil //nolint:nilerr // the engine stops: what failed now says nothing
 	}
 	if fetchErr != nil {
 		r.recall(ctx, key, g)
@@ -93,6 +94,19 @@ func (r *gitRepositories) recall(ctx context.Context, key sourceKey, g *sourcev1
 	}
 	r.artifacts.put(key, artifact)
 	r.changed(ctx, key)
+}
+
+// letGo takes away the finalizer that the toolkit's engine leaves on its sources:
+// nobody else would, and the object would never go.
+func (r *gitRepositories) letGo(ctx context.Context, g *sourcev1.GitRepository) error {
+	before := g.DeepCopy()
+	if !controllerutil.RemoveFinalizer(g, sourcev1.SourceFinalizer) {
+		return nil
+	}
+	if err := client.IgnoreNotFound(r.client.Patch(ctx, g, client.MergeFrom(before), owner)); err != nil {
+		return fmt.Errorf("remove the finalizer: %w", err)
+	}
+	return nil
 }
 
 // fetch brings the repository up to date, with the credentials that its

@@ -61,7 +61,7 @@ func (r *kustomizations) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	k := &kustomizev1.Kustomization{}
 	if err := r.client.Get(ctx, req.NamespacedName, k); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.forget(req.NamespacedName)
+			r.forget(ctx, req.NamespacedName)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -84,7 +84,7 @@ func (r *kustomizations) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	run.attempt = r.attempts.of(req.NamespacedName)
 	again := run.do(ctx)
 	if ctx.Err() != nil {
-		return ctrl.Result{}, nil // the engine stops: what failed now says nothing
+		return ctrl.Result{}, nil //nolint:nilerr // the engine stops: what failed now says nothing
 	}
 	if err := run.write(ctx); err != nil {
 		return ctrl.Result{}, err
@@ -92,12 +92,12 @@ func (r *kustomizations) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	return ctrl.Result{RequeueAfter: max(again, time.Millisecond)}, nil
 }
 
-func (r *kustomizations) forget(unit types.NamespacedName) {
+func (r *kustomizations) forget(ctx context.Context, unit types.NamespacedName) {
 	r.pipeline.Forget(unit)
 	r.attempts.forget(unit)
 	r.written.forget(unit)
 	r.ledger.Want(unit, nil)
-	_ = r.ledger.Follow(context.Background(), unit, nil) // following nothing asks nobody
+	_ = r.ledger.Follow(ctx, unit, nil) // following nothing asks nobody
 }
 
 // kustomizationRun is one reconcile of one Kustomization.

@@ -49,7 +49,7 @@ func (r *kustomizations) finalize(ctx context.Context, k *kustomizev1.Kustomizat
 	if err := client.IgnoreNotFound(r.client.Patch(ctx, k, client.MergeFrom(before), owner)); err != nil {
 		return ctrl.Result{}, fmt.Errorf("remove the finalizer: %w", err)
 	}
-	r.forget(name)
+	r.forget(ctx, name)
 	return ctrl.Result{}, nil
 }
 

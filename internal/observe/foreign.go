@@ -83,7 +83,7 @@ func (l *Ledger) followOne(ctx context.Context, unit types.NamespacedName, ref R
 	f = &foreign{ledger: l, id: ref.ID, stop: stop, units: []types.NamespacedName{unit}}
 	l.foreign[ref.ID] = f
 	reflector := cache.NewReflectorWithOptions(f.listWatch(resource), nil, f, reflectorOptions(resource))
-	go reflector.RunWithContext(life)
+	go reflector.RunWithContext(life) //nolint:contextcheck // it outlives the call that starts it
 	return nil
 }
 

@@ -55,7 +55,7 @@ func (l *Ledger) Watch(ctx context.Context, gvk schema.GroupVersionKind) error {
 		if err != nil {
 			return err
 		}
-		w = l.start(resource)
+		w = l.start(resource) //nolint:contextcheck // it outlives the call that starts it
 	}
 	select {
 	case <-w.synced:

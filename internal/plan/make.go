@@ -172,7 +172,7 @@ func (m *maker) probe(ctx context.Context, w Want, desired *unstructured.Unstruc
 	case err != nil && (kind == failure.Unavailable || kind == failure.Timeout || kind == "" || ctx.Err() != nil):
 		return Unproven, fmt.Errorf("plan %s: %w", w.ID, err)
 	case err != nil || !settled:
-		return Drifted, nil
+		return Drifted, nil //nolint:nilerr // apply reports it, see above
 	}
 	m.ledger.Settle(w.ID)
 	return InSync, nil

@@ -65,6 +65,12 @@ func Main(m *testing.M, opts ...Option) {
 	for _, f := range shared.options.atEnd {
 		f()
 	}
+	endShared()
+	os.Exit(code)
+}
+
+// endShared stops the cluster of this package, if a test asked for one.
+func endShared() {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.instance != nil {
@@ -75,7 +81,6 @@ func Main(m *testing.M, opts ...Option) {
 	if shared.root != "" {
 		_ = os.RemoveAll(shared.root)
 	}
-	os.Exit(code)
 }
 
 // Cluster returns how to talk to the cluster of this package as its administrator, unthrottled.
