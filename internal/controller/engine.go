@@ -25,7 +25,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/bowline-dev/bowline/internal/apply"
-	"github.com/bowline-dev/bowline/internal/build/kustomize"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
@@ -63,7 +62,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 		client: mgr.GetClient(), events: events, clock: realClock,
 		artifacts: newArtifacts(), attempts: newAttempts(), written: newWritten(), self: &feed{}, claimed: make(chan struct{}),
 		budget: budget, allowRemoteBases: o.AllowRemoteBases,
-		pipeline: pipeline.New(e.meters.build(kustomize.Build)),
+		pipeline: pipeline.New(e.meters.build(o.builder)),
 	}
 	e.ledger = observe.NewLedger(ctx, observe.Options{
 		Cluster: cluster, Manager: FieldManager, Clock: realClock, Log: o.Logger.WithName("ledger"), Notify: e.notify,
@@ -176,6 +175,9 @@ func (e *engine) claim(ctx context.Context) error {
 	}
 	for i := range list.Items {
 		k := &list.Items[i]
+		if k.Spec.KubeConfig != nil {
+			continue // what it holds is on another cluster
+		}
 		entries, _ := report.Entries(k.Status.Inventory)
 		ids := make([]object.ID, 0, len(entries))
 		for _, entry := range entries {

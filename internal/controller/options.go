@@ -9,6 +9,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/bowline-dev/bowline/internal/build/kustomize"
+	"github.com/bowline-dev/bowline/internal/pipeline"
 )
 
 // Options says how the engine runs. The zero value of every field but
@@ -48,6 +51,9 @@ type Options struct {
 	// Registry takes the engine's own meters; nil means the one that MetricsAddr
 	// serves, which has room for one engine per process.
 	Registry prometheus.Registerer
+
+	// builder is the build stage; nil means kustomize.
+	builder pipeline.Builder
 }
 
 func (o Options) withDefaults() Options {
@@ -65,6 +71,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Registry == nil {
 		o.Registry = metrics.Registry
+	}
+	if o.builder == nil {
+		o.builder = kustomize.Build
 	}
 	return o
 }

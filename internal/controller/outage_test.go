@@ -70,18 +70,21 @@ func TestIdleCostsNothing(t *testing.T) {
 	})
 	first := engineFor(t, counted)
 	revision := "main@sha1:" + s.repo.Commit(map[string]string{
-		"base/a.yaml": configMap("a", "1"), "app/b.yaml": configMap("b", "1"), "other/c.yaml": configMap("c", "1"),
+		"base/a.yaml": configMap("a", "1"), "app/b.yaml": configMap("b", "1"), "other/c.yaml": configMap("c", "1"), "broken/d.yaml": "a: [",
 	})
 	s.source()
 	s.unit("base", func(k *kustomizev1.Kustomization) { k.Spec.Wait = true })
-	s.unit("app", func(k *kustomizev1.Kustomization) {
-		k.Spec.DependsOn = []kustomizev1.DependencyReference{{Name: "base"}}
-	})
+	s.unit("app", dependsOn("base"))
 	s.unit("other")
-	units := []string{"base", "app", "other"}
-	for _, unit := range units {
+	// Those that fail or wait are as quiet as those that are well.
+	s.unit("broken")
+	s.unit("waiting", dependsOn("broken"))
+	for _, unit := range []string{"base", "app", "other"} {
 		s.awaitLive(unit, revision)
 	}
+	s.awaitFailure("broken", meta.BuildFailedReason)
+	s.awaitFailure("waiting", meta.DependencyNotReadyReason)
+	units := []string{"base", "app", "other", "broken", "waiting"}
 	s.quiet("in the steady state", &requests)
 
 	before := s.versions(units)
