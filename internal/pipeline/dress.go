@@ -41,7 +41,7 @@ func dress(ctx context.Context, u Unit, kinds *kube.Resources, built []*unstruct
 	for _, o := range built {
 		known, err := fitScope(ctx, o, kinds, defined)
 		if err == nil {
-			err = plainData(o)
+			err = errors.Join(plainText(o), plainData(o))
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -143,11 +143,31 @@ func definedScopes(built []*unstructured.Unstructured) map[schema.GroupKind]bool
 	return defined
 }
 
+// plainText demands that labels and annotations are strings: ours could not be
+// added to others. An explicit null is the same as none.
+func plainText(o *unstructured.Unstructured) error {
+	for _, field := range []string{"labels", "annotations"} {
+		if value, found, _ := unstructured.NestedFieldNoCopy(o.Object, "metadata", field); found && value == nil {
+			unstructured.RemoveNestedField(o.Object, "metadata", field)
+		}
+		if _, _, err := unstructured.NestedStringMap(o.Object, "metadata", field); err != nil {
+			return &failure.Error{Op: "build", Kind: failure.Invalid, Object: object.IDOf(o).String(),
+				Err: errors.New("metadata." + field + " has a value that is not a string"), Remedy: "quote the value"}
+		}
+	}
+	return nil
+}
+
 // plainData turns a Secret's stringData, which the API server only reads, into
 // data, which it also keeps and whose ownership it records.
 func plainData(o *unstructured.Unstructured) error {
 	if o.GetKind() != "Secret" || o.GroupVersionKind().Group != "" {
 		return nil
+	}
+	for _, field := range []string{"data", "stringData"} {
+		if value, found := o.Object[field]; found && value == nil {
+			delete(o.Object, field)
+		}
 	}
 	text, found, err := unstructured.NestedStringMap(o.Object, "stringData")
 	if err != nil {
