@@ -5,6 +5,7 @@ package report
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
@@ -106,7 +107,7 @@ func IsReady(o Conditioned, observed int64) bool {
 
 func set(o Conditioned, kind string, status metav1.ConditionStatus, reason, message string) {
 	if len(message) > maxMessage {
-		message = message[:maxMessage-1] + "…"
+		message = strings.ToValidUTF8(message[:maxMessage], "") + "…"
 	}
 	conditions := slices.Clone(o.GetConditions())
 	apimeta.SetStatusCondition(&conditions, metav1.Condition{
