@@ -19,8 +19,8 @@ type attempt struct {
 	failures int
 	// retryAt is when a failed attempt may be repeated.
 	retryAt time.Time
-	// ran is when the unit last ran to its end.
-	ran time.Time
+	// checked is when what only a dry run can tell was last looked at.
+	checked time.Time
 	// began is when work on these inputs began.
 	began time.Time
 	// waitingSince is when the wait for health began; zero when none is on.
@@ -45,7 +45,7 @@ type attempt struct {
 
 // begin notes new inputs; the failures with the old ones no longer count.
 func (a *attempt) begin(inputs string, now time.Time) {
-	*a = attempt{inputs: inputs, began: now, changed: a.changed, changes: a.changes, ran: a.ran}
+	*a = attempt{inputs: inputs, began: now, changed: a.changed, changes: a.changes, checked: a.checked}
 }
 
 // failed notes a failure and returns how long to wait before the next attempt:
@@ -59,6 +59,12 @@ func (a *attempt) failed(now time.Time, terminal bool, retryInterval time.Durati
 	a.failures++
 	a.retryAt = now.Add(wait)
 	return wait
+}
+
+// recheck reports whether it is time to look again at what only a dry run can
+// tell. What happened meanwhile for other reasons does not put it off.
+func (a *attempt) recheck(now time.Time, interval time.Duration) bool {
+	return now.Sub(a.checked) >= interval
 }
 
 // retry lets the next attempt be made at once, and counts failures anew.

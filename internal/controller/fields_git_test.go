@@ -2,7 +2,10 @@ package controller
 
 import (
 	"fmt"
+	"net/http/httptest"
+	"net/http/httputil"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,6 +130,36 @@ func TestGitSecret(t *testing.T) {
 	edit(s, secret, func(m *corev1.Secret) { m.Data["password"] = []byte("right") })
 	s.ask(s.fleet())
 	s.awaitSource("fetched", func(g *sourcev1.GitRepository) bool { return says(g, "True", meta.SucceededReason) })
+}
+
+// A server that hangs is given up at the timeout.
+func TestGitTimeout(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "1")})
+	s.git.Hang(true)
+	s.source(func(g *sourcev1.GitRepository) { g.Spec.Timeout = &metav1.Duration{Duration: time.Second} })
+	s.awaitSourceFailure(sourcev1.GitOperationFailedReason, "1s")
+	s.git.Hang(false)
+	s.ask(s.fleet())
+	s.awaitSource("fetched", func(g *sourcev1.GitRepository) bool { return says(g, "True", meta.SucceededReason) })
+}
+
+// A proxy is named by a Secret, and all requests go through it.
+func TestGitProxy(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	var passed atomic.Int64
+	forward := &httputil.ReverseProxy{Rewrite: func(*httputil.ProxyRequest) { passed.Add(1) }}
+	proxy := httptest.NewServer(forward)
+	t.Cleanup(proxy.Close)
+	s.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "1")})
+	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "proxy", Namespace: s.namespace}, StringData: map[string]string{"address": proxy.URL}})
+	s.source(func(g *sourcev1.GitRepository) { g.Spec.ProxySecretRef = &meta.LocalObjectReference{Name: "proxy"} })
+	s.awaitSource("fetched", func(g *sourcev1.GitRepository) bool { return says(g, "True", meta.SucceededReason) })
+	if n := int(passed.Load()); n == 0 || n != len(s.git.Requests()) {
+		t.Errorf("%d requests went through the proxy, and the server got %d", n, len(s.git.Requests()))
+	}
 }
 
 // A repository that many sources use is fetched once for all of them.

@@ -72,6 +72,38 @@ func orNothing(change func(*kustomizev1.Kustomization)) func(*kustomizev1.Kustom
 	return change
 }
 
+// While a Kustomization of the same source cannot be built, nobody knows what
+// it wants, and nothing is deleted that it might have taken over. All else is
+// delivered, and the deletions follow once it can be built.
+func TestHandOverToWhatCannotBeBuilt(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	first := "main@sha1:" + s.repo.Commit(map[string]string{
+		"giver/moves.yaml": configMap("moves", "1"), "giver/goes.yaml": configMap("goes", "1"), "giver/stays.yaml": configMap("stays", "1"),
+		"taker/own.yaml": configMap("own", "1"),
+	})
+	s.source()
+	s.unit("giver")
+	s.unit("taker")
+	s.awaitLive("giver", first)
+	s.awaitLive("taker", first)
+	uid := s.config("moves").UID
+
+	s.repo.Commit(map[string]string{"taker/moves.yaml": configMap("moves", "2"), "taker/own.yaml": "kind: [", "giver/stays.yaml": configMap("stays", "2")})
+	s.remove("giver/moves.yaml", "giver/goes.yaml")
+	s.awaitFailure("giver", meta.PruneFailedReason, "it may have been handed over", s.namespace+"/taker", "taker/own.yaml")
+	s.awaitFailure("taker", meta.BuildFailedReason)
+	if got := s.config("stays").Data["value"]; got != "2" || !s.there("moves") || !s.there("goes") {
+		t.Errorf("meanwhile stays holds %q; moves is there: %t, goes: %t", got, s.there("moves"), s.there("goes"))
+	}
+	third := s.push(map[string]string{"taker/own.yaml": configMap("own", "3")})
+	s.awaitLive("giver", third)
+	s.awaitLive("taker", third)
+	if m := s.config("moves"); m.UID != uid || m.Data["value"] != "2" || s.there("goes") {
+		t.Errorf("it was handed over: %t, holds %q; what goes is there: %t", m.UID == uid, m.Data["value"], s.there("goes"))
+	}
+}
+
 // When two Kustomizations want one object, the first keeps it, the second says who
 // has it; it takes the object as soon as the first lets go.
 func TestTwoWantOneObject(t *testing.T) {

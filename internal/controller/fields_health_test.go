@@ -111,6 +111,59 @@ func TestTimeout(t *testing.T) {
 	s.awaitLive("failing", next)
 }
 
+// A health check needs neither version nor namespace: the toolkit's default and
+// the Kustomization's own are taken. One of a kind that the cluster lacks says so,
+// and goes on when the kind appears.
+func TestHealthCheckDefaults(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	group := s.namespace + ".test"
+	revision := "main@sha1:" + s.repo.Commit(map[string]string{
+		"short/a.yaml": deployment("short", "image", 0), "kind/a.yaml": configMap("kind", "1"), "present/a.yaml": annotated(configMap("present", "1"), "ssa", "IfNotPresent"),
+		"definition/a.yaml": thingDefinition(s.namespace), "definition/b.yaml": "apiVersion: " + group + "/v1\nkind: Thing\nmetadata:\n  name: one\n",
+	})
+	present := s.aMap("present")
+	s.create(present)
+	s.source()
+	check := func(r meta.NamespacedObjectKindReference) func(*kustomizev1.Kustomization) {
+		return func(k *kustomizev1.Kustomization) { k.Spec.HealthChecks = []meta.NamespacedObjectKindReference{r} }
+	}
+	s.unit("short", check(meta.NamespacedObjectKindReference{Kind: "Deployment", Name: "short"}))
+	s.unit("kind", check(meta.NamespacedObjectKindReference{APIVersion: group + "/v1", Kind: "Thing", Name: "one"}))
+	s.unit("present", func(k *kustomizev1.Kustomization) { k.Spec.Wait = true })
+	s.awaitLive("short", revision)
+	s.awaitLive("present", revision)
+	s.awaitFailure("kind", meta.HealthCheckFailedReason, "spec.healthChecks[0]", "Thing", "does not serve this kind")
+	s.unit("definition")
+	s.awaitLive("kind", revision)
+}
+
+// What only a dry run can tell is looked at again after the interval, whatever
+// else went on in between.
+func TestIntervalRechecks(t *testing.T) {
+	t.Parallel()
+	begin := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, row := range []struct {
+		name, reason string
+		checked      time.Time
+		after        time.Duration
+		want         bool
+	}{
+		{name: "first", reason: "nothing is known yet", after: 0, want: true},
+		{name: "before", reason: "the interval is not over", checked: begin, after: 59 * time.Second},
+		{name: "after", reason: "the interval is over", checked: begin, after: time.Minute, want: true},
+	} {
+		a := attempt{checked: row.checked}
+		if got := a.recheck(begin.Add(row.after), time.Minute); got != row.want {
+			t.Errorf("%s: %s: got %t", row.name, row.reason, got)
+		}
+		a.begin("new inputs", begin)
+		if !a.checked.Equal(row.checked) {
+			t.Errorf("%s: new inputs count as a look", row.name)
+		}
+	}
+}
+
 // What fails for a reason that no event tells of is tried again at the retry
 // interval at the latest.
 func TestRetryInterval(t *testing.T) {

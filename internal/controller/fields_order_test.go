@@ -91,6 +91,21 @@ func TestDependsOnWhatIsMissing(t *testing.T) {
 	s.awaitLive("top", revision)
 }
 
+// Sources and dependencies may be in another namespace.
+func TestDependsOnAcrossNamespaces(t *testing.T) {
+	t.Parallel()
+	s, other := newStage(t), newStage(t)
+	revision := "main@sha1:" + s.repo.Commit(map[string]string{"base/a.yaml": configMap("base", "1"), "top/a.yaml": configMap("top", "1")})
+	s.source()
+	other.unit("top", func(k *kustomizev1.Kustomization) {
+		k.Spec.SourceRef.Namespace, k.Spec.SourceRef.APIVersion = s.namespace, "source.toolkit.fluxcd.io/v1"
+		k.Spec.DependsOn = []kustomizev1.DependencyReference{{Name: "base", Namespace: s.namespace}}
+	})
+	other.awaitFailure("top", meta.DependencyNotReadyReason, "dependency '"+s.namespace+"/base' not found")
+	s.unit("base")
+	other.awaitLive("top", revision)
+}
+
 // A cycle is spelled out on every member and on nobody else. Taking out one
 // dependency, or one member, ends it for all.
 func TestDependsOnCycle(t *testing.T) {

@@ -145,9 +145,7 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 		return left
 	}
 	r.attempt.cameBy = r.attempts.cameBy()
-	if r.now.Sub(r.attempt.ran) >= r.k.Spec.Interval.Duration {
-		unit.Recheck = true
-	}
+	unit.Recheck = unit.Recheck || r.attempt.recheck(r.now, r.k.Spec.Interval.Duration)
 	return r.deliver(ctx, unit, artifact)
 }
 
@@ -165,6 +163,9 @@ func (r *kustomizationRun) deliver(ctx context.Context, unit pipeline.Unit, arti
 	}
 	if err != nil {
 		return r.fail(reasonOf(err), err)
+	}
+	if unit.Recheck {
+		r.attempt.checked = r.now
 	}
 	if out.Plan.HealAfter > 0 {
 		r.contested(out.Plan)

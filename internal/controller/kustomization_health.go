@@ -30,7 +30,7 @@ const maxExplained = 3
 // assess looks at the health of what the Kustomization waits for. Nothing is
 // waited for here: the ledger's next event brings the unit back.
 func (r *kustomizationRun) assess(ctx context.Context, unit pipeline.Unit, artifact source.Artifact, out pipeline.Outcome) time.Duration {
-	ids, refs, err := healthOf(r.k, out.Wants)
+	ids, refs, err := healthOf(ctx, r.target.Cluster.Resources, r.k, out.Wants)
 	if err == nil {
 		err = r.ledger.Follow(ctx, unit.Name, refs)
 	}

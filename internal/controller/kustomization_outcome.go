@@ -95,7 +95,7 @@ func (r *kustomizationRun) succeed(artifact source.Artifact, wants []plan.Want) 
 		}
 		r.event = &notice{corev1.EventTypeNormal, meta.ReconciliationSucceededReason, message}
 	}
-	*r.attempt = attempt{inputs: r.attempt.inputs, began: r.attempt.began, ran: r.now}
+	*r.attempt = attempt{inputs: r.attempt.inputs, began: r.attempt.began, checked: r.attempt.checked}
 	r.attempts.want(client.ObjectKeyFromObject(r.k), false)
 	return r.k.Spec.Interval.Duration
 }

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/build"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/observe"
 	"github.com/bowline-dev/bowline/internal/pipeline"
@@ -98,19 +100,26 @@ func dependenciesOf(k *kustomizev1.Kustomization) []types.NamespacedName {
 
 // healthOf returns the objects whose health the Kustomization waits for, and
 // those among them that it may not deliver itself.
-func healthOf(k *kustomizev1.Kustomization, wants []plan.Want) (ids []object.ID, refs []observe.Reference, err error) {
+func healthOf(ctx context.Context, kinds *kube.Resources, k *kustomizev1.Kustomization, wants []plan.Want) (ids []object.ID, refs []observe.Reference, err error) {
 	if k.Spec.Wait {
 		for _, w := range wants {
 			if w.Mode != plan.Ignore {
 				ids = append(ids, w.ID)
 			}
+			if w.Mode == plan.IfNotPresent {
+				refs = append(refs, observe.Reference{ID: w.ID, Version: w.Version})
+			}
 		}
-		return ids, nil, nil
+		return ids, refs, nil
 	}
 	for i, c := range k.Spec.HealthChecks {
-		ref, err := referenceOf(c)
+		ref, err := referenceOf(ctx, kinds, c, k.Namespace)
 		if err != nil {
-			return nil, nil, &failure.Error{Op: "check health", Kind: failure.Invalid, Object: fmt.Sprintf("spec.healthChecks[%d]", i), Err: err}
+			kind := failure.KindOf(err)
+			if kind == "" {
+				kind = failure.Invalid
+			}
+			return nil, nil, &failure.Error{Op: "check health", Kind: kind, Object: fmt.Sprintf("spec.healthChecks[%d]", i), Err: err}
 		}
 		ids = append(ids, ref.ID)
 		refs = append(refs, ref)
@@ -118,13 +127,28 @@ func healthOf(k *kustomizev1.Kustomization, wants []plan.Want) (ids []object.ID,
 	return ids, refs, nil
 }
 
-func referenceOf(c meta.NamespacedObjectKindReference) (observe.Reference, error) {
+// Defaults of a reference: the version is the one that the toolkit takes where
+// none is given, and the namespace that of the Kustomization.
+func referenceOf(ctx context.Context, kinds *kube.Resources, c meta.NamespacedObjectKindReference, namespace string) (observe.Reference, error) {
+	if c.APIVersion == "" {
+		c.APIVersion = "apps/v1"
+	}
 	gv, err := schema.ParseGroupVersion(c.APIVersion)
 	if err != nil {
 		return observe.Reference{}, err
 	}
 	if c.Kind == "" || c.Name == "" {
 		return observe.Reference{}, errors.New("kind and name are needed")
+	}
+	resource, err := kinds.Of(ctx, gv.WithKind(c.Kind))
+	if err != nil {
+		return observe.Reference{}, err
+	}
+	switch {
+	case !resource.Namespaced:
+		c.Namespace = ""
+	case c.Namespace == "":
+		c.Namespace = namespace
 	}
 	return observe.Reference{
 		ID: object.ID{Group: gv.Group, Kind: c.Kind, Namespace: c.Namespace, Name: c.Name}, Version: gv.Version,
