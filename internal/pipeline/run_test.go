@@ -119,6 +119,9 @@ func TestKindThatComesLater(t *testing.T) {
 		if w.ID.Namespace != "" {
 			t.Errorf("delivered as %s: the kind is not namespaced", w.ID)
 		}
+		if claimant, ok := r.ledger.Claimant(w.ID); !ok || claimant != r.name("a") {
+			t.Errorf("%s is claimed by %v, want by the unit that delivers it", w.ID, claimant)
+		}
 	}
 	r.spent()
 	if _, err := r.run(r.unit("a"), a); err != nil {
