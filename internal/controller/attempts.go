@@ -36,6 +36,10 @@ type attempt struct {
 	// cameBy how much had come when it began.
 	wanting bool
 	cameBy  uint64
+	// healAt is when an object that somebody keeps changing is healed again; zero
+	// when there is none. contested names those that an event told of.
+	healAt    time.Time
+	contested string
 	// changed says that something changed since the last success, so that the
 	// next one is worth an event.
 	changed bool
@@ -45,7 +49,7 @@ type attempt struct {
 
 // begin notes new inputs; the failures with the old ones no longer count.
 func (a *attempt) begin(inputs string, now time.Time) {
-	*a = attempt{inputs: inputs, began: now, changed: a.changed, changes: a.changes, checked: a.checked}
+	*a = attempt{inputs: inputs, began: now, changed: a.changed, changes: a.changes, checked: a.checked, contested: a.contested}
 }
 
 // failed notes a failure and returns how long to wait before the next attempt:
@@ -65,6 +69,22 @@ func (a *attempt) failed(now time.Time, terminal bool, retryInterval time.Durati
 // tell. What happened meanwhile for other reasons does not put it off.
 func (a *attempt) recheck(now time.Time, interval time.Duration) bool {
 	return now.Sub(a.checked) >= interval
+}
+
+// barred returns how long a failed attempt may not be repeated yet.
+func (a *attempt) barred(now time.Time) time.Duration {
+	if !a.healAt.IsZero() && !now.Before(a.healAt) {
+		return 0
+	}
+	return a.retryAt.Sub(now)
+}
+
+// untilHeal shortens a wait to the next healing that is due.
+func (a *attempt) untilHeal(now time.Time, wait time.Duration) time.Duration {
+	if a.healAt.IsZero() {
+		return wait
+	}
+	return min(wait, a.healAt.Sub(now))
 }
 
 // retry lets the next attempt be made at once, and counts failures anew.

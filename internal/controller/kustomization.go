@@ -82,7 +82,7 @@ func (r *kustomizations) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	}
 	run := &kustomizationRun{kustomizations: r, k: k, before: k.DeepCopy(), now: r.clock.Now(), log: ctrl.LoggerFrom(ctx)}
 	run.attempt = r.attempts.of(req.NamespacedName)
-	again := run.do(ctx)
+	again := run.attempt.untilHeal(run.now, run.do(ctx))
 	if ctx.Err() != nil {
 		return ctrl.Result{}, nil //nolint:nilerr // the engine stops: what failed now says nothing
 	}
@@ -141,7 +141,7 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 		unit.Recheck = true
 	} else if r.attempt.wanting && r.attempt.cameBy != r.attempts.cameBy() {
 		r.attempt.retry()
-	} else if left := r.attempt.retryAt.Sub(r.now); left > 0 && !drifted && !r.attempt.late {
+	} else if left := r.attempt.barred(r.now); left > 0 && !drifted && !r.attempt.late {
 		return left
 	}
 	r.attempt.cameBy = r.attempts.cameBy()
@@ -158,6 +158,7 @@ func (r *kustomizationRun) deliver(ctx context.Context, unit pipeline.Unit, arti
 		return r.intend(ctx, artifact, entries)
 	})
 	r.keep(out)
+	r.contested(out.Plan)
 	if errors.Is(err, apply.ErrPending) {
 		return r.progress("Applying revision " + artifact.Revision + ": " + err.Error())
 	}
@@ -167,14 +168,11 @@ func (r *kustomizationRun) deliver(ctx context.Context, unit pipeline.Unit, arti
 	if unit.Recheck {
 		r.attempt.checked = r.now
 	}
-	if out.Plan.HealAfter > 0 {
-		r.contested(out.Plan)
-	}
 	if len(out.Plan.Held) > 0 {
 		held := errors.New(report.Held("kustomization", r.k.Name, r.k.Namespace, out.Plan))
 		return r.fail(report.ReasonApprovalRequired, &failure.Error{Kind: failure.NeedsApproval, Err: held})
 	}
-	return sooner(r.assess(ctx, unit, artifact, out), out.Plan.HealAfter)
+	return r.assess(ctx, unit, artifact, out)
 }
 
 // keep takes what a run did into the status and the event.
@@ -223,11 +221,4 @@ func reasonOf(err error) string {
 	default:
 		return meta.ReconciliationFailedReason
 	}
-}
-
-func sooner(x, y time.Duration) time.Duration {
-	if y > 0 && y < x {
-		return y
-	}
-	return x
 }

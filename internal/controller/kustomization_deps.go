@@ -58,6 +58,9 @@ func (r *kustomizationRun) missingSource(ctx context.Context) (why string, passi
 	if err != nil {
 		return fmt.Sprintf("read %s: %v", key, err), true
 	}
+	if repository.Spec.Suspend {
+		return fmt.Sprintf("%s '%s' is suspended and has no artifact; resume it", key.Kind, key.NamespacedName), false
+	}
 	c := report.Condition(repository, meta.ReadyCondition)
 	if c == nil || c.Status == "True" {
 		return fmt.Sprintf("%s '%s' has no artifact yet", key.Kind, key.NamespacedName), true

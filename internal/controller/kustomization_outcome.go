@@ -95,7 +95,10 @@ func (r *kustomizationRun) succeed(artifact source.Artifact, wants []plan.Want) 
 		}
 		r.event = &notice{corev1.EventTypeNormal, meta.ReconciliationSucceededReason, message}
 	}
-	*r.attempt = attempt{inputs: r.attempt.inputs, began: r.attempt.began, checked: r.attempt.checked}
+	*r.attempt = attempt{
+		inputs: r.attempt.inputs, began: r.attempt.began, checked: r.attempt.checked,
+		healAt: r.attempt.healAt, contested: r.attempt.contested,
+	}
 	r.attempts.want(client.ObjectKeyFromObject(r.k), false)
 	return r.k.Spec.Interval.Duration
 }
@@ -112,12 +115,23 @@ func (r *kustomizationRun) observed() bool {
 	return true
 }
 
-// contested tells who keeps changing what is healed.
+// contested notes when objects that somebody keeps changing are healed again, and
+// tells who does, once for every healing that has to wait.
 func (r *kustomizationRun) contested(p *plan.Plan) {
+	if p == nil || p.HealAfter == 0 {
+		r.attempt.healAt, r.attempt.contested = time.Time{}, ""
+		return
+	}
+	r.attempt.healAt = r.now.Add(p.HealAfter)
+	var names, words []string
 	for _, a := range p.Actions {
 		if a.Verb == plan.Keep && a.Reason != "" {
-			r.events.Eventf(r.k, corev1.EventTypeWarning, report.ReasonDriftContested, "%s: %s", a.ID, a.Reason)
+			names, words = append(names, a.ID.String()), append(words, fmt.Sprintf("%s: %s", a.ID, a.Reason))
 		}
+	}
+	if who := report.Names(names); who != r.attempt.contested {
+		r.attempt.contested = who
+		r.events.Event(r.k, corev1.EventTypeWarning, report.ReasonDriftContested, clip(report.Names(words)))
 	}
 }
 

@@ -8,9 +8,12 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/object"
+	"github.com/bowline-dev/bowline/internal/report"
 )
 
 // None of these units comes back by itself within the life of the test: whatever
@@ -186,5 +189,46 @@ func TestUnitMadeAgain(t *testing.T) {
 		}
 		s.awaitGone(k, &kustomizev1.KustomizationList{})
 		s.awaitGone(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: s.namespace}}, &corev1.ConfigMapList{})
+	}
+}
+
+// Somebody who keeps changing an object is told of once for each healing that has
+// to wait, also while the unit has failed, and loses in the end.
+func TestContestedWhileFailing(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "1")})
+	files := map[string]string{}
+	for _, name := range spare {
+		files["app/"+name+".yaml"] = configMap(name, "1")
+	}
+	first := "main@sha1:" + s.repo.Commit(files)
+	s.source()
+	s.unit("app")
+	s.awaitLive("app", first)
+	// Deletions that wait for approval: the unit has failed, and is not tried again for hours.
+	var gone []string
+	for _, name := range spare {
+		gone = append(gone, "app/"+name+".yaml")
+	}
+	s.remove(gone...)
+	s.awaitFailure("app", report.ReasonApprovalRequired, "waiting to delete")
+
+	for range 12 {
+		m := s.config("a")
+		m.Data["value"] = "theirs"
+		if err := s.client.Update(t.Context(), m, client.FieldOwner("them")); client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
+			t.Fatal(err)
+		}
+	}
+	await(s, &corev1.ConfigMapList{}, "a", "healed", func(m *corev1.ConfigMap) bool { return m.Data["value"] == "1" })
+	events := &corev1.EventList{}
+	if err := s.client.List(t.Context(), events, client.InNamespace(s.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events.Items {
+		if e.Reason == report.ReasonDriftContested && !strings.Contains(e.Message, "them keeps changing it") {
+			t.Errorf("the event says: %s", e.Message)
+		}
 	}
 }
