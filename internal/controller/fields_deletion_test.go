@@ -81,7 +81,7 @@ func TestDeletionPolicy(t *testing.T) {
 			k.Prune, k.DeletionPolicy = false, kustomizev1.DeletionPolicyWaitForTermination
 		}},
 		{name: "orphan", reason: "whatever prune says", set: func(k *kustomizev1.KustomizationSpec) { k.DeletionPolicy = kustomizev1.DeletionPolicyOrphan }, stays: true},
-		{name: "suspended", reason: "what is suspended does nothing", stays: true, set: func(k *kustomizev1.KustomizationSpec) {}},
+		{name: "suspended", reason: "what is suspended does nothing", stays: true, set: func(*kustomizev1.KustomizationSpec) {}},
 	}
 	s := newStage(t)
 	files := map[string]string{}
