@@ -75,7 +75,7 @@ func (r *rig) Ready(id object.ID) (bool, error) {
 	}
 	live, err := r.Live(r.t.Context(), plan.Action{ID: id, Version: "v1"})
 	if err != nil || live == nil {
-		return false, nil
+		return false, err
 	}
 	conditions, _, _ := unstructured.NestedSlice(live.Object, "status", "conditions")
 	return slices.ContainsFunc(conditions, func(c any) bool {
@@ -96,6 +96,14 @@ func (r *rig) parse(texts ...string) []*unstructured.Unstructured {
 		out = append(out, u)
 	}
 	return out
+}
+
+func (r *rig) eventually(what string, ok func() bool) {
+	r.t.Helper()
+	err := wait.PollUntilContextTimeout(r.t.Context(), 10*time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) { return ok(), nil })
+	if err != nil {
+		r.t.Fatalf("waited in vain until %s", what)
+	}
 }
 
 // do applies the objects in one plan.
@@ -146,19 +154,15 @@ const (
 // applied by the next run after the definition is established.
 func TestDefinitionBeforeItsObjects(t *testing.T) {
 	r := newRig(t)
-	var last ChangeSet
-	err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
-		last = r.do(nil, gadget, gadgets, inside, made)
-		for _, res := range last {
+	r.eventually("everything is applied", func() bool {
+		done := r.do(nil, gadget, gadgets, inside, made)
+		for _, res := range done {
 			if res.Err != nil && !errors.Is(res.Err, ErrPending) && failure.KindOf(res.Err) != failure.NotFound {
 				t.Fatal(res.Err)
 			}
 		}
-		return last.Err() == nil, nil
+		return done.Err() == nil
 	})
-	if err != nil {
-		t.Fatalf("it never settles: %v", last.Err())
-	}
 	first := slices.Index(r.journal, "applied CustomResourceDefinition/gadgets."+r.namespace+".example.com")
 	if at := slices.Index(r.journal, "applying Gadget/one"); first < 0 || at < first {
 		t.Errorf("the object was sent before its definition: %v", r.journal)
