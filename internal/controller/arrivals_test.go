@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
@@ -94,11 +93,7 @@ func (s *stage) failOften() {
 	}
 	// The engine logs what an attempt applied when the attempt is over.
 	over := func() int { return strings.Count(s.engine.log.about(s.namespace), "msg=applied") }
-	for deadline := time.Now().Add(patience); over() < 1+len(spare); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			s.Fatalf("only %d attempts", over())
-		}
-	}
+	s.poll("over", func() bool { return over() > len(spare) })
 }
 
 // A unit whose namespace is missing goes on when another unit brings it.

@@ -25,17 +25,17 @@ func TestBadSource(t *testing.T) {
 	for _, row := range []badSource{
 		{
 			name: "unreachable", why: "nobody listens at the address",
-			breaks: func(s *stage, g *gate) { g.close() }, fixes: func(s *stage, g *gate) { g.open() },
+			breaks: func(_ *stage, g *gate) { g.close() }, fixes: func(_ *stage, g *gate) { g.open() },
 			reason: sourcev1.GitOperationFailedReason, words: []string{"connection refused", "check that the server is up"},
 		},
 		{
 			name: "refused", why: "the server is broken",
-			breaks: func(s *stage, g *gate) { s.git.Refuse(500) }, fixes: func(s *stage, g *gate) { s.git.Refuse(0) },
+			breaks: func(s *stage, _ *gate) { s.git.Refuse(500) }, fixes: func(s *stage, _ *gate) { s.git.Refuse(0) },
 			reason: sourcev1.GitOperationFailedReason, words: []string{"500", "see the server's log"},
 		},
 		{
 			name: "timing out", why: "the server takes the request and never answers",
-			breaks: func(s *stage, g *gate) { s.git.Hang(true) }, fixes: func(s *stage, g *gate) { s.git.Hang(false) },
+			breaks: func(s *stage, _ *gate) { s.git.Hang(true) }, fixes: func(s *stage, _ *gate) { s.git.Hang(false) },
 			reason: sourcev1.GitOperationFailedReason, words: []string{"has not answered in full within 1s", "spec.timeout"},
 		},
 		{

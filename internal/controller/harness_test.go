@@ -109,7 +109,7 @@ func sharedEngine(t *testing.T) *liveEngine {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.engine == nil && shared.err == nil {
-		if shared.dir, shared.err = os.MkdirTemp("", "bowline-engine-"); shared.err == nil {
+		if shared.dir, shared.err = os.MkdirTemp("", "bowline-engine-"); shared.err == nil { //nolint:usetesting // it outlives the test
 			shared.engine, shared.err = startEngine(config, shared.dir)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/crds"
@@ -75,7 +76,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		engine = start()
 		revision = w.commit()
 		if kill%5 == 4 { // a start may be killed as well
-			time.Sleep(time.Duration(w.rng.IntN(700)) * time.Millisecond) // the random moment itself
+			pass(time.Duration(w.rng.IntN(700)) * time.Millisecond) // the random moment itself
 			engine.kill(t)
 			engine = start()
 		}
@@ -176,17 +177,8 @@ func (w *wreck) strikeDuring(engine *child, changes int) (half bool) {
 	var seen atomic.Int64
 	reached := make(chan struct{}, 1)
 	for _, list := range []client.ObjectList{&corev1.ConfigMapList{}, &corev1.ServiceAccountList{}} {
-		// From the newest state on, so that every event is a change.
-		if err := w.client.List(w.Context(), list, client.InNamespace(w.namespace)); err != nil {
-			w.Fatal(err)
-		}
-		events, err := w.client.Watch(w.Context(), list, client.InNamespace(w.namespace), &client.ListOptions{
-			Raw: &metav1.ListOptions{ResourceVersion: list.GetResourceVersion()},
-		})
-		if err != nil {
-			w.Fatal(err)
-		}
-		defer events.Stop()
+		events := w.changes(list)
+		defer events.Stop() //nolint:gocritic // two of them, until the kill
 		go func() {
 			for range events.ResultChan() {
 				if seen.Add(1) == strike {
@@ -197,11 +189,11 @@ func (w *wreck) strikeDuring(engine *child, changes int) (half bool) {
 	}
 	w.commit()
 	if strike == 0 { // while it fetches, builds, plans or writes what it intends
-		time.Sleep(time.Duration(w.rng.IntN(60)) * time.Millisecond) // the random moment itself
+		pass(time.Duration(w.rng.IntN(60)) * time.Millisecond) // the random moment itself
 	} else {
 		select {
 		case <-reached:
-			time.Sleep(time.Duration(w.rng.IntN(3000)) * time.Microsecond) // between two requests
+			pass(time.Duration(w.rng.IntN(3000)) * time.Microsecond) // between two requests
 		case <-time.After(patience):
 			w.Fatalf("only %d of %d changes after %s; the engine said:\n%s", seen.Load(), changes, patience, engine.output.about(""))
 		}
@@ -209,6 +201,22 @@ func (w *wreck) strikeDuring(engine *child, changes int) (half bool) {
 	engine.kill(w.T)
 	after := w.identities()
 	return !maps.Equal(before, after) && len(w.differs(after)) > 0
+}
+
+// changes watches the objects of a kind from their newest state on, so that every
+// event is a change.
+func (w *wreck) changes(list client.ObjectList) watch.Interface {
+	w.Helper()
+	if err := w.client.List(w.Context(), list, client.InNamespace(w.namespace)); err != nil {
+		w.Fatal(err)
+	}
+	events, err := w.client.Watch(w.Context(), list, client.InNamespace(w.namespace), &client.ListOptions{
+		Raw: &metav1.ListOptions{ResourceVersion: list.GetResourceVersion()},
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return events
 }
 
 // finished waits until all units are ready at the revision.

@@ -26,6 +26,7 @@ func TestAPIServerGoneForAWhile(t *testing.T) {
 	instance := testkit.Start(t)
 	engine := engineFor(t, instance.Config)
 	s := stageOn(t, instance.Config)
+	s.engine = engine
 	first := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "1"), "app/b.yaml": configMap("b", "1")})
 	s.source(func(g *sourcev1.GitRepository) { g.Spec.Interval = metav1.Duration{Duration: time.Second} })
 	s.unit("app")
@@ -35,12 +36,7 @@ func TestAPIServerGoneForAWhile(t *testing.T) {
 	instance.Stop()
 	second := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "2")})
 	fetches := s.git.Fetches()
-	for deadline := time.Now().Add(patience); s.git.Fetches() == fetches; { // fetched, and not delivered
-		if time.Now().After(deadline) {
-			t.Fatalf("the engine stopped fetching; it says:\n%s", engine.log.about(""))
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	s.poll("fetched while it cannot be delivered", func() bool { return s.git.Fetches() > fetches })
 	instance.Start()
 
 	s.awaitLive("app", second)
@@ -109,12 +105,9 @@ func TestIdleCostsNothing(t *testing.T) {
 // settled waits until a new engine knows all objects again.
 func (s *stage) settled(e *liveEngine, objects int) {
 	s.Helper()
-	for deadline := time.Now().Add(patience); e.count(s.T, "bowline_ledger_objects", "") < float64(objects) || e.count(s.T, "bowline_builds_total", "success") < 3; {
-		if time.Now().After(deadline) {
-			s.Fatalf("the engine does not know its objects again:\n%s", e.log.about(""))
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	s.poll("settled", func() bool {
+		return e.count(s.T, "bowline_ledger_objects", "") >= float64(objects) && e.count(s.T, "bowline_builds_total", "success") >= 3
+	})
 }
 
 // quiet watches the requests of an engine for a while: after a moment for events
@@ -125,7 +118,7 @@ func (s *stage) quiet(when string, requests *atomic.Int64) {
 	deadline := time.Now().Add(patience)
 	for {
 		before := requests.Load()
-		time.Sleep(window) // idling is what is measured
+		pass(window)
 		made := requests.Load() - before
 		if made == 0 {
 			return

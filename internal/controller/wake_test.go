@@ -136,7 +136,7 @@ func TestRequests(t *testing.T) {
 	}
 	s.awaitUnit("app", "answered", answered(s.ask(app)))
 	s.push(map[string]string{"app/b.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\nimmutable: true\ndata: {a: x}\n"})
-	s.awaitUnit("app", "live", func(k *kustomizev1.Kustomization) bool { return len(s.deliveredConfigs()) == 2 })
+	s.awaitUnit("app", "live", func(*kustomizev1.Kustomization) bool { return len(s.deliveredConfigs()) == 2 })
 	last := s.push(map[string]string{"app/b.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\nimmutable: true\ndata: {a: y}\n"})
 	s.awaitFailure("app", meta.ReconciliationFailedReason, "/b", "immutable", "kustomize.toolkit.fluxcd.io/force")
 	s.awaitUnit("app", "answered with the failure", answered(s.ask(app)))
