@@ -58,8 +58,8 @@ func (r *kustomizationRun) missingSource(ctx context.Context) (why string, passi
 	if err != nil {
 		return fmt.Sprintf("read %s: %v", key, err), true
 	}
-	if repository.Spec.Suspend {
-		return fmt.Sprintf("%s '%s' is suspended and has no artifact; resume it", key.Kind, key.NamespacedName), false
+	if repository.Spec.Suspend { // passing: at a start, its last revision is about to be recalled
+		return fmt.Sprintf("%s '%s' is suspended and has no artifact; resume it", key.Kind, key.NamespacedName), true
 	}
 	c := report.Condition(repository, meta.ReadyCondition)
 	if c == nil || c.Status == "True" {
