@@ -34,7 +34,7 @@ func (a *app) controllerCommand() *cobra.Command {
 		Long: "Run the engine in this process until it is interrupted, on the cluster of the kubeconfig or,\n" +
 			"in a pod, on the pod's own. It serves /metrics, /healthz and /readyz.",
 		Example: "  bowline controller --kubeconfig ./kubeconfig --data-dir ./data\n" +
-			"  bowline controller --leader-elect --concurrency 16\n" +
+			"  bowline controller --leader-elect --concurrency 40\n" +
 			"  bowline controller --mirror https://github.com/=https://git.example.com/github/",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -28,7 +28,8 @@ type Options struct {
 	// LeaderElect makes engines on one cluster take turns.
 	LeaderElect          bool
 	LeaderElectNamespace string
-	// Concurrency is how many units are worked on at one time; 0 means 8.
+	// Concurrency is how many units are worked on at one time; 0 means 20: most of
+	// what a unit does is waiting for the API server.
 	Concurrency int
 	// Requests is how many requests that change objects are under way at one
 	// time; 0 means 16.
@@ -58,7 +59,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	if o.Concurrency == 0 {
-		o.Concurrency = 8
+		o.Concurrency = 20
 	}
 	if o.Requests == 0 {
 		o.Requests = 16
