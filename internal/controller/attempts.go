@@ -56,6 +56,7 @@ func (a *attempt) begin(inputs string, now time.Time) {
 // from a second doubling up to the retry interval, or that interval at once
 // where only a change of the input can help.
 func (a *attempt) failed(now time.Time, terminal bool, retryInterval time.Duration) time.Duration {
+	retryInterval = max(retryInterval, shortestWait)
 	wait := time.Second << min(a.failures, 16)
 	if terminal || wait > retryInterval {
 		wait = retryInterval
@@ -79,9 +80,10 @@ func (a *attempt) barred(now time.Time) time.Duration {
 	return a.retryAt.Sub(now)
 }
 
-// untilHeal shortens a wait to the next healing that is due.
+// untilHeal shortens a wait to the next healing that will be due. One that is due
+// already and was not come to waits for the same as everything else of the unit.
 func (a *attempt) untilHeal(now time.Time, wait time.Duration) time.Duration {
-	if a.healAt.IsZero() {
+	if !a.healAt.After(now) {
 		return wait
 	}
 	return min(wait, a.healAt.Sub(now))
@@ -89,6 +91,10 @@ func (a *attempt) untilHeal(now time.Time, wait time.Duration) time.Duration {
 
 // retry lets the next attempt be made at once, and counts failures anew.
 func (a *attempt) retry() { a.failures, a.retryAt = 0, time.Time{} }
+
+// shortestWait keeps an interval of 0s, which the API accepts, from making a unit
+// run without a pause, or a source never again.
+const shortestWait = time.Second
 
 // attempts holds the attempts of all units.
 type attempts struct {

@@ -142,7 +142,7 @@ func (r *gitRepositories) report(g *sourcev1.GitRepository, artifact source.Arti
 	g.Status.ObservedIgnore = g.Spec.Ignore
 	report.Ready(g, meta.SucceededReason, fmt.Sprintf("stored artifact for revision '%s'", artifact.Revision))
 	report.Stored(g, meta.SucceededReason, fmt.Sprintf("stored artifact for revision '%s'", artifact.Revision))
-	return jitter(g.Spec.Interval.Duration, string(g.UID))
+	return jitter(max(g.Spec.Interval.Duration, shortestWait), string(g.UID))
 }
 
 func (r *gitRepositories) reportFailure(g *sourcev1.GitRepository, a *attempt, now time.Time, err error) time.Duration {

@@ -63,7 +63,7 @@ func (r *kustomizationRun) wait(reason, message string, passing bool) time.Durat
 	if !r.sameCondition(reason, message) {
 		r.event = &notice{corev1.EventTypeNormal, reason, message}
 	}
-	return r.k.GetRetryInterval()
+	return max(r.k.GetRetryInterval(), shortestWait)
 }
 
 func (r *kustomizationRun) sameCondition(reason, message string) bool {
@@ -100,7 +100,7 @@ func (r *kustomizationRun) succeed(artifact source.Artifact, wants []plan.Want) 
 		healAt: r.attempt.healAt, contested: r.attempt.contested,
 	}
 	r.attempts.want(client.ObjectKeyFromObject(r.k), false)
-	return r.k.Spec.Interval.Duration
+	return max(r.k.Spec.Interval.Duration, shortestWait)
 }
 
 // observed notes generation and reconcile request as handled, and reports
@@ -162,5 +162,5 @@ func clip(s string) string {
 	if len(s) <= maxEvent {
 		return s
 	}
-	return s[:maxEvent-3] + "..."
+	return strings.ToValidUTF8(s[:maxEvent-3], "") + "..."
 }
