@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fluxcd/pkg/apis/meta"
 	corev1 "k8s.io/api/core/v1"
@@ -196,6 +197,28 @@ func TestForce(t *testing.T) {
 		if m := s.aSecret(name); m.UID == uids[name] || string(m.Data["key"]) != "two" {
 			t.Errorf("%s: it holds %q, replaced: %t", name, m.Data["key"], m.UID != uids[name])
 		}
+	}
+}
+
+// What is replaced need not be ours yet: of an object without our labels no event
+// tells that it is gone, and what takes its place must not be long in coming.
+func TestForceOnWhatWasThere(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	immutable := true
+	s.create(&corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "found", Namespace: s.namespace}, Immutable: &immutable, Data: map[string]string{"value": "theirs"},
+	})
+	revision := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": configMap("found", "ours")})
+	s.source()
+	began := time.Now()
+	k := s.unit("app", func(k *kustomization) { k.Spec.Force = true })
+	s.awaitLive("app", revision)
+	if got := s.config("found").Data["value"]; got != "ours" {
+		t.Errorf("it holds %q, want ours", got)
+	}
+	if took := time.Since(began); took >= k.GetTimeout() {
+		t.Errorf("it was away for %s", took)
 	}
 }
 

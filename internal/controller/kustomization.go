@@ -160,7 +160,10 @@ func (r *kustomizationRun) deliver(ctx context.Context, unit pipeline.Unit, arti
 	r.keep(out)
 	r.contested(out.Plan)
 	if errors.Is(err, apply.ErrPending) {
-		return r.progress("Applying revision " + artifact.Revision + ": " + err.Error())
+		// Of an object that is replaced and never carried our labels no event tells
+		// that it is gone; looking again is due ever later, the longer it takes.
+		elapsed := max(time.Second, r.now.Sub(r.attempt.began))
+		return min(elapsed, r.progress("Applying revision "+artifact.Revision+": "+err.Error()))
 	}
 	if err != nil {
 		return r.fail(reasonOf(err), err)
