@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"fmt"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/go-logr/logr"
@@ -91,5 +92,5 @@ func standing(k *kustomizev1.Kustomization) string {
 	if c == nil {
 		return ""
 	}
-	return string(c.Status) + " " + k.Status.LastAppliedRevision
+	return fmt.Sprintf("%s %s %d", c.Status, k.Status.LastAppliedRevision, k.Status.ObservedGeneration)
 }
