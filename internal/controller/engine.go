@@ -146,11 +146,25 @@ func (e *engine) register(ctx context.Context) error {
 		return err
 	}
 	return e.mgr.AddReadyzCheck("started", func(*http.Request) error {
-		if !e.started.Load() {
-			return errors.New("the caches are not filled yet")
+		if e.started.Load() || e.standsBy() {
+			return nil
 		}
-		return nil
+		return errors.New("the caches are not filled yet")
 	})
+}
+
+// standsBy reports whether another engine leads: one that waits for its turn is as
+// ready as it will be, and a rollout that waits for it must not wait for ever.
+func (e *engine) standsBy() bool {
+	if !e.options.LeaderElect {
+		return false
+	}
+	select {
+	case <-e.mgr.Elected():
+		return false
+	default:
+		return true
+	}
 }
 
 // fetchers is how many sources are fetched at one time. One that waits for a
