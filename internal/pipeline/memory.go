@@ -72,6 +72,11 @@ func (p *Pipeline) rebuild(ctx context.Context, u Unit, t Target, a source.Artif
 	if d.unknown {
 		reads = nil
 	}
+	if m == p.memoryOf(u.Name) {
+		// Before anybody can see that the unit has come to this artifact: others then
+		// ask the ledger what it wants.
+		t.Ledger.Want(u.Name, d.wants)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.recipe, m.replace, m.artifact, m.reads, m.wants = u.Recipe.Digest(), u.Replace, a.Digest, reads, d.wants
