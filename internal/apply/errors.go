@@ -16,6 +16,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/object"
+	"github.com/bowline-dev/bowline/internal/plan"
 )
 
 // failed says in one line what became of an object, and what can be done.
@@ -32,6 +33,9 @@ func failed(op string, id object.ID, err error) error {
 		f.Kind = failure.Timeout
 	case errors.As(err, &status):
 		explain(f, status.Status())
+		if plan.Guarded(id.GroupKind()) && isImmutable(f.Err) {
+			f.Remedy = "put back the old value, or have the object replaced, with what it holds, by the annotation kustomize.toolkit.fluxcd.io/force: enabled on it"
+		}
 	case isNetwork(err):
 		f.Remedy = "the API server could not be reached; this is tried again by itself"
 	}

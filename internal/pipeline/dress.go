@@ -66,9 +66,13 @@ func mark(u Unit, o *unstructured.Unstructured) plan.Want {
 	object.SetOwner(o, object.Owner{Group: object.KustomizeGroup, Name: u.Name.Name, Namespace: u.Name.Namespace})
 	digest := object.Digest(o)
 	setAnnotation(o, object.AppliedDigestAnnotation, digest)
+	id := object.IDOf(o)
+	// What holds data or takes other things with it is replaced only when it says so
+	// itself: that a whole unit may replace what it has is no consent to lose a volume.
+	all := u.Replace && (u.Policy.Budget.Off || !plan.Guarded(id.GroupKind()))
 	return plan.Want{
-		ID: object.IDOf(o), Version: o.GroupVersionKind().Version, Digest: digest,
-		Mode: modeOf(o), Replace: u.Replace || marked(o, annotationForce, "enabled"),
+		ID: id, Version: o.GroupVersionKind().Version, Digest: digest,
+		Mode: modeOf(o), Replace: all || marked(o, annotationForce, "enabled"),
 	}
 }
 

@@ -97,6 +97,26 @@ func TestDress(t *testing.T) {
 	}
 }
 
+func TestWhoIsReplaced(t *testing.T) {
+	const claim, consent = `{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: a}}`,
+		`{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: a, annotations: {kustomize.toolkit.fluxcd.io/force: enabled}}}`
+	cases := []struct {
+		name, reason, text string
+		unit               Unit
+		want               bool
+	}{
+		{"any kind", "the unit says so", `{apiVersion: batch/v1, kind: Job, metadata: {name: a}}`, Unit{Replace: true}, true},
+		{"a claim", "nobody agreed to lose its data", claim, Unit{Replace: true}, false},
+		{"a claim that says so", "the object itself is the consent", consent, Unit{}, true},
+		{"without a budget", "every deletion is allowed", claim, Unit{Replace: true, Policy: plan.Policy{Budget: plan.Budget{Off: true}}}, true},
+	}
+	for _, c := range cases {
+		if got := mark(c.unit, parse(t, c.text)).Replace; got != c.want {
+			t.Errorf("%s: replaced: %t, want %t: %s", c.name, got, c.want, c.reason)
+		}
+	}
+}
+
 func TestInventories(t *testing.T) {
 	entry := func(name string) plan.Entry {
 		return plan.Entry{ID: object.ID{Kind: "ConfigMap", Namespace: "n", Name: name}, Version: "v1"}

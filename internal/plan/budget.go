@@ -38,6 +38,9 @@ var guarded = []schema.GroupKind{
 	{Group: "cluster.x-k8s.io", Kind: "Cluster"},
 }
 
+// Guarded reports whether objects of the kind go only with a consent of their own.
+func Guarded(gk schema.GroupKind) bool { return slices.Contains(guarded, gk) }
+
 // ParseBudget reads "50%" or "off".
 func ParseBudget(s string) (Budget, error) {
 	if s == "off" {
@@ -59,7 +62,7 @@ func (b Budget) Exceeded(deletions []Action, inventory int) string {
 		return ""
 	}
 	for _, a := range deletions {
-		if slices.Contains(guarded, a.ID.GroupKind()) {
+		if Guarded(a.ID.GroupKind()) {
 			return fmt.Sprintf("deleting %s needs approval", a.ID)
 		}
 	}
