@@ -66,6 +66,9 @@ func (b *bringUp) useCluster(ctx context.Context) (string, error) {
 	if err := b.connectTo(f); err != nil {
 		return "", err
 	}
+	if err := b.refuseOtherCluster(); err != nil {
+		return "", err
+	}
 	b.settings.Existing, b.settings.Server = true, b.cluster.host()
 	b.settings.Kubeconfig, b.settings.Context = f.kubeconfig, f.context
 	if err := b.cluster.refuseOtherEngine(ctx); err != nil {
@@ -79,6 +82,18 @@ func (b *bringUp) useCluster(ctx context.Context) (string, error) {
 		which += " (context " + f.context + ")"
 	}
 	return "existing, at " + which, nil
+}
+
+// refuseOtherCluster keeps a running plane where it is: its engine would go on
+// with the cluster that it was started on, while the fleet is declared on another.
+func (b *bringUp) refuseOtherCluster() error {
+	now, host := b.settings.Server, b.cluster.host()
+	if _, running := b.plane.Engine().Running(); !running || now == "" || now == host {
+		return nil
+	}
+	return &failure.Error{Op: "use cluster", Object: host, Kind: failure.Conflict,
+		Err:    fmt.Errorf("plane %s works on %s", b.plane.Name, now),
+		Remedy: fmt.Sprintf("choose another --name, or stop it first with `%s down --keep-data --name %s`", b.name, b.plane.Name)}
 }
 
 func (b *bringUp) connectTo(f clusterFlags) error {
