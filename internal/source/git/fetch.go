@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,7 +45,11 @@ func (r *repo) haves() []odb.Hash {
 func (r *repo) setCurrent(lane string, ref Ref, h odb.Hash) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.current[fmt.Sprintf("%s %q", lane, ref)] = h
+	now := r.store.opts.Now()
+	// References that nobody asks for any more, and those seen with credentials that
+	// have been replaced, hold nothing; trees in use are kept for themselves.
+	maps.DeleteFunc(r.current, func(_ string, c resolved) bool { return now.Sub(c.at) > forgottenAfter })
+	r.current[fmt.Sprintf("%s %q", lane, ref)] = resolved{h, now}
 }
 
 // fetch brings commits without their history: what differs from the commits that
@@ -183,8 +188,8 @@ func (r *repo) touch() {
 func (r *repo) repack(ctx context.Context, db *odb.DB) error {
 	r.mu.Lock()
 	keep := map[odb.Hash]bool{}
-	for _, h := range r.current {
-		keep[h] = true
+	for _, c := range r.current {
+		keep[c.commit] = true
 	}
 	for k, h := range r.live {
 		if h.tree.Value() != nil {

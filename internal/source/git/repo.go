@@ -42,8 +42,8 @@ type repo struct {
 	lanes map[string]*lane
 	// known are the commits whose trees are complete on disk, oldest first.
 	known []odb.Hash
-	// current is the commit that each reference was last resolved to.
-	current map[string]odb.Hash
+	// current is what each reference was last resolved to, by lane and reference.
+	current map[string]resolved
 	// live are the trees that have been handed out and may still be in use.
 	live map[treeKey]handedOut
 	// touched is when usedFile was last renewed.
@@ -57,6 +57,12 @@ type treeKey struct {
 	ignore string // with a mark before it that tells none from empty
 }
 
+// resolved is what a reference stood for when it was last asked for.
+type resolved struct {
+	commit odb.Hash
+	at     time.Time
+}
+
 type handedOut struct {
 	tree   weak.Pointer[snapshot.Tree]
 	digest string
@@ -65,9 +71,13 @@ type handedOut struct {
 func newRepo(s *Store, dir, display string) *repo {
 	return &repo{
 		store: s, dir: dir, display: display, cache: snapshot.NewCache(),
-		lanes: map[string]*lane{}, current: map[string]odb.Hash{}, live: map[treeKey]handedOut{},
+		lanes: map[string]*lane{}, current: map[string]resolved{}, live: map[treeKey]handedOut{},
 	}
 }
+
+// forgottenAfter is how long credentials and references are remembered that
+// nobody uses.
+const forgottenAfter = 24 * time.Hour
 
 // lane returns the repository as seen with some credentials.
 func (r *repo) lane(u *url.URL, display string, auth Auth, proxy Proxy) (*lane, error) {
@@ -85,7 +95,7 @@ func (r *repo) lane(u *url.URL, display string, auth Auth, proxy Proxy) (*lane, 
 	// Credentials that nobody uses any more are forgotten.
 	now := r.store.opts.Now()
 	for k, l := range r.lanes {
-		if now.Sub(l.used) > 24*time.Hour && !l.busy() {
+		if now.Sub(l.used) > forgottenAfter && !l.busy() {
 			l.remote.close()
 			delete(r.lanes, k)
 		}
