@@ -38,6 +38,36 @@ func doubling(levels int) map[string]string {
 	return files
 }
 
+// A build that fails shows nothing of what a Secret would hold.
+func TestErrorsQuoteNoValues(t *testing.T) {
+	const value = "hunter2hunter2"
+	secret := "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {a: b}\n"
+	generated := func(literal string) map[string]string {
+		return map[string]string{"kustomization.yaml": "secretGenerator:\n- name: s\n  literals: [" + literal + "]\n"}
+	}
+	for _, tt := range []struct {
+		name, message string
+		files         map[string]string
+		recipe        build.Recipe
+	}{
+		{name: "patch in the folder", message: "unable to parse SM or JSON patch", files: map[string]string{"a.yaml": secret,
+			"kustomization.yaml": "resources: [a.yaml]\npatches:\n- patch: |\n    kind: Secret\n    stringData: {a: " + value + "}\n"}},
+		{name: "patch of the unit", message: "PatchTransformer", files: map[string]string{"a.yaml": secret},
+			recipe: build.Recipe{Patches: []fluxkustomize.Patch{{Patch: "stringData: {a: " + value + "}\n"}}}},
+		{name: "literal", message: "expected key=value", files: generated("pass" + value)},
+		{name: "wrong type", message: "metadata/labels", files: map[string]string{
+			"kustomization.yaml": "resources: [a.yaml]\nlabels: [{pairs: {a: b}}]\n",
+			"a.yaml":             "apiVersion: v1\nkind: Secret\nmetadata: {name: s, labels: " + value + "}\n"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Build(context.Background(), treeOf(tt.files), tt.recipe)
+			if err == nil || !strings.Contains(err.Error(), tt.message) || strings.Contains(err.Error(), value) {
+				t.Errorf("got %v, want %q and no value", err, tt.message)
+			}
+		})
+	}
+}
+
 func TestErrors(t *testing.T) {
 	list := func(entries string) string { return "resources: [" + entries + "]\n" }
 	tests := []struct {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"regexp"
 	"strings"
 	"sync/atomic"
 
@@ -159,10 +160,25 @@ func explain(s *survey, rt *root, err error) error {
 		return derr
 	}
 	msg = strings.NewReplacer(mount+"/", "", "'"+mount+"'", "'.'").Replace(oneLine(msg))
+	for _, q := range quotations {
+		msg = q.text.ReplaceAllString(msg, q.with)
+	}
 	if len(msg) > maxMessage {
 		msg = msg[:maxMessage] + "…"
 	}
 	return invalid(rt.file, "", errors.New(msg), "")
+}
+
+// quotations are where kustomize quotes what it was given, which may be values of
+// a Secret, and what stands there instead: the message goes to statuses and events.
+var quotations = []struct {
+	text *regexp.Regexp
+	with string
+}{
+	{regexp.MustCompile("(?s) with config: `.*`"), ""},
+	{regexp.MustCompile(`(?s) from \[patch: .*\]`), ""},
+	{regexp.MustCompile(`(?s)literal sources \[.*\]: invalid literal source .*, expected`), "literal sources: one is invalid, expected"},
+	{regexp.MustCompile(`(?s): node contents: .*`), ""},
 }
 
 // maxMessage bounds the length of a message of kustomize, which can quote whole
