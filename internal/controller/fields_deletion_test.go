@@ -46,8 +46,14 @@ func TestPrune(t *testing.T) {
 			t.Errorf("%s is there: %t, want %t", name, got, want)
 		}
 	}
-	if len(on.Status.Inventory.Entries) != 2 || len(off.Status.Inventory.Entries) != 2 {
-		t.Errorf("inventories hold %v and %v, want two objects each", on.Status.Inventory.Entries, off.Status.Inventory.Entries)
+	if len(on.Status.Inventory.Entries) != 2 || len(off.Status.Inventory.Entries) != 1 {
+		t.Errorf("inventories hold %v and %v, want two objects and one", on.Status.Inventory.Entries, off.Status.Inventory.Entries)
+	}
+	// What was kept while it was off is not deleted when it is turned on.
+	edit(s, s.kustomization("off"), func(k *kustomization) { k.Spec.Prune = true })
+	again := s.push(map[string]string{"off/a.yaml": configMap("off-stays", "2")})
+	if s.awaitLive("off", again); !s.there("off-goes") {
+		t.Error("turning pruning on deleted what had been kept")
 	}
 	// Proof: an object of the inventory that no longer carries our labels is somebody else's.
 	edit(s, s.kustomization("on"), func(k *kustomization) { k.Spec.Suspend = true })

@@ -65,8 +65,12 @@ func Make(ctx context.Context, in Input, ledger Ledger, prober Prober) (*Plan, e
 	}
 	// What another unit has is not applied here, so the plan cannot succeed as a
 	// whole, and only such a plan deletes.
-	if in.Policy.Prune && len(p.Conflicts) == 0 {
+	switch {
+	case len(p.Conflicts) > 0:
+	case in.Policy.Prune:
 		m.prune()
+	default:
+		m.release()
 	}
 	p.Digest = digestOf(p.Actions)
 	return p, nil
@@ -200,10 +204,7 @@ func somebody(manager string) string {
 
 // prune decides on what is in the inventory and no longer desired.
 func (m *maker) prune() {
-	wanted := make(map[object.ID]bool, len(m.in.Wants))
-	for _, w := range m.in.Wants {
-		wanted[w.ID] = true
-	}
+	wanted := m.wanted()
 	var deletions []Action
 	for _, e := range m.in.Inventory {
 		if wanted[e.ID] {
@@ -230,6 +231,25 @@ func (m *maker) prune() {
 		return
 	}
 	m.plan.Actions = append(m.plan.Actions, deletions...)
+}
+
+// release lets go of what is no longer desired while pruning is off, as the toolkit
+// does: who turns it on again later has not asked for what was kept to be deleted.
+func (m *maker) release() {
+	wanted := m.wanted()
+	for _, e := range m.in.Inventory {
+		if !wanted[e.ID] {
+			m.plan.Actions = append(m.plan.Actions, Action{Verb: Release, ID: e.ID, Version: e.Version, Reason: "pruning is off"})
+		}
+	}
+}
+
+func (m *maker) wanted() map[object.ID]bool {
+	wanted := make(map[object.ID]bool, len(m.in.Wants))
+	for _, w := range m.in.Wants {
+		wanted[w.ID] = true
+	}
+	return wanted
 }
 
 // handedOver is why an object goes that another unit wants.
