@@ -378,6 +378,27 @@ func TestPruneNeedsTheUID(t *testing.T) {
 	}
 }
 
+// The ledger may be behind when a deletion is planned: what the object says of
+// itself by then decides.
+func TestPruneLooksAgain(t *testing.T) {
+	for _, c := range []struct{ name, reason, metadata string }{
+		{"kept", "somebody asked a moment ago to keep it", "annotations: {kustomize.toolkit.fluxcd.io/prune: disabled}"},
+		{"hands off", "somebody asked a moment ago to leave it", "annotations: {kustomize.toolkit.fluxcd.io/reconcile: disabled}"},
+		{"owned", "another unit took it a moment ago", "labels: {kustomize.toolkit.fluxcd.io/name: other, kustomize.toolkit.fluxcd.io/namespace: x}"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t)
+			r.must(`{apiVersion: v1, kind: ConfigMap, metadata: {name: config, namespace: NS, ` + c.metadata + `}}`)
+			live := r.live("ConfigMap", "config")
+			action := plan.Action{Verb: plan.Delete, ID: object.IDOf(live), Version: "v1", UID: live.GetUID()}
+			err := r.Prune(t.Context(), []plan.Action{action}).Err()
+			if failure.KindOf(err) != failure.Conflict || r.live("ConfigMap", "config") == nil {
+				t.Errorf("%v: %s", err, c.reason)
+			}
+		})
+	}
+}
+
 func TestPruneRunsBackwards(t *testing.T) {
 	r := newRig(t)
 	r.Slots = make(chan struct{}, 1)

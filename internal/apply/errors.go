@@ -27,6 +27,8 @@ func failed(op string, id object.ID, err error) error {
 	switch {
 	case errors.Is(err, ErrPending):
 		f.Kind = failure.Conflict
+	case errors.Is(err, errUnproven):
+		f.Kind, f.Remedy = failure.Conflict, "it is looked at again by itself"
 	case errors.As(err, &known):
 		f.Kind = known.Kind
 	case errors.Is(err, context.DeadlineExceeded):

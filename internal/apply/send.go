@@ -108,32 +108,51 @@ func (a *Applier) remove(ctx context.Context, action plan.Action) error {
 	if err != nil {
 		return failed("delete", action.ID, err)
 	}
-	client := a.client(resource, action.ID.Namespace)
-	a.Count("delete")
-	background := metav1.DeletePropagationBackground
-	err = client.Delete(ctx, action.ID.Name, metav1.DeleteOptions{
-		Preconditions: &metav1.Preconditions{UID: &action.UID}, PropagationPolicy: &background,
-	})
-	if apierrors.IsConflict(err) {
-		err = a.goneOr(ctx, client, action, err)
-	}
-	if err != nil && !apierrors.IsNotFound(err) {
+	if err := a.removeProven(ctx, a.client(resource, action.ID.Namespace), action); err != nil {
 		return failed("delete", action.ID, err)
 	}
 	a.Journal.Deleted(action.ID)
 	return nil
 }
 
-// goneOr returns nil when the object of the action is gone or going, and the
-// conflict when another object has the name by now, about which the next plan
-// decides.
-func (a *Applier) goneOr(ctx context.Context, client metadata.ResourceInterface, action plan.Action, conflict error) error {
-	live, err := client.Get(ctx, action.ID.Name, metav1.GetOptions{})
-	if err != nil {
-		return err
+// errUnproven: the object is no longer what the plan decided to delete.
+var errUnproven = errors.New("it changed since its deletion was planned")
+
+// proofs is how often an object that changes all the time is looked at anew
+// before its deletion is left to the next plan.
+const proofs = 5
+
+// removeProven looks at the object as it is now, since the ledger that the plan was made
+// from may be behind, and deletes it in exactly that state. It returns nil as
+// well when the object is gone or going.
+func (a *Applier) removeProven(ctx context.Context, client metadata.ResourceInterface, action plan.Action) error {
+	background := metav1.DeletePropagationBackground
+	err := errUnproven
+	for range proofs {
+		live, getErr := client.Get(ctx, action.ID.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(getErr) {
+			return nil
+		}
+		if getErr != nil {
+			return getErr
+		}
+		if live.UID == action.UID && live.DeletionTimestamp != nil {
+			return nil
+		}
+		if !action.Proves(live) {
+			return errUnproven
+		}
+		a.Count("delete")
+		err = client.Delete(ctx, action.ID.Name, metav1.DeleteOptions{
+			Preconditions:     &metav1.Preconditions{UID: &action.UID, ResourceVersion: &live.ResourceVersion},
+			PropagationPolicy: &background,
+		})
+		if !apierrors.IsConflict(err) {
+			break
+		}
 	}
-	if live.UID == action.UID && live.DeletionTimestamp != nil {
+	if apierrors.IsNotFound(err) {
 		return nil
 	}
-	return conflict
+	return err
 }

@@ -28,6 +28,7 @@ func (r *kustomizationRun) fail(reason string, err error) time.Duration {
 	r.want(reason, err)
 	wait := r.attempt.failed(r.now, terminal, r.k.GetRetryInterval())
 	r.attempt.changed = true
+	r.attempt.late = false // what failed now is no matter of waiting
 	r.observed()
 	report.Failed(r.k, reason, err.Error(), terminal)
 	if !r.sameCondition(reason, err.Error()) {

@@ -55,7 +55,7 @@ func TestDriftIsExact(t *testing.T) {
 		{"ownership wiped", "nobody can tell any more whose fields these are",
 			patch(types.JSONPatchType, `[{"op":"replace","path":"/metadata/managedFields","value":[{}]}]`), true, false},
 		{"owner label removed", "it is out of our sight", patch(merge, `{"metadata":{"labels":{"`+labelOwnerName+`":null}}}`), true, true},
-		{"prune annotation", "a mark that steers us needs a new plan", patch(merge, `{"metadata":{"annotations":{"`+annotationPrune+`":"Disabled"}}}`), true, false},
+		{"prune annotation", "a mark that steers us needs a new plan", patch(merge, `{"metadata":{"annotations":{"`+object.KustomizeGroup+"/prune"+`":"Disabled"}}}`), true, false},
 		{"deleted", "it has to be made again", func(ctx context.Context, c dynamic.ResourceInterface) error {
 			return c.Delete(ctx, "web", metav1.DeleteOptions{})
 		}, true, true},

@@ -27,18 +27,7 @@ func (l *Ledger) reduceMeta(m metav1.Object) Record {
 		},
 		own: ownershipOf(l.seed, fields), fields: fields,
 		Contender: strings.Clone(contender(m.GetManagedFields(), l.manager)),
-	}
-	marked := func(key, value string) bool {
-		return strings.EqualFold(annotations[key], value) || strings.EqualFold(labels[key], value)
-	}
-	if marked(annotationPrune, disabled) {
-		r.Marks |= plan.KeepOnPrune
-	}
-	if marked(annotationReconcile, disabled) || marked(annotationSSA, string(plan.Ignore)) {
-		r.Marks |= plan.HandsOff
-	}
-	if marked(annotationForce, "enabled") {
-		r.Marks |= plan.MayReplace
+		Marks:     plan.MarksOf(m),
 	}
 	return r
 }
@@ -145,13 +134,8 @@ func (l *Ledger) sawGone(id object.ID, version uint64) {
 	}
 }
 
-// The toolkit's labels and annotations that the ledger reads.
+// The toolkit's labels that the ledger reads.
 const (
 	labelOwnerName      = object.KustomizeGroup + "/name"
 	labelOwnerNamespace = object.KustomizeGroup + "/namespace"
-	annotationPrune     = object.KustomizeGroup + "/prune"
-	annotationReconcile = object.KustomizeGroup + "/reconcile"
-	annotationSSA       = object.KustomizeGroup + "/ssa"
-	annotationForce     = object.KustomizeGroup + "/force"
-	disabled            = "disabled"
 )

@@ -54,7 +54,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, namespace: testkit.Namespace(t), cluster: cluster, counts: map[string]int{}, drifts: map[object.ID]int{}, inventory: map[string][]plan.Entry{}}
+	r := &rig{t: t, namespace: testkit.Namespace(t), cluster: cluster, counts: map[string]int{}, inventory: map[string][]plan.Entry{}}
 	r.restart()
 	return r
 }
@@ -63,12 +63,15 @@ func newRig(t *testing.T) *rig {
 func (r *rig) restart() {
 	ctx, stop := context.WithCancel(context.Background())
 	r.t.Cleanup(stop)
+	// The ledger before this one goes on until the test ends: each tells of its own.
+	drifts := map[object.ID]int{}
+	r.drifts = drifts
 	r.ledger = observe.NewLedger(ctx, observe.Options{Cluster: r.cluster, Manager: "kustomize-controller", Clock: clock.RealClock{}, Log: testr.New(r.t),
 		Notify: func(c observe.Change) {
 			if c.Drift {
 				r.mu.Lock()
 				defer r.mu.Unlock()
-				r.drifts[c.ID]++
+				drifts[c.ID]++
 			}
 		}})
 	applier := &apply.Applier{Cluster: r.cluster, Manager: "kustomize-controller", Journal: r.ledger, Observe: r.ledger, Slots: make(chan struct{}, 8), Count: r.count}

@@ -274,7 +274,7 @@ func Removal(unit types.NamespacedName, e Entry, ledger Ledger) Action {
 	case known.Terminating:
 		a.Reason = "is being deleted already"
 	default:
-		a.Verb, a.UID = Delete, known.UID
+		a.Verb, a.UID, a.Owner = Delete, known.UID, unit
 	}
 	return a
 }

@@ -88,6 +88,8 @@ type Action struct {
 	Digest string
 	// UID is the proof for a deletion: only the object with this uid may go.
 	UID types.UID
+	// Owner is more of that proof: the unit that the owner labels must name.
+	Owner types.NamespacedName
 	// Reason says why, for people; may be empty.
 	Reason string
 }
