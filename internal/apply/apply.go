@@ -81,6 +81,19 @@ func (c ChangeSet) Err() error {
 	return errors.Join(errs...)
 }
 
+// Pending reports whether all that failed is merely not possible yet, so that an
+// event will bring the rest.
+func (c ChangeSet) Pending() bool {
+	pending := false
+	for _, r := range c {
+		if r.Err != nil && !errors.Is(r.Err, ErrPending) {
+			return false
+		}
+		pending = pending || r.Err != nil
+	}
+	return pending
+}
+
 // Changed returns the actions that changed the cluster.
 func (c ChangeSet) Changed() []Result {
 	var out []Result

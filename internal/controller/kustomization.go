@@ -18,7 +18,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
-	"github.com/bowline-dev/bowline/internal/apply"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/observe"
 	"github.com/bowline-dev/bowline/internal/pipeline"
@@ -159,7 +158,7 @@ func (r *kustomizationRun) deliver(ctx context.Context, unit pipeline.Unit, arti
 	})
 	r.keep(out)
 	r.contested(out.Plan)
-	if errors.Is(err, apply.ErrPending) {
+	if err != nil && out.Changes.Pending() {
 		// Of an object that is replaced and never carried our labels no event tells
 		// that it is gone; looking again is due ever later, the longer it takes.
 		elapsed := max(time.Second, r.now.Sub(r.attempt.began))
