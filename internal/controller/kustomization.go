@@ -182,9 +182,7 @@ func (r *kustomizationRun) keep(out pipeline.Outcome) {
 	if out.Plan == nil {
 		return
 	}
-	_, unreadable := report.Entries(r.k.Status.Inventory)
-	r.k.Status.Inventory = report.Inventory(out.Inventory)
-	r.k.Status.Inventory.Entries = append(r.k.Status.Inventory.Entries, unreadable...)
+	r.setInventory(out.Inventory)
 	if words := report.Changes(out.Changes); words != "" {
 		r.attempt.changed = true
 		r.attempt.changes = lastFew(append(r.attempt.changes, words))
@@ -192,14 +190,20 @@ func (r *kustomizationRun) keep(out pipeline.Outcome) {
 	}
 }
 
+// setInventory replaces what the status says is delivered. Entries that could not
+// be read stay: what they name may be on the cluster.
+func (r *kustomizationRun) setInventory(entries []plan.Entry) {
+	_, unreadable := report.Entries(r.k.Status.Inventory)
+	r.k.Status.Inventory = report.Inventory(entries)
+	r.k.Status.Inventory.Entries = append(r.k.Status.Inventory.Entries, unreadable...)
+}
+
 // lastFew bounds what is remembered of a unit that changes and never succeeds.
 func lastFew(changes []string) []string { return changes[max(0, len(changes)-5):] }
 
 // intend writes the grown inventory before anything is applied.
 func (r *kustomizationRun) intend(ctx context.Context, artifact source.Artifact, entries []plan.Entry) error {
-	_, unreadable := report.Entries(r.k.Status.Inventory)
-	r.k.Status.Inventory = report.Inventory(entries)
-	r.k.Status.Inventory.Entries = append(r.k.Status.Inventory.Entries, unreadable...)
+	r.setInventory(entries)
 	report.Progressing(r.k, meta.ProgressingReason, "Applying revision "+artifact.Revision)
 	return r.write(ctx)
 }
