@@ -45,7 +45,7 @@ func (e *engine) auditFrom(ctx context.Context, first int) int {
 }
 
 func (e *engine) auditOne(ctx context.Context, k *kustomizev1.Kustomization) {
-	unit, err := UnitOf(k, e.units.budget, e.units.allowRemoteBases)
+	unit, err := e.units.prepare(ctx, k)
 	artifact, ok := e.units.artifacts.get(sourceOf(k))
 	if err != nil || !ok || k.Spec.Suspend || !k.DeletionTimestamp.IsZero() {
 		return

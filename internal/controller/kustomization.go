@@ -116,8 +116,7 @@ type notice struct{ kind, reason, message string }
 // nothing happens until then. Every step either goes on or has said, in the
 // status, why not.
 func (r *kustomizationRun) do(ctx context.Context) time.Duration {
-	unit, err := UnitOf(r.k, r.budget, r.allowRemoteBases)
-	if err != nil {
+	if err := supported(r.k); err != nil {
 		return r.fail(report.ReasonNotSupported, err)
 	}
 	if cycle := r.cycle(ctx); cycle != "" {
@@ -133,6 +132,10 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 		return r.wait(meta.DependencyNotReadyReason, waitsFor, passing)
 	}
 	r.attempt.blockedSince = time.Time{}
+	unit, err := r.prepare(ctx, r.k)
+	if err != nil {
+		return r.fail(meta.BuildFailedReason, err)
+	}
 	unit.Neighbours = r.neighbours
 	drifted := r.attempts.takeDrift(unit.Name)
 	if inputs := r.inputs(artifact); r.attempt.inputs != inputs {
@@ -146,6 +149,12 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 	r.attempt.cameBy = r.attempts.cameBy()
 	unit.Recheck = unit.Recheck || r.attempt.recheck(r.now, r.k.Spec.Interval.Duration)
 	return r.deliver(ctx, unit, artifact)
+}
+
+// prepare reads a Kustomization as a unit, with all that its build needs besides
+// the source. It is the same for the unit itself, for its neighbours and for audits.
+func (r *kustomizations) prepare(_ context.Context, k *kustomizev1.Kustomization) (pipeline.Unit, error) {
+	return UnitOf(k, r.budget, r.allowRemoteBases)
 }
 
 // deliver runs the pipeline and reports what came of it.

@@ -147,7 +147,7 @@ func (r *kustomizationRun) neighbours(ctx context.Context) []pipeline.Unit {
 		if !list.Items[i].DeletionTimestamp.IsZero() {
 			continue
 		}
-		if unit, err := UnitOf(&list.Items[i], r.budget, r.allowRemoteBases); err == nil {
+		if unit, err := r.prepare(ctx, &list.Items[i]); err == nil {
 			units = append(units, unit)
 		}
 	}
