@@ -112,12 +112,12 @@ func (row badSource) play(t *testing.T) {
 	second := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "2")})
 	row.breaks(s, g)
 	request := s.ask(s.fleet())
-	failed := s.awaitSourceFailure(row.reason, row.words...)
+	// A change of a Secret is noticed even before somebody asks.
+	failed := s.awaitSource("failed as asked", func(g *sourcev1.GitRepository) bool {
+		return g.Status.LastHandledReconcileAt == request && says(g, metav1.ConditionFalse, row.reason, row.words...)
+	})
 	if failed.Status.Artifact == nil || failed.Status.Artifact.Revision != first {
 		t.Errorf("the artifact is %v after a failed fetch, want that of %s: %s", failed.Status.Artifact, first, row.why)
-	}
-	if failed.Status.LastHandledReconcileAt != request {
-		t.Errorf("the request %s counts as not handled", request)
 	}
 	if c := report.Condition(failed, sourcev1.FetchFailedCondition); c == nil || c.Status != metav1.ConditionTrue {
 		t.Errorf("FetchFailed is %v: %s", c, row.why)

@@ -45,6 +45,8 @@ type engine struct {
 	meters  *meters
 	sources *gitRepositories
 	units   *kustomizations
+	// references is what units and sources read from ConfigMaps and Secrets.
+	references *references
 	// turns counts reconciles.
 	turns *atomic.Uint64
 	// settled says that all units have been through their first reconcile.
@@ -56,13 +58,15 @@ type engine struct {
 func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.Cluster, store *git.Store, budget plan.Budget) *engine {
 	e := &engine{options: o, mgr: mgr, log: o.Logger, meters: newMeters(), turns: &atomic.Uint64{}}
 	realClock := clock.RealClock{}
+	e.references = newReferences(ctx, mgr.GetAPIReader(), cluster.Metadata, realClock, e.wake)
 	events := newRecorder(ctx, mgr.GetScheme(), cluster, o.Logger)
 	units := &kustomizations{
 		turns:  e.turns,
 		client: mgr.GetClient(), events: events, clock: realClock,
 		artifacts: newArtifacts(), attempts: newAttempts(), written: newWritten(), self: &feed{}, claimed: make(chan struct{}),
 		budget: budget, allowRemoteBases: o.AllowRemoteBases,
-		pipeline: pipeline.New(e.meters.build(o.builder)),
+		pipeline:   pipeline.New(e.meters.build(o.builder)),
+		references: e.references,
 	}
 	e.ledger = observe.NewLedger(ctx, observe.Options{
 		Cluster: cluster, Manager: FieldManager, Clock: realClock, Log: o.Logger.WithName("ledger"), Notify: e.notify,
@@ -73,7 +77,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	e.units = units
 	e.sources = &gitRepositories{
 		turns:  e.turns,
-		client: mgr.GetClient(), secrets: mgr.GetAPIReader(), events: events, clock: realClock,
+		client: mgr.GetClient(), references: e.references, self: &feed{}, events: events, clock: realClock,
 		store: store, artifacts: units.artifacts, attempts: newAttempts(), changed: units.wakeUsers,
 	}
 	return e
@@ -100,6 +104,16 @@ func (e *engine) notify(c observe.Change) {
 	e.units.self.add(c.Owner, priority)
 }
 
+// wake enqueues an object that refers to something which changed.
+func (e *engine) wake(u user) {
+	switch u.Kind {
+	case kustomizev1.KustomizationKind:
+		e.units.self.add(u.NamespacedName, soon)
+	case sourcev1.GitRepositoryKind:
+		e.sources.self.add(u.NamespacedName, soon)
+	}
+}
+
 // register adds the reconcilers to the manager: one entry per kind.
 func (e *engine) register(ctx context.Context) error {
 	if err := e.meters.register(e.options.Registry, e.ledger); err != nil {
@@ -114,6 +128,7 @@ func (e *engine) register(ctx context.Context) error {
 	}
 	err := ctrl.NewControllerManagedBy(e.mgr).Named("gitrepository").
 		For(&sourcev1.GitRepository{}, builder.WithPredicates(requested())).
+		WatchesRawSource(e.sources.self).
 		WithOptions(controller.Options{MaxConcurrentReconciles: fetchers, RateLimiter: patiently()}).
 		Complete(e.sources)
 	if err != nil {

@@ -115,7 +115,7 @@ func TestGitInterval(t *testing.T) {
 	s.awaitSource("asked", func(g *sourcev1.GitRepository) bool { return g.Status.LastHandledReconcileAt == request })
 }
 
-// Credentials come from a Secret, and are read again when asked.
+// Credentials come from a Secret, and corrected ones take effect at once.
 func TestGitSecret(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, testkit.GitBasicAuth("user", "right"))
@@ -128,7 +128,6 @@ func TestGitSecret(t *testing.T) {
 		t.Errorf("the message shows the password: %s", standingOf(g))
 	}
 	edit(s, secret, func(m *corev1.Secret) { m.Data["password"] = []byte("right") })
-	s.ask(s.fleet())
 	s.awaitSource("fetched", func(g *sourcev1.GitRepository) bool { return says(g, "True", meta.SucceededReason) })
 }
 

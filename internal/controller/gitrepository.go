@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -30,12 +31,15 @@ import (
 type gitRepositories struct {
 	turns     *atomic.Uint64 // counts reconciles
 	client    client.Client
-	secrets   client.Reader
 	events    record.EventRecorder
 	clock     clock.PassiveClock
 	store     *git.Store
 	artifacts *artifacts
 	attempts  *attempts
+	// references is what credentials are read through: a change of one enqueues
+	// its sources in self.
+	references *references
+	self       *feed
 	// changed is told of every source whose artifact changed.
 	changed func(context.Context, sourceKey)
 }
@@ -49,6 +53,7 @@ func (r *gitRepositories) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 	if apierrors.IsNotFound(err) || err == nil && !g.DeletionTimestamp.IsZero() {
 		r.artifacts.drop(key)
 		r.attempts.forget(req.NamespacedName)
+		r.references.forget(gitUser(req.NamespacedName))
 		r.changed(ctx, key)
 		return ctrl.Result{}, r.letGo(ctx, g)
 	}
@@ -112,11 +117,18 @@ func (r *gitRepositories) letGo(ctx context.Context, g *sourcev1.GitRepository) 
 // fetch brings the repository up to date, with the credentials that its
 // Secrets hold now.
 func (r *gitRepositories) fetch(ctx context.Context, g *sourcev1.GitRepository) (source.Artifact, error) {
-	req, err := RequestOf(ctx, r.secrets, g)
+	u := gitUser(client.ObjectKeyFromObject(g))
+	r.references.begin(u)
+	req, err := RequestOf(ctx, r.references.reader(u), g)
+	r.references.end(u)
 	if err != nil {
 		return source.Artifact{}, err
 	}
 	return r.store.Fetch(ctx, req)
+}
+
+func gitUser(name types.NamespacedName) user {
+	return user{sourcev1.GitRepositoryKind, name}
 }
 
 // report puts what a fetch came to into the status and returns when to fetch

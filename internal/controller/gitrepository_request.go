@@ -5,11 +5,8 @@ import (
 	"fmt"
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/git"
 )
 
@@ -46,16 +43,8 @@ func RequestOf(ctx context.Context, secrets client.Reader, g *sourcev1.GitReposi
 }
 
 func readSecret(ctx context.Context, secrets client.Reader, namespace, name, field string) (map[string][]byte, error) {
-	var s corev1.Secret
-	err := secrets.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &s)
-	if apierrors.IsNotFound(err) {
-		return nil, &failure.Error{Op: "read", Kind: failure.NotFound, Object: "Secret/" + namespace + "/" + name, Err: err,
-			Remedy: "create it, or correct " + field}
-	}
-	if err != nil {
-		return nil, &failure.Error{Op: "read", Kind: failure.Unavailable, Object: "Secret/" + namespace + "/" + name, Err: err}
-	}
-	return s.Data, nil
+	data, _, err := readData(ctx, secrets, reference{kindSecret, client.ObjectKey{Namespace: namespace, Name: name}}, field)
+	return data, err
 }
 
 func refOf(ref *sourcev1.GitRepositoryRef) git.Ref {

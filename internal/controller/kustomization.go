@@ -18,7 +18,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
+	"github.com/bowline-dev/bowline/internal/apply"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/observe"
 	"github.com/bowline-dev/bowline/internal/pipeline"
 	"github.com/bowline-dev/bowline/internal/plan"
@@ -41,6 +43,8 @@ type kustomizations struct {
 	written   *written
 	self      *feed
 	explain   explainer
+	// references is what variables, keys and kubeconfigs are read through.
+	references *references
 	// claimed is closed when the ledger knows what every unit had delivered before
 	// the engine started.
 	claimed chan struct{}
@@ -81,7 +85,12 @@ func (r *kustomizations) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	}
 	run := &kustomizationRun{kustomizations: r, k: k, before: k.DeepCopy(), now: r.clock.Now(), log: ctrl.LoggerFrom(ctx)}
 	run.attempt = r.attempts.of(req.NamespacedName)
+	reader := unitUser(req.NamespacedName)
+	r.references.begin(reader)
 	again := run.attempt.untilHeal(run.now, run.do(ctx))
+	if run.prepared {
+		r.references.end(reader)
+	}
 	if ctx.Err() != nil {
 		return ctrl.Result{}, nil //nolint:nilerr // the engine stops: what failed now says nothing
 	}
@@ -91,10 +100,15 @@ func (r *kustomizations) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	return ctrl.Result{RequeueAfter: max(again, time.Millisecond)}, nil
 }
 
+func unitUser(name types.NamespacedName) user {
+	return user{kustomizev1.KustomizationKind, name}
+}
+
 func (r *kustomizations) forget(ctx context.Context, unit types.NamespacedName) {
 	r.pipeline.Forget(unit)
 	r.attempts.forget(unit)
 	r.written.forget(unit)
+	r.references.forget(unitUser(unit))
 	r.ledger.Want(unit, nil)
 	_ = r.ledger.Follow(ctx, unit, nil) // following nothing asks nobody
 }
@@ -105,9 +119,11 @@ type kustomizationRun struct {
 	k       *kustomizev1.Kustomization // changed as the run goes
 	before  *kustomizev1.Kustomization // as it was last written
 	attempt *attempt
-	now     time.Time
-	log     logr.Logger
-	event   *notice
+	// prepared says that the run has read all that the unit refers to.
+	prepared bool
+	now      time.Time
+	log      logr.Logger
+	event    *notice
 }
 
 type notice struct{ kind, reason, message string }
@@ -133,6 +149,7 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 	}
 	r.attempt.blockedSince = time.Time{}
 	unit, err := r.prepare(ctx, r.k)
+	r.prepared = true
 	if err != nil {
 		return r.fail(meta.BuildFailedReason, err)
 	}
@@ -191,12 +208,24 @@ func (r *kustomizationRun) keep(out pipeline.Outcome) {
 	if out.Plan == nil {
 		return
 	}
+	r.references.wrote(touched(out.Changes))
 	r.setInventory(out.Inventory)
 	if words := report.Changes(out.Changes); words != "" {
 		r.attempt.changed = true
 		r.attempt.changes = lastFew(append(r.attempt.changes, words))
 		r.log.Info("applied", "revision", r.k.Status.LastAttemptedRevision, "changes", words)
 	}
+}
+
+// touched returns the objects that a run changed, or may have changed.
+func touched(changes apply.ChangeSet) []object.ID {
+	var ids []object.ID
+	for _, c := range changes {
+		if c.Applies() || c.Verb == plan.Delete {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids
 }
 
 // setInventory replaces what the status says is delivered. Entries that could not

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/report"
 )
@@ -34,6 +35,7 @@ func (r *kustomizations) finalize(ctx context.Context, k *kustomizev1.Kustomizat
 			return ctrl.Result{}, r.reportStuck(ctx, k, report.ReasonNotSupported, err.Error())
 		}
 		remaining, err := r.pipeline.Remove(ctx, name, r.target, inventory)
+		r.references.wrote(idsOf(inventory))
 		if err != nil {
 			a := r.attempts.of(name)
 			wait := a.failed(r.clock.Now(), false, k.GetRetryInterval())
@@ -51,6 +53,14 @@ func (r *kustomizations) finalize(ctx context.Context, k *kustomizev1.Kustomizat
 	}
 	r.forget(ctx, name)
 	return ctrl.Result{}, nil
+}
+
+func idsOf(entries []plan.Entry) []object.ID {
+	ids := make([]object.ID, 0, len(entries))
+	for _, e := range entries {
+		ids = append(ids, e.ID)
+	}
+	return ids
 }
 
 // removes says whether deleting the Kustomization deletes what it delivered.
