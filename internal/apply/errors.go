@@ -58,7 +58,7 @@ func explain(f *failure.Error, s metav1.Status) {
 			f.Remedy = "put back the old value, or have the object replaced with spec.force: true on the Kustomization or the annotation kustomize.toolkit.fluxcd.io/force: enabled on the object"
 		}
 	case s.Reason == metav1.StatusReasonForbidden || s.Reason == metav1.StatusReasonUnauthorized:
-		f.Kind = failure.Denied
+		f.Kind, f.Remedy = failure.Denied, grant(s.Message)
 	case s.Reason == metav1.StatusReasonNotFound && s.Details != nil && s.Details.Kind == "namespaces":
 		f.Kind = failure.NotFound
 		f.Remedy = fmt.Sprintf("deliver Namespace %s in this Kustomization or in one that it dependsOn", s.Details.Name)
@@ -68,6 +68,20 @@ func explain(f *failure.Error, s metav1.Status) {
 		f.Kind = failure.Invalid
 	case s.Reason == metav1.StatusReasonTimeout || s.Reason == metav1.StatusReasonServerTimeout:
 		f.Kind = failure.Timeout
+	}
+}
+
+// grant says what helps against a want of rights, which the API server tells in
+// full: who may not do what. Other refusals, such as those of a quota, say it
+// themselves.
+func grant(message string) string {
+	switch {
+	case strings.Contains(message, `" cannot impersonate resource "`):
+		return "give the engine's identity the right to impersonate it"
+	case strings.Contains(message, `User "`) && strings.Contains(message, `" cannot `):
+		return "grant that user this right, or have it delivered as another: spec.serviceAccountName"
+	default:
+		return ""
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
 	"github.com/bowline-dev/bowline/internal/build/kustomize"
@@ -52,22 +53,27 @@ func (c *cluster) preview(ctx context.Context, o *diffOptions, name string) (*pl
 		return nil, nil, err
 	}
 	defer done()
-	target, err := c.target(ctx)
+	target, err := c.target(ctx, ks)
 	if err != nil {
 		return nil, nil, err
 	}
 	return pipeline.New(kustomize.Build).Preview(ctx, unit, target, artifact)
 }
 
-func (c *cluster) target(ctx context.Context) (pipeline.Target, error) {
+// target is where the Kustomization is delivered to, with the rights that it is
+// delivered with. Whoever previews it needs the right to impersonate its account.
+func (c *cluster) target(ctx context.Context, ks *kustomizev1.Kustomization) (pipeline.Target, error) {
 	kc, err := kube.NewCluster(c.config)
 	if err != nil {
 		return pipeline.Target{}, err
 	}
 	ledger := observe.NewLedger(ctx, observe.Options{Cluster: kc, Manager: controller.FieldManager,
 		Clock: clock.RealClock{}, Log: logr.Discard(), Notify: func(observe.Change) {}})
-	return pipeline.Target{Cluster: kc, Ledger: ledger,
-		Applier: controller.NewApplier(kc, ledger, previewRequests, nil)}, nil
+	target := pipeline.Target{Cluster: kc, Ledger: ledger, Applier: controller.NewApplier(kc, ledger, previewRequests, nil)}
+	if ks.Spec.ServiceAccountName == "" {
+		return target, nil
+	}
+	return controller.AsAccount(target, types.NamespacedName{Namespace: ks.Namespace, Name: ks.Spec.ServiceAccountName})
 }
 
 // artifact is the state of the source to preview. done lets go of it.

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -14,8 +15,8 @@ import (
 )
 
 // arrivals watches, as metadata and keeping nothing, what a unit may have failed
-// for want of and whoever may bring: namespaces, and definitions of kinds. It
-// implements cache.ReflectorStore.
+// for want of and whoever may bring: namespaces, definitions of kinds, service
+// accounts and the rights of these. It implements cache.ReflectorStore.
 type arrivals struct {
 	client   metadata.Interface
 	resource schema.GroupVersionResource
@@ -28,9 +29,15 @@ type arrivals struct {
 
 // arrivalsOf returns the watches of everything that units may wait for.
 func arrivalsOf(client metadata.Interface, arrived func()) []*arrivals {
+	rights := rbacv1.SchemeGroupVersion
 	return []*arrivals{
 		{client: client, resource: corev1.SchemeGroupVersion.WithResource("namespaces"), arrived: arrived},
 		{client: client, resource: apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions"), changes: true, arrived: arrived},
+		{client: client, resource: corev1.SchemeGroupVersion.WithResource("serviceaccounts"), arrived: arrived},
+		{client: client, resource: rights.WithResource("roles"), changes: true, arrived: arrived},
+		{client: client, resource: rights.WithResource("rolebindings"), changes: true, arrived: arrived},
+		{client: client, resource: rights.WithResource("clusterroles"), changes: true, arrived: arrived},
+		{client: client, resource: rights.WithResource("clusterrolebindings"), changes: true, arrived: arrived},
 	}
 }
 

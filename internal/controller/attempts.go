@@ -19,6 +19,9 @@ type attempt struct {
 	failures int
 	// retryAt is when a failed attempt may be repeated.
 	retryAt time.Time
+	// mayRead are the inputs with which the account of the unit was found to be allowed
+	// to read all objects whose health the unit asks for.
+	mayRead string
 	// checked is when what only a dry run can tell was last looked at.
 	checked time.Time
 	// began is when work on these inputs began.

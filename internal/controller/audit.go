@@ -6,6 +6,8 @@ import (
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/bowline-dev/bowline/internal/pipeline"
 )
 
 // auditSample is how many units an audit looks at; over time it gets round to
@@ -50,7 +52,11 @@ func (e *engine) auditOne(ctx context.Context, k *kustomizev1.Kustomization) {
 	if err != nil || !ok || k.Spec.Suspend || !k.DeletionTimestamp.IsZero() {
 		return
 	}
-	audit, err := e.units.pipeline.Audit(ctx, unit, e.units.target, artifact)
+	var audit pipeline.AuditResult
+	target, err := e.units.targets.of(ctx, k)
+	if err == nil {
+		audit, err = e.units.pipeline.Audit(ctx, unit, target.Target, artifact)
+	}
 	if err != nil {
 		e.log.Info("audit not completed", "kustomization", client.ObjectKeyFromObject(k), "cause", err.Error())
 		return
@@ -59,7 +65,7 @@ func (e *engine) auditOne(ctx context.Context, k *kustomizev1.Kustomization) {
 	e.meters.disagreements.Add(float64(len(audit.Disagree)))
 	for _, id := range audit.Disagree {
 		e.log.Info("the ledger disagrees with a dry run; healing", "kustomization", client.ObjectKeyFromObject(k), "object", id.String())
-		e.ledger.Doubt(id)
+		target.ledger.Doubt(id)
 	}
 	if len(audit.Disagree) > 0 {
 		e.units.attempts.drift(unit.Name)

@@ -32,7 +32,6 @@ import (
 	"github.com/bowline-dev/bowline/internal/observe/health"
 	"github.com/bowline-dev/bowline/internal/pipeline"
 	"github.com/bowline-dev/bowline/internal/plan"
-	"github.com/bowline-dev/bowline/internal/report"
 	"github.com/bowline-dev/bowline/internal/source/git"
 )
 
@@ -71,9 +70,11 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	e.ledger = observe.NewLedger(ctx, observe.Options{
 		Cluster: cluster, Manager: FieldManager, Clock: realClock, Log: o.Logger.WithName("ledger"), Notify: e.notify,
 	})
-	units.ledger = e.ledger
-	units.target = pipeline.Target{Cluster: cluster, Ledger: e.ledger, Applier: NewApplier(cluster, e.ledger, o.Requests, e.meters.request)}
-	units.explain = explainWith(cluster, mgr.GetAPIReader())
+	hub := &delivery{
+		Target: pipeline.Target{Cluster: cluster, Ledger: e.ledger, Applier: NewApplier(cluster, e.ledger, o.Requests, e.meters.request)},
+		ledger: e.ledger, explain: explainWith(cluster, mgr.GetAPIReader()),
+	}
+	units.targets = newTargets(hub, effectiveAccount, mgr.GetScheme(), mgr.GetRESTMapper(), realClock)
 	e.units = units
 	e.sources = &gitRepositories{
 		turns:  e.turns,
@@ -150,7 +151,7 @@ func (e *engine) register(ctx context.Context) error {
 	if err := e.mgr.Add(manager.RunnableFunc(e.audit)); err != nil {
 		return err
 	}
-	for _, a := range arrivalsOf(e.units.target.Cluster.Metadata, e.units.wakeWanting) {
+	for _, a := range arrivalsOf(e.units.targets.hub.Cluster.Metadata, e.units.wakeWanting) {
 		if err := e.mgr.Add(a); err != nil {
 			return err
 		}
@@ -203,16 +204,7 @@ func (e *engine) claim(ctx context.Context) error {
 		return fmt.Errorf("read the inventories: %w", err)
 	}
 	for i := range list.Items {
-		k := &list.Items[i]
-		if k.Spec.KubeConfig != nil {
-			continue // what it holds is on another cluster
-		}
-		entries, _ := report.Entries(k.Status.Inventory)
-		ids := make([]object.ID, 0, len(entries))
-		for _, entry := range entries {
-			ids = append(ids, entry.ID)
-		}
-		e.ledger.Claim(client.ObjectKeyFromObject(k), ids)
+		e.units.targets.claim(&list.Items[i])
 	}
 	close(e.units.claimed)
 	e.started.Store(true)
@@ -226,7 +218,7 @@ func requested() predicate.Predicate {
 }
 
 // explainWith says why an object is not ready, as far as the cluster tells.
-func explainWith(cluster *kube.Cluster, reader client.Reader) explainer {
+func explainWith(cluster *kube.Cluster, reader health.Reader) explainer {
 	return func(ctx context.Context, id object.ID, version string) string {
 		live, err := (&apply.Applier{Cluster: cluster}).Live(ctx, plan.Action{ID: id, Version: version})
 		if err != nil || live == nil {

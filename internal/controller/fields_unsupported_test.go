@@ -29,10 +29,6 @@ var unsupportedFields = []struct {
 		},
 	},
 	{
-		name: "service-account", field: "spec.serviceAccountName", reason: "it would run with more rights than it asks for",
-		set: func(s *kustomizev1.KustomizationSpec) { s.ServiceAccountName = "tenant" },
-	},
-	{
 		name: "kubeconfig", field: "spec.kubeConfig", reason: "it would be delivered to the wrong cluster",
 		set: func(s *kustomizev1.KustomizationSpec) {
 			s.KubeConfig = &meta.KubeConfigReference{SecretRef: &meta.SecretKeyReference{Name: "remote"}}
@@ -101,7 +97,7 @@ func TestFieldsNotSupported(t *testing.T) {
 	for _, row := range unsupportedFields {
 		k := &kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Name: row.name, Namespace: s.namespace}}
 		edit(s, k, func(k *kustomizev1.Kustomization) {
-			k.Spec.Decryption, k.Spec.PostBuild, k.Spec.ServiceAccountName, k.Spec.KubeConfig = nil, nil, "", nil
+			k.Spec.Decryption, k.Spec.PostBuild, k.Spec.KubeConfig = nil, nil, nil
 			k.Spec.HealthCheckExprs, k.Spec.DependsOn, k.Spec.Ignore = nil, nil, nil
 			k.Spec.SourceRef.Kind = sourcev1.GitRepositoryKind
 		})

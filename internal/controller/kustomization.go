@@ -21,7 +21,6 @@ import (
 	"github.com/bowline-dev/bowline/internal/apply"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/object"
-	"github.com/bowline-dev/bowline/internal/observe"
 	"github.com/bowline-dev/bowline/internal/pipeline"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/report"
@@ -36,13 +35,11 @@ type kustomizations struct {
 	events    record.EventRecorder
 	clock     clock.PassiveClock
 	pipeline  *pipeline.Pipeline
-	target    pipeline.Target
-	ledger    *observe.Ledger
+	targets   *targets
 	artifacts *artifacts
 	attempts  *attempts
 	written   *written
 	self      *feed
-	explain   explainer
 	// references is what variables, keys and kubeconfigs are read through.
 	references *references
 	// claimed is closed when the ledger knows what every unit had delivered before
@@ -109,8 +106,7 @@ func (r *kustomizations) forget(ctx context.Context, unit types.NamespacedName) 
 	r.attempts.forget(unit)
 	r.written.forget(unit)
 	r.references.forget(unitUser(unit))
-	r.ledger.Want(unit, nil)
-	_ = r.ledger.Follow(ctx, unit, nil) // following nothing asks nobody
+	r.targets.forget(ctx, unit)
 }
 
 // kustomizationRun is one reconcile of one Kustomization.
@@ -119,6 +115,7 @@ type kustomizationRun struct {
 	k       *kustomizev1.Kustomization // changed as the run goes
 	before  *kustomizev1.Kustomization // as it was last written
 	attempt *attempt
+	target  *delivery // set once it is needed
 	// prepared says that the run has read all that the unit refers to.
 	prepared bool
 	now      time.Time
@@ -164,6 +161,14 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 		return left
 	}
 	r.attempt.cameBy = r.attempts.cameBy()
+	if r.target, err = r.targets.of(ctx, r.k); err != nil {
+		return r.fail(meta.ReconciliationFailedReason, err)
+	}
+	if unit.Recheck || r.attempt.failures > 0 {
+		if err := r.targets.accountExists(ctx, r.target); err != nil {
+			return r.fail(meta.ReconciliationFailedReason, err)
+		}
+	}
 	unit.Recheck = unit.Recheck || r.attempt.recheck(r.now, r.k.Spec.Interval.Duration)
 	return r.deliver(ctx, unit, artifact)
 }
@@ -179,7 +184,7 @@ func (r *kustomizationRun) deliver(ctx context.Context, unit pipeline.Unit, arti
 	r.k.Status.LastAttemptedRevision = artifact.Revision
 	timed, cancel := context.WithTimeout(ctx, r.k.GetTimeout())
 	defer cancel()
-	out, err := r.pipeline.Run(timed, unit, r.target, artifact, func(ctx context.Context, entries []plan.Entry) error {
+	out, err := r.pipeline.Run(timed, unit, r.target.Target, artifact, func(ctx context.Context, entries []plan.Entry) error {
 		return r.intend(ctx, artifact, entries)
 	})
 	r.keep(out)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,7 +35,7 @@ func (r *kustomizations) finalize(ctx context.Context, k *kustomizev1.Kustomizat
 		if err := removable(k); err != nil {
 			return ctrl.Result{}, r.reportStuck(ctx, k, report.ReasonNotSupported, err.Error())
 		}
-		remaining, err := r.pipeline.Remove(ctx, name, r.target, inventory)
+		remaining, err := r.remove(ctx, k, inventory)
 		r.references.wrote(idsOf(inventory))
 		if err != nil {
 			a := r.attempts.of(name)
@@ -55,12 +56,36 @@ func (r *kustomizations) finalize(ctx context.Context, k *kustomizev1.Kustomizat
 	return ctrl.Result{}, nil
 }
 
+// idsOf returns the objects of an inventory.
 func idsOf(entries []plan.Entry) []object.ID {
 	ids := make([]object.ID, 0, len(entries))
 	for _, e := range entries {
 		ids = append(ids, e.ID)
 	}
 	return ids
+}
+
+// remove deletes what a Kustomization delivered, with the rights that it was
+// delivered with. When the account is gone, nobody may delete in its name, and with
+// more rights nothing is deleted: as with the toolkit's engine, what was delivered
+// stays, an event names it, and the Kustomization goes.
+func (r *kustomizations) remove(ctx context.Context, k *kustomizev1.Kustomization, inventory []plan.Entry) ([]plan.Entry, error) {
+	target, err := r.targets.of(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.targets.accountRemains(ctx, target); errors.Is(err, failure.Of(failure.NotFound)) {
+		r.events.Event(k, corev1.EventTypeWarning, meta.PruneFailedReason,
+			clip(fmt.Sprintf("ServiceAccount %s is gone, so what was delivered stays: %s", target.account, entryNames(inventory))))
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	remaining, err := r.pipeline.Remove(ctx, client.ObjectKeyFromObject(k), target.Target, inventory)
+	if errors.Is(err, failure.Of(failure.Denied)) && target.account.Name != "" {
+		err = fmt.Errorf("%w; or set spec.deletionPolicy: Orphan to keep what was delivered", err)
+	}
+	return remaining, err
 }
 
 // removes says whether deleting the Kustomization deletes what it delivered.
@@ -79,14 +104,11 @@ func removes(k *kustomizev1.Kustomization) bool {
 }
 
 // removable says why this version cannot remove what another engine delivered: it
-// is on another cluster, or is to be removed with fewer rights than ours.
+// is on another cluster.
 func removable(k *kustomizev1.Kustomization) error {
 	var fields []string
 	if k.Spec.KubeConfig != nil {
 		fields = append(fields, "spec.kubeConfig")
-	}
-	if k.Spec.ServiceAccountName != "" {
-		fields = append(fields, "spec.serviceAccountName")
 	}
 	if len(fields) == 0 {
 		return nil

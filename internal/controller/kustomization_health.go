@@ -31,8 +31,13 @@ const maxExplained = 3
 // waited for here: the ledger's next event brings the unit back.
 func (r *kustomizationRun) assess(ctx context.Context, unit pipeline.Unit, artifact source.Artifact, out pipeline.Outcome) time.Duration {
 	ids, refs, err := healthOf(ctx, r.target.Cluster.Resources, r.k, out.Wants)
+	if err == nil && r.attempt.mayRead != r.attempt.inputs {
+		if err = r.target.mayRead(ctx, out.Wants, refs); err == nil {
+			r.attempt.mayRead = r.attempt.inputs
+		}
+	}
 	if err == nil {
-		err = r.ledger.Follow(ctx, unit.Name, refs)
+		err = r.target.ledger.Follow(ctx, unit.Name, refs)
 	}
 	if err != nil {
 		return r.fail(meta.HealthCheckFailedReason, err)
@@ -41,7 +46,7 @@ func (r *kustomizationRun) assess(ctx context.Context, unit pipeline.Unit, artif
 		report.NoHealth(r.k)
 		return r.succeed(artifact, out.Wants)
 	}
-	h := r.ledger.Health(ids)
+	h := r.target.ledger.Health(ids)
 	if h.Ready() {
 		report.Healthy(r.k, metav1.ConditionTrue, meta.SucceededReason, "Health check passed")
 		return r.succeed(artifact, out.Wants)
@@ -96,7 +101,7 @@ func (r *kustomizationRun) explainAll(ctx context.Context, h observe.Health, ver
 	for i, item := range append(h.Failed, h.Waiting...) {
 		why := item.Verdict.Message
 		if i < maxExplained {
-			if cause := r.explain(ctx, item.ID, versions[item.ID]); cause != "" {
+			if cause := r.target.explain(ctx, item.ID, versions[item.ID]); cause != "" {
 				why = cause
 			}
 		}

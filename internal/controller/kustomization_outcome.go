@@ -98,7 +98,7 @@ func (r *kustomizationRun) succeed(artifact source.Artifact, wants []plan.Want) 
 	}
 	*r.attempt = attempt{
 		inputs: r.attempt.inputs, began: r.attempt.began, checked: r.attempt.checked,
-		healAt: r.attempt.healAt, contested: r.attempt.contested,
+		mayRead: r.attempt.mayRead, healAt: r.attempt.healAt, contested: r.attempt.contested,
 	}
 	r.attempts.want(client.ObjectKeyFromObject(r.k), false)
 	return max(r.k.Spec.Interval.Duration, shortestWait)

@@ -56,7 +56,6 @@ func supported(k *kustomizev1.Kustomization) error {
 	}
 	note(k.Spec.Decryption != nil, "spec.decryption")
 	note(k.Spec.KubeConfig != nil, "spec.kubeConfig")
-	note(k.Spec.ServiceAccountName != "", "spec.serviceAccountName")
 	note(len(k.Spec.HealthCheckExprs) > 0, "spec.healthCheckExprs")
 	note(len(k.Spec.Ignore) > 0, "spec.ignore")
 	note(k.Spec.PostBuild != nil && len(k.Spec.PostBuild.SubstituteFrom) > 0, "spec.postBuild.substituteFrom")

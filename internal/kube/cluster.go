@@ -37,6 +37,21 @@ func NewCluster(config *rest.Config) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the connection to %s: %w", config.Host, err)
 	}
+	c, err := clientsOn(config, httpClient)
+	if err != nil {
+		return nil, err
+	}
+	disco, err := discovery.NewDiscoveryClientForConfigAndClient(config, httpClient)
+	if err != nil {
+		return nil, fmt.Errorf("set up the discovery client for %s: %w", config.Host, err)
+	}
+	c.Resources = NewResources(disco)
+	return c, nil
+}
+
+// clientsOn makes the clients that share a connection pool. Resources is left to
+// the caller.
+func clientsOn(config *rest.Config, httpClient *http.Client) (*Cluster, error) {
 	meta, err := metadata.NewForConfigAndClient(config, httpClient)
 	if err != nil {
 		return nil, fmt.Errorf("set up the metadata client for %s: %w", config.Host, err)
@@ -45,12 +60,5 @@ func NewCluster(config *rest.Config) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the dynamic client for %s: %w", config.Host, err)
 	}
-	disco, err := discovery.NewDiscoveryClientForConfigAndClient(config, httpClient)
-	if err != nil {
-		return nil, fmt.Errorf("set up the discovery client for %s: %w", config.Host, err)
-	}
-	return &Cluster{
-		Config: config, HTTP: httpClient, Metadata: meta, Dynamic: dyn,
-		Resources: NewResources(disco),
-	}, nil
+	return &Cluster{Config: config, HTTP: httpClient, Metadata: meta, Dynamic: dyn}, nil
 }
