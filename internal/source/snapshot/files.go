@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/source"
 )
 
 // ReadFile implements source.Tree.
@@ -93,16 +94,15 @@ func (e *Entry) mode() fs.FileMode {
 }
 
 // Open implements fs.FS. A file is read as a whole.
-func (t *Tree) Open(name string) (fs.File, error) {
-	n, err := t.lookup("open", name)
+func (t *Tree) Open(name string) (fs.File, error) { return OpenIn(t, name) }
+
+// OpenIn implements fs.FS for any tree: a file is read as a whole.
+func OpenIn(t source.Tree, name string) (fs.File, error) {
+	fi, err := t.Stat(name)
 	if err != nil {
 		return nil, err
 	}
-	fi, err := t.info(path.Base(name), n)
-	if err != nil {
-		return nil, pathError("open", name, err)
-	}
-	if n.dir != nil {
+	if fi.IsDir() {
 		entries, err := t.ReadDir(name)
 		return &openDir{info: fi, name: name, rest: entries}, err
 	}
@@ -111,6 +111,11 @@ func (t *Tree) Open(name string) (fs.File, error) {
 		return nil, err
 	}
 	return &openFile{Reader: bytes.NewReader(data), info: fi}, nil
+}
+
+// Info describes a file or folder that was made, not read.
+func Info(name string, mode fs.FileMode, size int64) fs.FileInfo {
+	return info{name: name, mode: mode, size: size}
 }
 
 type info struct {

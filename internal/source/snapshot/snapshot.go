@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io/fs"
 	"slices"
 	"strings"
@@ -104,6 +105,7 @@ func New(backend Backend, rootID string, opts Options) (*Tree, error) {
 // dir is a loaded folder as the rules leave it.
 type dir struct {
 	path    string // "" for the root
+	id      string
 	entries []Entry
 	// kids holds the loaded folder of each entry.
 	kids []atomic.Pointer[dir]
@@ -131,23 +133,45 @@ func (t *Tree) load(path, id string) (*dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dir{path: path, entries: entries, kids: make([]atomic.Pointer[dir], len(entries)), hash: listingHash(entries)}
+	d := &dir{path: path, id: id, entries: entries, kids: make([]atomic.Pointer[dir], len(entries)), hash: listingHash(entries)}
 	t.cache.putDir(key, d)
 	return d, nil
 }
 
 // listingHash names a folder by the names and types of what it holds.
 func listingHash(entries []Entry) string {
-	h := sha256.New()
-	for _, e := range entries {
-		kind := e.Kind
-		if kind == Module {
-			kind = Dir
-		}
-		fmt.Fprintf(h, "%s\x00%d\n", e.Name, kind)
+	h := newListing()
+	for i := range entries {
+		h.add(entries[i].Name, entries[i].mode())
 	}
-	return "dir:" + hex.EncodeToString(h.Sum(nil)[:20])
+	return h.sum()
 }
+
+// ListingHash is what Hash says of a folder that lists these entries, whatever
+// kind of tree they are from.
+func ListingHash(entries []fs.DirEntry) string {
+	h := newListing()
+	for _, e := range entries {
+		h.add(e.Name(), e.Type())
+	}
+	return h.sum()
+}
+
+type listing struct{ hash.Hash }
+
+func newListing() listing { return listing{sha256.New()} }
+
+func (l listing) add(name string, mode fs.FileMode) {
+	kind := File
+	if mode.IsDir() {
+		kind = Dir
+	} else if mode.Type() == fs.ModeSymlink {
+		kind = Link
+	}
+	fmt.Fprintf(l, "%s\x00%d\n", name, kind)
+}
+
+func (l listing) sum() string { return "dir:" + hex.EncodeToString(l.Sum(nil)[:20]) }
 
 var emptyDir = &dir{hash: listingHash(nil)}
 

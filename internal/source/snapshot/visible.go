@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"strings"
 )
 
@@ -106,6 +107,8 @@ type summary struct {
 	digest [20]byte
 	// empty is true when nothing in the folder is visible.
 	empty bool
+	// links is true when there is a symbolic link in it.
+	links bool
 }
 
 func (t *Tree) summary(path, id string) (summary, error) {
@@ -118,14 +121,17 @@ func (t *Tree) summary(path, id string) (summary, error) {
 		return summary{}, err
 	}
 	h := sha256.New()
+	links := false
 	for _, e := range entries {
 		fmt.Fprintf(h, "%s\x00%d ", e.Name, e.Kind)
+		links = links || e.Kind == Link
 		switch e.Kind {
 		case Dir:
 			sub, err := t.summary(join(path, e.Name), e.ID)
 			if err != nil {
 				return summary{}, err
 			}
+			links = links || sub.links
 			h.Write(sub.digest[:])
 		case File, Link:
 			content, err := t.backend.Hash(e.ID)
@@ -137,7 +143,7 @@ func (t *Tree) summary(path, id string) (summary, error) {
 		}
 		h.Write([]byte{'\n'})
 	}
-	s := summary{digest: [20]byte(h.Sum(nil)[:20]), empty: len(entries) == 0}
+	s := summary{digest: [20]byte(h.Sum(nil)[:20]), empty: len(entries) == 0, links: links}
 	t.cache.putSummary(key, s)
 	return s, nil
 }
@@ -150,4 +156,26 @@ func (t *Tree) Digest() (string, error) {
 		return "", err
 	}
 	return "tree:" + hex.EncodeToString(s.digest[:]), nil
+}
+
+// Below names all that is visible in the folder at name, as Digest does for the
+// whole tree, and costs no more than the folders that no tree before this one has looked at.
+// closed is false when there is a symbolic link in it: what that leads to may be
+// elsewhere in the tree, and is not part of the digest.
+func (t *Tree) Below(name string) (digest string, closed bool, err error) {
+	n, err := t.lookup("digest", name)
+	if err != nil {
+		return "", false, err
+	}
+	if n.dir == nil {
+		return "", false, &fs.PathError{Op: "digest", Path: name, Err: fmt.Errorf("it is no folder: %w", fs.ErrInvalid)}
+	}
+	if n.dir == emptyDir {
+		return emptyDir.hash, true, nil
+	}
+	s, err := t.summary(n.dir.path, n.dir.id)
+	if err != nil {
+		return "", false, pathError("digest", name, err)
+	}
+	return "tree:" + hex.EncodeToString(s.digest[:]), !s.links, nil
 }
