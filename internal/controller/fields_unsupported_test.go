@@ -111,12 +111,6 @@ var unsupportedSources = []struct {
 	set                 func(*sourcev1.GitRepositorySpec)
 }{
 	{
-		name: "verify", field: "spec.verify", reason: "unsigned commits would be trusted",
-		set: func(s *sourcev1.GitRepositorySpec) {
-			s.Verification = &sourcev1.GitRepositoryVerification{Mode: sourcev1.ModeGitHEAD, SecretRef: meta.LocalObjectReference{Name: "keys"}}
-		},
-	},
-	{
 		name: "include", field: "spec.include", reason: "files would be missing",
 		set: func(s *sourcev1.GitRepositorySpec) {
 			s.Include = []sourcev1.GitRepositoryInclude{{GitRepositoryRef: meta.LocalObjectReference{Name: "other"}}}
@@ -143,7 +137,7 @@ func TestSourceFieldsNotSupported(t *testing.T) {
 	for _, row := range unsupportedSources {
 		s.source(func(g *sourcev1.GitRepository) { g.Name = row.name; row.set(&g.Spec) })
 	}
-	s.unit("user", func(k *kustomizev1.Kustomization) { k.Spec.Path, k.Spec.SourceRef.Name = "./", "verify" })
+	s.unit("user", func(k *kustomizev1.Kustomization) { k.Spec.Path, k.Spec.SourceRef.Name = "./", "include" })
 	for _, row := range unsupportedSources {
 		g := s.awaitRepository(row.name, "not supported", func(g *sourcev1.GitRepository) bool {
 			return says(g, metav1.ConditionFalse, report.ReasonNotSupported, "not supported yet: "+row.field)
@@ -155,7 +149,7 @@ func TestSourceFieldsNotSupported(t *testing.T) {
 	if n := s.git.Fetches(); n != 0 {
 		t.Errorf("fetched %d times", n)
 	}
-	s.awaitFailure("user", meta.ArtifactFailedReason, "spec.verify")
+	s.awaitFailure("user", meta.ArtifactFailedReason, "spec.include")
 }
 
 // awaitRepository waits until a GitRepository is as it should be, and returns it.

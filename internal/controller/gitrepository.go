@@ -152,6 +152,7 @@ func (r *gitRepositories) report(g *sourcev1.GitRepository, artifact source.Arti
 		r.events.Eventf(g, corev1.EventTypeNormal, "NewArtifact", "stored artifact for revision '%s'", artifact.Revision)
 	}
 	g.Status.ObservedIgnore = g.Spec.Ignore
+	reportVerified(g, artifact.Verified)
 	report.Ready(g, meta.SucceededReason, fmt.Sprintf("stored artifact for revision '%s'", artifact.Revision))
 	report.Stored(g, meta.SucceededReason, fmt.Sprintf("stored artifact for revision '%s'", artifact.Revision))
 	return jitter(max(g.Spec.Interval.Duration, shortestWait), string(g.UID))
@@ -164,13 +165,16 @@ func (r *gitRepositories) reportFailure(g *sourcev1.GitRepository, a *attempt, n
 	}
 	terminal := failure.Terminal(err)
 	report.Failed(g, reason, err.Error(), terminal)
-	report.FetchFailed(g, reason, err.Error())
+	reportFetchFailure(g, reason, err)
 	return a.failed(now, terminal, g.Spec.Interval.Duration)
 }
 
 // gitReason returns the reason that the toolkit's users know.
 func gitReason(err error) string {
+	var unverified *git.UnverifiedError
 	switch {
+	case errors.As(err, &unverified):
+		return unverified.Reason
 	case errors.Is(err, failure.Of(failure.Unsupported)):
 		return report.ReasonNotSupported
 	case errors.Is(err, failure.Of(failure.Denied)):

@@ -39,7 +39,9 @@ func RequestOf(ctx context.Context, secrets client.Reader, g *sourcev1.GitReposi
 			return git.Request{}, fmt.Errorf("read Secret %s/%s: %w", g.Namespace, g.Spec.ProxySecretRef.Name, err)
 		}
 	}
-	return req, nil
+	var err error
+	req.Verify, err = verificationOf(ctx, secrets, g)
+	return req, err
 }
 
 func readSecret(ctx context.Context, secrets client.Reader, namespace, name, field string) (map[string][]byte, error) {
@@ -56,9 +58,6 @@ func refOf(ref *sourcev1.GitRepositoryRef) git.Ref {
 
 func supportedGit(g *sourcev1.GitRepository) error {
 	var fields []string
-	if g.Spec.Verification != nil {
-		fields = append(fields, "spec.verify")
-	}
 	if len(g.Spec.Include) > 0 {
 		fields = append(fields, "spec.include")
 	}

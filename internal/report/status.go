@@ -89,6 +89,16 @@ func Stored(o Conditioned, reason, message string) {
 	remove(o, sourcev1.FetchFailedCondition)
 }
 
+// SourceVerified sets the source kinds' condition that says whether the signatures
+// that were asked for were found good. Whatever is the matter with one, the fetch did not fail.
+func SourceVerified(o Conditioned, status metav1.ConditionStatus, reason, message string) {
+	set(o, sourcev1.SourceVerifiedCondition, status, reason, message)
+	remove(o, sourcev1.FetchFailedCondition)
+}
+
+// NotVerified removes that condition from an object that asks for no signatures.
+func NotVerified(o Conditioned) { remove(o, sourcev1.SourceVerifiedCondition) }
+
 // FetchFailed sets the source kinds' condition that says why a fetch failed.
 func FetchFailed(o Conditioned, reason, message string) {
 	set(o, sourcev1.FetchFailedCondition, metav1.ConditionTrue, reason, message)

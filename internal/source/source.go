@@ -15,6 +15,9 @@ type Artifact struct {
 	// Digest identifies the content, ignore rules applied: two artifacts with
 	// one digest hold the same files.
 	Digest string
+	// Verified says whose signatures the revision was found to bear, for people; ""
+	// when none were asked for.
+	Verified string
 	// Tree reads the files.
 	Tree Tree
 }

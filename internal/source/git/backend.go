@@ -132,15 +132,23 @@ func commitOf(db *odb.DB, h odb.Hash) (commit, error) {
 }
 
 func headerHash(data []byte, prefix string) (odb.Hash, error) {
+	if s := header(data, prefix); s != "" {
+		return odb.ParseHash(s)
+	}
+	return odb.Hash{}, fmt.Errorf("%w: no line with %q", odb.ErrCorrupt, prefix)
+}
+
+// header returns the rest of the first header line that begins with prefix.
+func header(data []byte, prefix string) string {
 	for line := range bytes.Lines(data) {
 		if s, ok := bytes.CutPrefix(bytes.TrimSuffix(line, []byte("\n")), []byte(prefix)); ok {
-			return odb.ParseHash(string(s))
+			return string(s)
 		}
 		if len(line) <= 1 {
 			break
 		}
 	}
-	return odb.Hash{}, fmt.Errorf("%w: no line with %q", odb.ErrCorrupt, prefix)
+	return ""
 }
 
 // committed reads the seconds of "committer name <mail> seconds zone".

@@ -33,6 +33,9 @@ type lane struct {
 type result struct {
 	commit   odb.Hash
 	revision string
+	// tagName is the tag by which it was found, or ""; tag is its object when it is annotated.
+	tagName string
+	tag     odb.Hash
 }
 
 type outcome struct {
@@ -47,6 +50,8 @@ type flight struct {
 	timeout time.Duration
 	waiting int
 	refs    []Ref
+	// tags are the references whose tag objects are needed too.
+	tags map[Ref]bool
 	// outcomes may be read once done is closed.
 	outcomes map[Ref]outcome
 	done     chan struct{}
@@ -59,15 +64,16 @@ func (l *lane) busy() bool {
 }
 
 // fetch joins the next flight and waits for it.
-func (l *lane) fetch(ctx context.Context, ref Ref, timeout time.Duration) (result, error) {
+func (l *lane) fetch(ctx context.Context, ref Ref, withTag bool, timeout time.Duration) (result, error) {
 	l.mu.Lock()
 	f := l.next
 	if f == nil {
-		f = &flight{outcomes: map[Ref]outcome{}, done: make(chan struct{})}
+		f = &flight{outcomes: map[Ref]outcome{}, tags: map[Ref]bool{}, done: make(chan struct{})}
 		f.ctx, f.cancel = context.WithCancel(l.repo.store.ctx)
 		l.next = f
 	}
 	f.waiting++
+	f.tags[ref] = f.tags[ref] || withTag
 	f.timeout = max(f.timeout, timeout)
 	if !slices.Contains(f.refs, ref) {
 		f.refs = append(f.refs, ref)
@@ -171,7 +177,7 @@ func (l *lane) fetchMissing(ctx context.Context, session *wire.Session, f *fligh
 	for _, ref := range f.refs {
 		for _, c := range found[ref] {
 			switch {
-			case l.repo.has(c.commit):
+			case l.repo.has(c.commit) && (!f.tags[ref] || l.repo.db.Load().Has(c.want)):
 			case ref.Commit != "":
 				pinned = append(pinned, ref)
 			case !slices.Contains(wants, c):
@@ -216,20 +222,24 @@ func (l *lane) fetchPinned(ctx context.Context, session *wire.Session, ref Ref, 
 func (l *lane) choose(ref Ref, candidates []candidate) outcome {
 	db := l.repo.db.Load()
 	var best commit
-	label := ""
+	var chosen candidate
 	for _, c := range candidates {
 		got, err := commitOf(db, c.commit)
 		if err != nil {
 			return outcome{err: l.repo.readError(db, err)}
 		}
 		if best.hash.IsZero() || got.when > best.when {
-			best, label = got, c.label
+			best, chosen = got, c
 		}
 	}
 	l.repo.setCurrent(l.key, ref, best.hash)
 	revision := "sha1:" + best.hash.String()
-	if label != "" {
-		revision = label + "@" + revision
+	if chosen.label != "" {
+		revision = chosen.label + "@" + revision
 	}
-	return outcome{result: result{commit: best.hash, revision: revision}}
+	got := result{commit: best.hash, revision: revision, tagName: chosen.tag}
+	if chosen.want != best.hash {
+		got.tag = chosen.want
+	}
+	return outcome{result: got}
 }

@@ -91,7 +91,9 @@ func (r Ref) label(name string) string {
 // candidate is one commit that a reference may resolve to.
 type candidate struct {
 	label string
-	want  odb.Hash // what to ask the server for: a commit or an annotated tag
+	// tag is the name of the tag by which it was found, or "".
+	tag  string
+	want odb.Hash // what to ask the server for: a commit or an annotated tag
 	// commit is what want leads to. A server of old may not say it for a tag;
 	// then it is the same as want.
 	commit odb.Hash
@@ -126,7 +128,12 @@ func (r Ref) pinned(label string) (candidate, error) {
 }
 
 func newCandidate(label string, ref wire.Ref) candidate {
-	return candidate{label: label, want: ref.Hash, commit: ref.Commit()}
+	c := candidate{label: label, want: ref.Hash, commit: ref.Commit()}
+	c.tag, _ = strings.CutPrefix(ref.Name, tags)
+	if c.tag == ref.Name {
+		c.tag = ""
+	}
+	return c
 }
 
 func (r Ref) resolveSemVer(refs []wire.Ref) ([]candidate, bool, error) {

@@ -46,6 +46,8 @@ type repo struct {
 	current map[string]resolved
 	// live are the trees that have been handed out and may still be in use.
 	live map[treeKey]handedOut
+	// verdicts are the signers of objects whose signatures were good.
+	verdicts map[verdictKey]string
 	// touched is when usedFile was last renewed.
 	touched time.Time
 	// packedBytes is the size of the packs after they were last put in order.
@@ -72,6 +74,7 @@ func newRepo(s *Store, dir, display string) *repo {
 	return &repo{
 		store: s, dir: dir, display: display, cache: snapshot.NewCache(),
 		lanes: map[string]*lane{}, current: map[string]resolved{}, live: map[treeKey]handedOut{},
+		verdicts: map[verdictKey]string{},
 	}
 }
 

@@ -67,6 +67,8 @@ type Request struct {
 	Proxy Proxy
 	// Ignore holds patterns of files to leave out; see snapshot.Options.
 	Ignore *string
+	// Verify, when set, withholds a revision that does not bear the signatures it asks for.
+	Verify *Verification
 	// Timeout limits a fetch; DefaultTimeout when 0.
 	Timeout time.Duration
 }
@@ -127,8 +129,8 @@ func (s *Store) dropUnused() {
 // Fetch brings the state that req names up to date with the remote and returns
 // it. When the remote has nothing new, that costs one listing of references. Errors are of
 // type failure.Error, name the URL without credentials, and are of kind
-// Unavailable, Timeout, Denied, NotFound, Invalid or Unsupported. What was fetched before
-// stays readable whatever happens.
+// Unavailable, Timeout, Denied, NotFound, Invalid or Unsupported; one about a
+// signature is an UnverifiedError. What was fetched before stays readable whatever happens.
 func (s *Store) Fetch(ctx context.Context, req Request) (source.Artifact, error) {
 	if req.Timeout <= 0 {
 		req.Timeout = DefaultTimeout
@@ -144,10 +146,10 @@ func (s *Store) Fetch(ctx context.Context, req Request) (source.Artifact, error)
 	// When the objects on disk turn out damaged, they are fetched again, once.
 	for range 2 {
 		var got result
-		if got, err = l.fetch(ctx, req.Ref, req.Timeout); err != nil {
+		if got, err = l.fetch(ctx, req.Ref, req.Verify != nil && req.Verify.Tag, req.Timeout); err != nil {
 			return source.Artifact{}, err
 		}
-		if artifact, err = l.repo.artifact(got, req.Ignore, s.opts.MaxFileSize); err == nil {
+		if artifact, err = l.repo.verified(got, req, s.opts.MaxFileSize); err == nil {
 			return artifact, nil
 		}
 		if !l.repo.damaged.Load() && !errors.Is(err, errSuperseded) {
