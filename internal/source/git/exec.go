@@ -53,12 +53,22 @@ func run(cmd *exec.Cmd) error {
 	return fmt.Errorf("git: %s: %w", line, err)
 }
 
-// initRepository makes an empty bare repository.
+// initRepository makes an empty bare repository. It appears under its name only when it is whole.
 func initRepository(ctx context.Context, dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	unborn := dir + ".new"
+	if err := os.RemoveAll(unborn); err != nil {
 		return err
 	}
-	return run(command(ctx, dir, "init", "--quiet", "--bare", "--template=", "--object-format=sha1", dir))
+	if err := os.MkdirAll(unborn, 0o700); err != nil {
+		return err
+	}
+	if err := run(command(ctx, unborn, "init", "--quiet", "--bare", "--template=", "--object-format=sha1", unborn)); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	return os.Rename(unborn, dir)
 }
 
 // indexPack stores a pack that arrives as a stream. Objects that it refers to
