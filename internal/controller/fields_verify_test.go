@@ -32,7 +32,7 @@ func verifiedAs(status metav1.ConditionStatus, reason string, words ...string) f
 }
 
 // Only what is signed by a trusted key is delivered; a commit that is not leaves
-// the last one that was where it is, also over a change of the keys.
+// the last one that was where it is, also over a change of the keys, which takes effect at once.
 func TestGitVerify(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
@@ -49,7 +49,6 @@ func TestGitVerify(t *testing.T) {
 	}
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "authors", Namespace: s.namespace}, Data: map[string][]byte{"alice.asc": alice.Public}}
 	s.create(secret)
-	s.ask(s.fleet())
 	g = s.awaitSource("verified", verifiedAs(metav1.ConditionTrue, meta.SucceededReason, "verified signature of", alice.ID))
 	if g.Status.SourceVerificationMode == nil || *g.Status.SourceVerificationMode != sourcev1.ModeGitHEAD {
 		t.Errorf("mode %v", g.Status.SourceVerificationMode)
@@ -72,7 +71,6 @@ func TestGitVerify(t *testing.T) {
 	}
 
 	edit(s, secret, func(m *corev1.Secret) { m.Data["bob.sshpub"] = bob.Public })
-	s.ask(s.fleet())
 	s.awaitSource("verified", verifiedAs(metav1.ConditionTrue, meta.SucceededReason, bob.ID))
 	s.awaitLive("app", second)
 
