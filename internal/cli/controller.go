@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -20,6 +22,8 @@ import (
 type controllerOptions struct {
 	clusterFlags
 	engine        controller.Options
+	tenancy       string
+	settings      string
 	noRemoteBases bool
 	logLevel      string
 	logFormat     string
@@ -32,13 +36,18 @@ func (a *app) controllerCommand() *cobra.Command {
 		Short:   "Run the engine",
 		GroupID: groupEngine,
 		Long: "Run the engine in this process until it is interrupted, on the cluster of the kubeconfig or,\n" +
-			"in a pod, on the pod's own. It serves /metrics, /healthz and /readyz.",
+			"in a pod, on the pod's own. It serves /metrics, /healthz and /readyz.\n\n" +
+			"Tenants are locked in: units outside the platform namespaces are delivered as a service account\n" +
+			"of their own namespace, and refer to their own namespace only. --tenancy=open ends that.\n\n" +
+			"A cluster may keep settings for its engine in the ConfigMap that --settings names: a key is the\n" +
+			"name of a flag. It is read at the start, and flags that are given win.",
 		Example: "  bowline controller --kubeconfig ./kubeconfig --data-dir ./data\n" +
 			"  bowline controller --leader-elect --concurrency 40\n" +
+			"  bowline controller --platform-namespaces flux-system,monitoring\n" +
 			"  bowline controller --mirror https://github.com/=https://git.example.com/github/",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.runController(cmd.Context(), o)
+			return a.runController(cmd.Context(), o, cmd.Flags())
 		},
 	}
 	o.addConnection(cmd)
@@ -57,6 +66,11 @@ func (o *controllerOptions) addEngine(cmd *cobra.Command) {
 	f.IntVar(&o.engine.Concurrency, "concurrency", 0, "how many Kustomizations are worked on at one time; 0 means the default")
 	f.StringArrayVar(&o.engine.Mirrors, "mirror", nil, "replace a prefix of source URLs, as `FROM=TO`; may be repeated, the longest match wins")
 	f.BoolVar(&o.noRemoteBases, "no-remote-bases", true, "refuse kustomize bases that are named by URL")
+	f.StringVar(&o.tenancy, "tenancy", "locked", "`mode`: locked confines tenants to their own namespace and its accounts, open confines nobody")
+	f.StringSliceVar(&o.engine.Tenancy.PlatformNamespaces, "platform-namespaces", controller.DefaultPlatformNamespaces(), "`namespaces` that are no tenant's: locked tenancy leaves their units alone")
+	f.StringVar(&o.engine.Tenancy.DefaultServiceAccount, "default-service-account", "", "`name` of the service account that delivers every Kustomization which names none")
+	f.BoolVar(&o.engine.Tenancy.NoCrossNamespaceRefs, "no-cross-namespace-refs", false, "refuse references to sources of other namespaces, in platform namespaces too")
+	f.StringVar(&o.settings, "settings", defaultSettings, "ConfigMap with settings of the engine, as `NAMESPACE/NAME`; empty means none")
 	f.StringVar(&o.engine.DeletionBudget, "deletion-budget", "50%", "`share` of a Kustomization's objects that may be deleted without approval, or off")
 	f.DurationVar(&o.engine.AuditInterval, "audit-interval", 0, "how often a sample of what is known is compared with dry runs; 0 means the default, negative never")
 	f.Int64Var(&o.engine.MaxFileSize, "max-file-size", 0, "largest `size` in bytes of a file that is read from a repository; 0 means the default")
@@ -64,13 +78,16 @@ func (o *controllerOptions) addEngine(cmd *cobra.Command) {
 	f.StringVar(&o.logFormat, "log-format", "json", "`format` of the log: json or text")
 }
 
-func (a *app) runController(ctx context.Context, o *controllerOptions) error {
+func (a *app) runController(ctx context.Context, o *controllerOptions, flags *pflag.FlagSet) error {
 	logger, err := newLogger(a.Err, o.logLevel, o.logFormat)
 	if err != nil {
 		return err
 	}
 	klog.SetLogger(logger)
 	ctrllog.SetLogger(logger)
+	if err := o.readSettings(ctx, flags); err != nil {
+		return err
+	}
 	opts := o.engine
 	opts.Logger = logger
 	opts.AllowRemoteBases = !o.noRemoteBases
@@ -81,6 +98,40 @@ func (a *app) runController(ctx context.Context, o *controllerOptions) error {
 		return err
 	}
 	return controller.Run(ctx, opts)
+}
+
+// readSettings sets the flags that the cluster keeps for its engine.
+func (o *controllerOptions) readSettings(ctx context.Context, flags *pflag.FlagSet) error {
+	name, err := settingsName(o.settings)
+	if err != nil {
+		return err
+	}
+	c, err := o.connect()
+	if err != nil {
+		return err
+	}
+	kept, err := readSettings(ctx, c, name)
+	if err != nil {
+		return err
+	}
+	return o.settle(kept, flags)
+}
+
+// settle takes what the cluster keeps, and reads the flags that decide what others
+// mean.
+func (o *controllerOptions) settle(kept engineSettings, flags *pflag.FlagSet) (err error) {
+	if err := kept.apply(flags); err != nil {
+		return err
+	}
+	if o.engine.Tenancy.Open, err = controller.ParseTenancy(o.tenancy); err != nil {
+		return err
+	}
+	if len(kept.values) > 0 && !o.engine.Tenancy.Platform(kept.name.Namespace) {
+		return &failure.Error{Op: "read", Object: kept.String(), Kind: failure.Refused,
+			Err:    errors.New("it is in no platform namespace, where tenants might write it"),
+			Remedy: "add " + kept.name.Namespace + " to --platform-namespaces, or name another ConfigMap with --settings"}
+	}
+	return nil
 }
 
 func dataDir(dir string) (string, error) {

@@ -63,7 +63,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 		turns:  e.turns,
 		client: mgr.GetClient(), events: events, clock: realClock,
 		artifacts: newArtifacts(), attempts: newAttempts(), written: newWritten(), self: &feed{}, claimed: make(chan struct{}),
-		budget: budget, allowRemoteBases: o.AllowRemoteBases,
+		budget: budget, allowRemoteBases: o.AllowRemoteBases, tenancy: o.Tenancy,
 		pipeline:   pipeline.New(e.meters.build(o.builder)),
 		references: e.references,
 	}

@@ -58,7 +58,8 @@ func startEngine(config *rest.Config, dataDir string, change ...func(*Options)) 
 	e := &liveEngine{config: config, registry: prometheus.NewRegistry(), log: &logbook{}}
 	o := Options{
 		RestConfig: rest.CopyConfig(config), DataDir: dataDir, Registry: e.registry, AuditInterval: -1,
-		Logger: logr.FromSlogHandler(slog.NewTextHandler(e.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
+		Tenancy: Tenancy{Open: true}, // what locking does has tests of its own
+		Logger:  logr.FromSlogHandler(slog.NewTextHandler(e.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}
 	for _, c := range change {
 		c(&o)
@@ -226,7 +227,7 @@ func runChild(kubeconfig, dataDir string) int {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
 	// Few requests at a time, so that an apply is under way for longer.
-	o := Options{RestConfig: config, DataDir: filepath.Clean(dataDir), AuditInterval: -1, Logger: logger, Requests: 2}
+	o := Options{RestConfig: config, DataDir: filepath.Clean(dataDir), AuditInterval: -1, Logger: logger, Requests: 2, Tenancy: Tenancy{Open: true}}
 	if err := Run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

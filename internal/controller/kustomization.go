@@ -8,6 +8,7 @@ import (
 	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/acl"
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -48,6 +49,7 @@ type kustomizations struct {
 
 	budget           plan.Budget
 	allowRemoteBases bool
+	tenancy          Tenancy
 }
 
 // Reconcile implements reconcile.Reconciler.
@@ -132,6 +134,9 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 	if err := supported(r.k); err != nil {
 		return r.fail(report.ReasonNotSupported, err)
 	}
+	if err := r.tenancy.Admit(r.k); err != nil { // before anything is looked up
+		return r.fail(acl.AccessDeniedReason, err)
+	}
 	if cycle := r.cycle(ctx); cycle != "" {
 		return r.fail(report.ReasonCircularDependency, &failure.Error{Op: "order", Kind: failure.Invalid,
 			Err: fmt.Errorf("dependsOn forms a cycle: %s", cycle), Remedy: "remove one of these dependencies"})
@@ -176,6 +181,9 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 // prepare reads a Kustomization as a unit, with all that its build needs besides
 // the source. It is the same for the unit itself, for its neighbours and for audits.
 func (r *kustomizations) prepare(_ context.Context, k *kustomizev1.Kustomization) (pipeline.Unit, error) {
+	if err := r.tenancy.Admit(k); err != nil {
+		return pipeline.Unit{}, err
+	}
 	return UnitOf(k, r.budget, r.allowRemoteBases)
 }
 
@@ -196,7 +204,7 @@ func (r *kustomizationRun) deliver(ctx context.Context, unit pipeline.Unit, arti
 		return min(elapsed, r.progress("Applying revision "+artifact.Revision+": "+err.Error()))
 	}
 	if err != nil {
-		return r.fail(reasonOf(err), err)
+		return r.fail(reasonOf(err), r.tenancy.explain(r.k, err))
 	}
 	if unit.Recheck {
 		r.attempt.checked = r.now

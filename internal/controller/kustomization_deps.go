@@ -118,7 +118,7 @@ func (r *kustomizationRun) pathBack(ctx context.Context, start types.NamespacedN
 	if err != nil {
 		return nil
 	}
-	for _, next := range dependenciesOf(k) {
+	for _, next := range r.tenancy.admissible(k) {
 		if next == start {
 			return append(path, next)
 		}
@@ -177,7 +177,7 @@ func (r *kustomizations) wakeWanting() {
 // those that share a cycle with it are among them.
 func (r *kustomizations) wakeReachable(ctx context.Context, k *kustomizev1.Kustomization) {
 	seen := map[types.NamespacedName]bool{}
-	next := dependenciesOf(k)
+	next := r.tenancy.admissible(k)
 	for len(next) > 0 {
 		name := next[0]
 		next = next[1:]
@@ -187,7 +187,7 @@ func (r *kustomizations) wakeReachable(ctx context.Context, k *kustomizev1.Kusto
 		seen[name] = true
 		r.self.add(name, soon)
 		if d, err := r.get(ctx, name); err == nil {
-			next = append(next, dependenciesOf(d)...)
+			next = append(next, r.tenancy.admissible(d)...)
 		}
 	}
 }

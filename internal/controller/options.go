@@ -38,6 +38,8 @@ type Options struct {
 	Mirrors []string
 	// AllowRemoteBases lets kustomize files name bases by URL.
 	AllowRemoteBases bool
+	// Tenancy says what namespaces may do to each other; the zero value locks them.
+	Tenancy Tenancy
 	// DeletionBudget is how much a commit may delete without approval: a share
 	// such as "50%", or "off"; empty means "50%".
 	DeletionBudget string

@@ -37,6 +37,9 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("--deletion-budget: %w", err)
 	}
+	if err := o.Tenancy.Validate(); err != nil {
+		return err
+	}
 	mirrors, err := parseMirrors(o.Mirrors)
 	if err != nil {
 		return err

@@ -20,6 +20,9 @@ const (
 	NotFound Kind = "NotFound"
 	// Denied: credentials or permissions are missing or refused.
 	Denied Kind = "Denied"
+	// Refused: the input asks for what the rules here do not allow; trying again cannot
+	// help until one of them changes.
+	Refused Kind = "Refused"
 	// Conflict: the object belongs to somebody else, or changed meanwhile.
 	Conflict Kind = "Conflict"
 	// Unavailable: a server did not answer, or not in a usable way; try again.
@@ -104,7 +107,7 @@ func Terminal(err error) bool {
 	case nil:
 		return false
 	case *Error:
-		return e.Kind == Invalid || e.Kind == Unsupported || e.Kind == NeedsApproval
+		return e.Kind == Invalid || e.Kind == Refused || e.Kind == Unsupported || e.Kind == NeedsApproval
 	case interface{ Unwrap() []error }:
 		return !slices.ContainsFunc(e.Unwrap(), func(err error) bool { return !Terminal(err) })
 	default:

@@ -19,6 +19,7 @@ func TestTerminal(t *testing.T) {
 		{"none", "nothing failed", nil, false},
 		{"plain", "nobody said that it is hopeless", errors.New("x"), false},
 		{"invalid", "the input has to change", invalid, true},
+		{"refused", "rules change by hand only", &failure.Error{Op: "use", Kind: failure.Refused}, true},
 		{"unavailable", "the server may come back", unavailable, false},
 		{"wrapped", "wrapping changes nothing", fmt.Errorf("run: %w", invalid), true},
 		{"outermost", "the outermost kind is the verdict", &failure.Error{Kind: failure.Unavailable, Err: invalid}, false},

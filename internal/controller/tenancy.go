@@ -1,0 +1,178 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+)
+
+// Tenancy says what the objects of a namespace may refer to and in whose name
+// units are delivered. The zero value locks tenants in.
+type Tenancy struct {
+	// Open lets every unit run with the engine's rights and refer to other
+	// namespaces, as the toolkit's own engine does without further settings.
+	Open bool
+	// PlatformNamespaces are those that stay unconfined where tenancy is locked; nil
+	// means DefaultPlatformNamespaces.
+	PlatformNamespaces []string
+	// DefaultServiceAccount is the account of every unit that names none, in
+	// platform namespaces too; empty means none.
+	DefaultServiceAccount string
+	// NoCrossNamespaceRefs refuses sources of other namespaces to every unit, in
+	// platform namespaces too.
+	NoCrossNamespaceRefs bool
+}
+
+// DefaultPlatformNamespaces are the platform namespaces where none are named: those
+// in which `flux bootstrap` and `bowline up` put what a cluster begins with.
+func DefaultPlatformNamespaces() []string { return []string{"flux-system", "bowline-system"} }
+
+// confinedAccount is the account of a confined unit for which nobody names one. Every
+// namespace has it, and it has no rights until somebody gives it some.
+const confinedAccount = "default"
+
+// ParseTenancy reads the value of --tenancy.
+func ParseTenancy(s string) (open bool, err error) {
+	switch s {
+	case "locked", "open":
+		return s == "open", nil
+	}
+	return false, &failure.Error{Op: "read", Object: "tenancy", Kind: failure.Invalid,
+		Err: fmt.Errorf("unknown mode %q", s), Remedy: "use locked or open"}
+}
+
+// Validate says what of the policy itself cannot be meant.
+func (t Tenancy) Validate() error {
+	for _, ns := range t.PlatformNamespaces {
+		if problems := validation.ValidateNamespaceName(ns, false); len(problems) > 0 {
+			return &failure.Error{Op: "read", Object: "platform-namespaces", Kind: failure.Invalid,
+				Err: fmt.Errorf("%q is no name of a namespace: %s", ns, problems[0])}
+		}
+	}
+	if t.DefaultServiceAccount == "" {
+		return nil
+	}
+	return accountName("default-service-account", t.DefaultServiceAccount)
+}
+
+func accountName(field, name string) error {
+	problems := validation.ValidateServiceAccountName(name, false)
+	if len(problems) == 0 {
+		return nil
+	}
+	return &failure.Error{Op: "read", Object: field, Kind: failure.Invalid,
+		Err:    fmt.Errorf("%q is no name of a service account: %s", name, problems[0]),
+		Remedy: "name one of its own namespace"}
+}
+
+// Platform reports whether units of the namespace are the platform's own.
+func (t Tenancy) Platform(namespace string) bool {
+	platform := t.PlatformNamespaces
+	if platform == nil {
+		platform = DefaultPlatformNamespaces()
+	}
+	return slices.Contains(platform, namespace)
+}
+
+// Confined reports whether what lives in the namespace is a tenant's, which acts with
+// the rights of its namespace and refers to nothing outside.
+func (t Tenancy) Confined(namespace string) bool { return !t.Open && !t.Platform(namespace) }
+
+// Account returns the service account of its own namespace in whose name the
+// Kustomization is delivered, and "" for the engine's own rights.
+func (t Tenancy) Account(k *kustomizev1.Kustomization) string {
+	switch {
+	case k.Spec.ServiceAccountName != "":
+		return k.Spec.ServiceAccountName
+	case t.DefaultServiceAccount != "":
+		return t.DefaultServiceAccount
+	case t.Confined(k.Namespace):
+		return confinedAccount
+	default:
+		return ""
+	}
+}
+
+// Admit says why a Kustomization may not refer to what it refers to. It looks at
+// names only: whether another tenant's object exists must make no difference.
+func (t Tenancy) Admit(k *kustomizev1.Kustomization) error {
+	if k.Spec.ServiceAccountName != "" {
+		if err := accountName("spec.serviceAccountName", k.Spec.ServiceAccountName); err != nil {
+			return err
+		}
+	}
+	if source := sourceOf(k); !t.maySource(k, source) {
+		return t.refused("spec.sourceRef", source.Kind+" "+source.NamespacedName.String(), k.Namespace)
+	}
+	for i, name := range dependenciesOf(k) {
+		if !t.mayDepend(k, name) {
+			return t.refused(fmt.Sprintf("spec.dependsOn[%d]", i), "Kustomization "+name.String(), k.Namespace)
+		}
+	}
+	return nil
+}
+
+func (t Tenancy) maySource(k *kustomizev1.Kustomization, source sourceKey) bool {
+	return source.Namespace == k.Namespace || !t.NoCrossNamespaceRefs && !t.Confined(k.Namespace)
+}
+
+// Dependencies are no matter of --no-cross-namespace-refs, as in the toolkit.
+func (t Tenancy) mayDepend(k *kustomizev1.Kustomization, name types.NamespacedName) bool {
+	return name.Namespace == k.Namespace || !t.Confined(k.Namespace)
+}
+
+// MayRefer says why an object may not refer to one of another namespace: field is
+// the one that does, object names it with its kind. It is the rule for everything
+// other than the source and the dependencies of Kustomizations.
+func (t Tenancy) MayRefer(from, field, object, to string) error {
+	if to == "" || to == from || !t.NoCrossNamespaceRefs && !t.Confined(from) {
+		return nil
+	}
+	return t.refused(field, object, from)
+}
+
+// admissible returns those dependencies that the Kustomization may have: what it
+// may not depend on must not feel that it is named.
+func (t Tenancy) admissible(k *kustomizev1.Kustomization) []types.NamespacedName {
+	return slices.DeleteFunc(dependenciesOf(k), func(name types.NamespacedName) bool { return !t.mayDepend(k, name) })
+}
+
+// refused is the failure of a reference that tenancy does not allow.
+func (t Tenancy) refused(field, object, namespace string) error {
+	if !t.Confined(namespace) {
+		return &failure.Error{Op: "use", Object: object, Kind: failure.Refused,
+			Err:    fmt.Errorf("%s names another namespace, and --no-cross-namespace-refs is set", field),
+			Remedy: "name one of namespace " + namespace}
+	}
+	return &failure.Error{Op: "use", Object: object, Kind: failure.Refused,
+		Err:    fmt.Errorf("%s names another namespace, and tenancy is locked: namespace %s may refer to its own objects only", field, namespace),
+		Remedy: fmt.Sprintf("name one of namespace %s, or have an administrator %s", namespace, opening)}
+}
+
+// opening is what an administrator can do for a unit that relies on open tenancy.
+const opening = "put it into a platform namespace, add its namespace to --platform-namespaces, or set --tenancy=open"
+
+// explain adds to the refusal of an API server why the unit was delivered in the name
+// of that account, where the Kustomization does not say it itself.
+func (t Tenancy) explain(k *kustomizev1.Kustomization, err error) error {
+	account := t.Account(k)
+	if account == "" || k.Spec.ServiceAccountName != "" || !errors.Is(err, failure.Of(failure.Denied)) {
+		return err
+	}
+	why, remedy := "it is the one of --default-service-account", ""
+	if t.DefaultServiceAccount == "" {
+		why = fmt.Sprintf("tenancy is locked, %s is no platform namespace, and spec.serviceAccountName is not set", k.Namespace)
+	}
+	if t.Confined(k.Namespace) {
+		remedy = ", or have an administrator " + opening
+	}
+	return &failure.Error{Op: "deliver as", Kind: failure.Denied, Object: "ServiceAccount " + k.Namespace + "/" + account,
+		Err:    fmt.Errorf("%s: %w", why, err),
+		Remedy: "set spec.serviceAccountName to an account of this namespace that has the rights" + remedy}
+}
