@@ -74,7 +74,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 		Target: pipeline.Target{Cluster: cluster, Ledger: e.ledger, Applier: NewApplier(cluster, e.ledger, o.Requests, e.meters.request)},
 		ledger: e.ledger, explain: explainWith(cluster, mgr.GetAPIReader()),
 	}
-	units.targets = newTargets(hub, effectiveAccount, mgr.GetScheme(), mgr.GetRESTMapper(), realClock)
+	units.targets = newTargets(hub, o.Tenancy.Account, mgr.GetScheme(), mgr.GetRESTMapper(), realClock)
 	e.units = units
 	e.sources = &gitRepositories{
 		turns:  e.turns,

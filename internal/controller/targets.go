@@ -23,9 +23,6 @@ import (
 // that it must answer from memory.
 type accountOf func(*kustomizev1.Kustomization) string
 
-// effectiveAccount is the account that the Kustomization itself names.
-func effectiveAccount(k *kustomizev1.Kustomization) string { return k.Spec.ServiceAccountName }
-
 // delivery is where a unit is delivered to, and in whose name. Reads and writes of
 // the target are made with those rights; what the ledger sees, it sees with the
 // engine's.
