@@ -37,6 +37,15 @@ type Recipe struct {
 	// AllowRemoteBases lets kustomize fetch what its files name by URL. Such a
 	// build is not hermetic: its Reads are never Unchanged.
 	AllowRemoteBases bool `json:"allowRemoteBases,omitempty"`
+	// Decryption undoes the encryption of files and manifests; nil where the unit
+	// asks for none.
+	Decryption Decrypter `json:"-"`
+	// DecryptionKeys identifies the keys of Decryption, and tells nothing of them:
+	// with other keys the recipe is another.
+	DecryptionKeys string `json:"decryptionKeys,omitempty"`
+	// LeaveEncrypted lets what is encrypted stand in the output. Without it, a
+	// Secret that nobody decrypted is an error.
+	LeaveEncrypted bool `json:"leaveEncrypted,omitempty"`
 }
 
 // RecipeOf returns the recipe of k. Variables that postBuild.substituteFrom

@@ -34,6 +34,9 @@ func Build(ctx context.Context, tree source.Tree, recipe build.Recipe) (res buil
 			// The libraries that read YAML and replace variables have panicked on
 			// odd input before. That must not take the other units down.
 			res = build.Result{Reads: r.reads}
+			if recipe.Decryption != nil {
+				p = "a library failed" // it may have quoted plain text
+			}
 			err = invalid("path "+quoted(recipe.Path), "", fmt.Errorf("a file in it cannot be made sense of: %v", p), "look at the latest change to it")
 		}
 	}()
@@ -43,7 +46,10 @@ func Build(ctx context.Context, tree source.Tree, recipe build.Recipe) (res buil
 		return build.Result{Reads: build.Reads{build.Elsewhere: build.Absent}}, err
 	}
 	if err == nil {
-		objects, err = finish(objects, recipe)
+		objects, err = finish(ctx, objects, recipe)
+	}
+	if err != nil && recipe.Decryption != nil {
+		err = recipe.Decryption.Conceal(err)
 	}
 	return build.Result{Objects: objects, Reads: r.reads}, err
 }
@@ -57,7 +63,7 @@ func render(ctx context.Context, r *reader, recipe build.Recipe) ([]*unstructure
 	if rt.generated && len(rt.kust.Resources) == 0 && len(rt.kust.Components) == 0 {
 		return nil, nil
 	}
-	s := &survey{r: r, allowRemote: recipe.AllowRemoteBases, plain: true}
+	s := &survey{r: r, allowRemote: recipe.AllowRemoteBases, decrypter: recipe.Decryption, plain: true}
 	if err := s.kustomization(place{dir: rt.dir, file: rt.file}, rt.kust); err != nil {
 		return nil, err
 	}
@@ -78,10 +84,13 @@ func render(ctx context.Context, r *reader, recipe build.Recipe) ([]*unstructure
 }
 
 // finish does what the toolkit does after kustomize: it checks the objects,
-// substitutes variables, and sets the common metadata.
-func finish(objects []*unstructured.Unstructured, recipe build.Recipe) ([]*unstructured.Unstructured, error) {
+// decrypts them, substitutes variables, and sets the common metadata.
+func finish(ctx context.Context, objects []*unstructured.Unstructured, recipe build.Recipe) ([]*unstructured.Unstructured, error) {
 	objects, err := onlyObjects(objects, recipe.Path)
 	if err != nil {
+		return nil, err
+	}
+	if objects, err = decrypt(ctx, objects, recipe); err != nil {
 		return nil, err
 	}
 	if recipe.SubstituteStrategy == kustomizev1.SubstituteStrategyAlways || len(recipe.Substitute) > 0 {

@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/kustomize/api/konfig"
 	"sigs.k8s.io/kustomize/api/types"
 
+	"github.com/bowline-dev/bowline/internal/build"
 	"github.com/bowline-dev/bowline/internal/failure"
 )
 
@@ -18,6 +19,8 @@ import (
 type survey struct {
 	r           *reader
 	allowRemote bool
+	// decrypter is nil where nothing is to be decrypted.
+	decrypter build.Decrypter
 	// files are the manifests that resources name, in the order in which
 	// kustomize reads them.
 	files []string
@@ -64,6 +67,9 @@ func (s *survey) kustomization(at place, k *types.Kustomization) error {
 		if err := s.reference(at, ref); err != nil {
 			return err
 		}
+	}
+	if err := s.decrypt(at, k); err != nil {
+		return err
 	}
 	for i, p := range k.Patches {
 		if err := checkAliases([]byte(p.Patch)); err != nil {
