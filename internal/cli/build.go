@@ -61,6 +61,7 @@ func (a *app) build(ctx context.Context, o *buildOptions, args []string) error {
 		return err
 	}
 	recipe.AllowRemoteBases = !o.noRemoteBases
+	recipe.LeaveEncrypted = true // the keys are on the cluster
 	tree, err := local.Open(root, local.Options{})
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/bowline-dev/bowline/internal/build/kustomize"
+	"github.com/bowline-dev/bowline/internal/build/sops"
 	"github.com/bowline-dev/bowline/internal/controller"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/kube"
@@ -25,6 +27,9 @@ import (
 	"github.com/bowline-dev/bowline/internal/source/git"
 	"github.com/bowline-dev/bowline/internal/source/local"
 )
+
+// keyServicePatience is how long a preview waits for a key service: nobody else does.
+const keyServicePatience = time.Minute
 
 // previewRequests is how many requests a preview has under way at one time.
 const previewRequests = 8
@@ -46,6 +51,10 @@ func (c *cluster) preview(ctx context.Context, o *diffOptions, name string) (*pl
 	}
 	unit, err := controller.UnitOf(ks, budget, !o.noRemoteBases)
 	if err != nil {
+		return nil, nil, err
+	}
+	decryption := controller.Decryption{Ring: sops.NewRing(ctx, sops.Options{Patience: keyServicePatience})}
+	if err := decryption.Prepare(ctx, ks, c, &unit.Recipe, nil); err != nil {
 		return nil, nil, err
 	}
 	artifact, done, err := c.artifact(ctx, o, ks)

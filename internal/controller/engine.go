@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/bowline-dev/bowline/internal/apply"
+	"github.com/bowline-dev/bowline/internal/build/sops"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
@@ -65,7 +66,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 		artifacts: newArtifacts(), attempts: newAttempts(), written: newWritten(), self: &feed{}, claimed: make(chan struct{}),
 		budget: budget, allowRemoteBases: o.AllowRemoteBases, tenancy: o.Tenancy,
 		pipeline:   pipeline.New(e.meters.build(o.builder)),
-		references: e.references,
+		references: e.references, decryption: &Decryption{Ring: sops.NewRing(ctx, sops.Options{})},
 	}
 	e.ledger = observe.NewLedger(ctx, observe.Options{
 		Cluster: cluster, Manager: FieldManager, Clock: realClock, Log: o.Logger.WithName("ledger"), Notify: e.notify,

@@ -19,10 +19,6 @@ var unsupportedFields = []struct {
 	set                 func(*kustomizev1.KustomizationSpec)
 }{
 	{
-		name: "decryption", field: "spec.decryption", reason: "encrypted values would be delivered as they are",
-		set: func(s *kustomizev1.KustomizationSpec) { s.Decryption = &kustomizev1.Decryption{Provider: "sops"} },
-	},
-	{
 		name: "substitute-from", field: "spec.postBuild.substituteFrom", reason: "variables would be left empty",
 		set: func(s *kustomizev1.KustomizationSpec) {
 			s.PostBuild = &kustomizev1.PostBuild{SubstituteFrom: []kustomizev1.SubstituteReference{{Kind: "ConfigMap", Name: "vars"}}}

@@ -39,8 +39,10 @@ type kustomizations struct {
 	targets   *targets
 	artifacts *artifacts
 	attempts  *attempts
-	written   *written
-	self      *feed
+	// decryption opens what is encrypted in the sources.
+	decryption *Decryption
+	written    *written
+	self       *feed
 	// references is what variables, keys and kubeconfigs are read through.
 	references *references
 	// claimed is closed when the ledger knows what every unit had delivered before
@@ -157,7 +159,7 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 	}
 	unit.Neighbours = r.neighbours
 	drifted := r.attempts.takeDrift(unit.Name)
-	if inputs := r.inputs(artifact); r.attempt.inputs != inputs {
+	if inputs := r.inputs(unit, artifact); r.attempt.inputs != inputs {
 		r.attempt.begin(inputs, r.now)
 		unit.Recheck = true
 	} else if r.attempt.wanting && r.attempt.cameBy != r.attempts.cameBy() {
@@ -180,11 +182,17 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 
 // prepare reads a Kustomization as a unit, with all that its build needs besides
 // the source. It is the same for the unit itself, for its neighbours and for audits.
-func (r *kustomizations) prepare(_ context.Context, k *kustomizev1.Kustomization) (pipeline.Unit, error) {
+func (r *kustomizations) prepare(ctx context.Context, k *kustomizev1.Kustomization) (pipeline.Unit, error) {
 	if err := r.tenancy.Admit(k); err != nil {
 		return pipeline.Unit{}, err
 	}
-	return UnitOf(k, r.budget, r.allowRemoteBases)
+	unit, err := UnitOf(k, r.budget, r.allowRemoteBases)
+	if err != nil {
+		return unit, err
+	}
+	reader := r.references.reader(unitUser(unit.Name))
+	err = r.decryption.Prepare(ctx, k, reader, &unit.Recipe, func() { r.wakeDecrypted(unit.Name) })
+	return unit, err
 }
 
 // deliver runs the pipeline and reports what came of it.
@@ -202,6 +210,9 @@ func (r *kustomizationRun) deliver(ctx context.Context, unit pipeline.Unit, arti
 		// that it is gone; looking again is due ever later, the longer it takes.
 		elapsed := max(time.Second, r.now.Sub(r.attempt.began))
 		return min(elapsed, r.progress("Applying revision "+artifact.Revision+": "+err.Error()))
+	}
+	if err != nil && unit.Recipe.Decryption != nil {
+		err = unit.Recipe.Decryption.Conceal(err)
 	}
 	if err != nil {
 		return r.fail(reasonOf(err), r.tenancy.explain(r.k, err))
@@ -260,8 +271,8 @@ func (r *kustomizationRun) intend(ctx context.Context, artifact source.Artifact,
 }
 
 // inputs identifies everything that a failed attempt depends on.
-func (r *kustomizationRun) inputs(a source.Artifact) string {
-	return fmt.Sprintf("%d %s %s %s %s", r.k.Generation, a.Revision, a.Digest,
+func (r *kustomizationRun) inputs(u pipeline.Unit, a source.Artifact) string {
+	return fmt.Sprintf("%d %s %s %s %s %s", r.k.Generation, a.Revision, a.Digest, u.Recipe.DecryptionKeys,
 		r.k.Annotations[meta.ReconcileRequestAnnotation], r.k.Annotations[AnnotationApprovedPlan])
 }
 

@@ -18,15 +18,14 @@ import (
 
 // Decryption gives units what their builds need to decrypt.
 type Decryption struct {
-	// Ring holds opened keys and what key services answered.
+	// Ring remembers what key services answered.
 	Ring *sops.Ring
-	// Secrets reads the Secrets that hold keys.
-	Secrets client.Reader
 }
 
-// Prepare puts into the recipe what spec.decryption of k asks for. wake is called
-// when a key service answered that a build did not wait for; it may be nil.
-func (d *Decryption) Prepare(ctx context.Context, k *kustomizev1.Kustomization, recipe *build.Recipe, wake func()) error {
+// Prepare puts into the recipe what spec.decryption of k asks for. secrets reads the
+// Secret that holds the keys. wake is called when a key service answered that a build
+// did not wait for; it may be nil.
+func (d *Decryption) Prepare(ctx context.Context, k *kustomizev1.Kustomization, secrets client.Reader, recipe *build.Recipe, wake func()) error {
 	spec := k.Spec.Decryption
 	if spec == nil {
 		return nil
@@ -38,12 +37,12 @@ func (d *Decryption) Prepare(ctx context.Context, k *kustomizev1.Kustomization, 
 	from, identity := "spec.decryption without secretRef", []string{"workload"}
 	var data map[string][]byte
 	if spec.SecretRef != nil {
-		secret, err := d.secret(ctx, types.NamespacedName{Namespace: k.Namespace, Name: spec.SecretRef.Name})
+		secret, err := keySecret(ctx, secrets, types.NamespacedName{Namespace: k.Namespace, Name: spec.SecretRef.Name})
 		if err != nil {
 			return err
 		}
-		from, data = "Secret/"+secret.Namespace+"/"+secret.Name, secret.Data
-		identity = []string{"secret", string(secret.UID), secret.ResourceVersion}
+		from, data = fmt.Sprintf("Secret/%s/%s", k.Namespace, spec.SecretRef.Name), secret.Data
+		identity = []string{"secret", spec.SecretRef.Name, secret.ResourceVersion}
 	}
 	id := sops.Identity(append(identity, k.Namespace, spec.ServiceAccountName)...)
 	keys, err := sops.ParseKeys(from, id, data, sops.Cloud{})
@@ -54,10 +53,10 @@ func (d *Decryption) Prepare(ctx context.Context, k *kustomizev1.Kustomization, 
 	return nil
 }
 
-// secret reads a Secret that spec.decryption names.
-func (d *Decryption) secret(ctx context.Context, name types.NamespacedName) (*corev1.Secret, error) {
+// keySecret reads a Secret that spec.decryption names.
+func keySecret(ctx context.Context, secrets client.Reader, name types.NamespacedName) (*corev1.Secret, error) {
 	secret := &corev1.Secret{}
-	err := d.Secrets.Get(ctx, name, secret)
+	err := secrets.Get(ctx, name, secret)
 	if err == nil {
 		return secret, nil
 	}
@@ -69,4 +68,10 @@ func (d *Decryption) secret(ctx context.Context, name types.NamespacedName) (*co
 		f.Kind, f.Remedy = failure.Denied, "let the engine read it"
 	}
 	return nil, f
+}
+
+// wakeDecrypted brings a unit back whose build waits for a key service.
+func (r *kustomizations) wakeDecrypted(unit types.NamespacedName) {
+	r.attempts.drift(unit) // it need not wait for its next attempt
+	r.self.add(unit, soon)
 }

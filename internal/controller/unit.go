@@ -54,7 +54,6 @@ func supported(k *kustomizev1.Kustomization) error {
 			fields = append(fields, field)
 		}
 	}
-	note(k.Spec.Decryption != nil, "spec.decryption")
 	note(k.Spec.KubeConfig != nil, "spec.kubeConfig")
 	note(len(k.Spec.HealthCheckExprs) > 0, "spec.healthCheckExprs")
 	note(len(k.Spec.Ignore) > 0, "spec.ignore")

@@ -5,75 +5,14 @@ import (
 	"encoding/base64"
 	"strings"
 	"testing"
-	"time"
 
 	"filippo.io/age"
-	sopslib "github.com/getsops/sops/v3"
-	"github.com/getsops/sops/v3/aes"
-	sopsage "github.com/getsops/sops/v3/age"
-	"github.com/getsops/sops/v3/cmd/sops/common"
-	"github.com/getsops/sops/v3/cmd/sops/formats"
-	"github.com/getsops/sops/v3/config"
-	"github.com/getsops/sops/v3/keys"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
 	"github.com/bowline-dev/bowline/internal/build"
+	"github.com/bowline-dev/bowline/internal/testkit"
 )
-
-// encrypt encrypts as `sops --encrypt` does, for all of the keys.
-func encrypt(t *testing.T, format formats.Format, plain string, change func(*sopslib.Metadata), recipients ...keys.MasterKey) []byte {
-	t.Helper()
-	store := common.StoreForFormat(format, config.NewStoresConfig())
-	branches, err := store.LoadPlainFile([]byte(plain))
-	if err != nil {
-		t.Fatal(err)
-	}
-	tree := sopslib.Tree{Branches: branches, Metadata: sopslib.Metadata{
-		KeyGroups: []sopslib.KeyGroup{recipients}, UnencryptedSuffix: "_unencrypted", Version: "3.13.3",
-	}}
-	if change != nil {
-		change(&tree.Metadata)
-	}
-	key, errs := tree.GenerateDataKey()
-	if len(errs) > 0 {
-		t.Fatal(errs)
-	}
-	return seal(t, store, &tree, key)
-}
-
-func seal(t *testing.T, store common.Store, tree *sopslib.Tree, key []byte) []byte {
-	t.Helper()
-	cipher := aes.NewCipher()
-	mac, err := tree.Encrypt(key, cipher)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tree.Metadata.LastModified = time.Now().UTC()
-	tree.Metadata.MessageAuthenticationCode, err = cipher.Encrypt(mac, key, tree.Metadata.LastModified.Format(time.RFC3339))
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := store.EmitEncryptedFile(*tree)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
-// onlyData is how manifests are encrypted.
-func onlyData(m *sopslib.Metadata) {
-	m.UnencryptedSuffix, m.EncryptedRegex = "", "^(data|stringData)$"
-}
-
-func forAge(t *testing.T, recipient string) keys.MasterKey {
-	t.Helper()
-	k, err := sopsage.MasterKeyFromRecipient(recipient)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
 
 func ageKey(t *testing.T) *age.X25519Identity {
 	t.Helper()
@@ -151,11 +90,7 @@ func TestManifest(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var to []keys.MasterKey
-			for _, r := range tt.recipients {
-				to = append(to, forAge(t, r))
-			}
-			u := parse(t, encrypt(t, formats.Yaml, secretManifest, onlyData, to...))
+			u := parse(t, testkit.Seal(t, secretManifest, testkit.Sealing{Only: testkit.ManifestFields, Groups: testkit.ForAge(t, tt.recipients...)}))
 			if tt.change != nil {
 				tt.change(u)
 			}
@@ -177,22 +112,22 @@ func TestManifest(t *testing.T) {
 
 func TestValues(t *testing.T) {
 	key := ageKey(t)
-	to := forAge(t, key.Recipient().String())
+	to := testkit.ForAge(t, key.Recipient().String())
 	tests := []struct {
 		name, reason, field, want string
-		format                    formats.Format
+		format                    string
 		plain                     string
 	}{
-		{"yaml", "the field's ending says the form", "config.yaml", "a: secret-value\n", formats.Yaml, "a: secret-value\n"},
-		{"json", "", "config.json", "{\"a\":\"secret-value\"}", formats.Json, `{"a":"secret-value"}`},
-		{"dotenv", "", "app.env", "A=secret-value\n", formats.Dotenv, "A=secret-value\n"},
-		{"ini", "", "app.ini", "[db]\na = secret-value\n", formats.Ini, "[db]\na = secret-value\n"},
-		{"binary", "a field without an ending", "token", "\x00\x01secret-value", formats.Binary, "\x00\x01secret-value"},
-		{"pull secret", "its key says JSON", ".dockerconfigjson", "{\"auths\":{}}", formats.Json, `{"auths":{}}`},
+		{"yaml", "the field's ending says the form", "config.yaml", "a: secret-value\n", "yaml", "a: secret-value\n"},
+		{"json", "", "config.json", "{\"a\":\"secret-value\"}", "json", `{"a":"secret-value"}`},
+		{"dotenv", "", "app.env", "A=secret-value\n", "dotenv", "A=secret-value\n"},
+		{"ini", "", "app.ini", "[db]\na = secret-value\n", "ini", "[db]\na = secret-value\n"},
+		{"binary", "a field without an ending", "token", "\x00\x01secret-value", "binary", "\x00\x01secret-value"},
+		{"pull secret", "its key says JSON", ".dockerconfigjson", "{\"auths\":{}}", "json", `{"auths":{}}`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			text := base64.StdEncoding.EncodeToString(encrypt(t, tt.format, tt.plain, nil, to))
+			text := base64.StdEncoding.EncodeToString(testkit.Seal(t, tt.plain, testkit.Sealing{Format: tt.format, Groups: to}))
 			u := parse(t, []byte("apiVersion: v1\nkind: Secret\nmetadata:\n  name: x\ndata:\n  plain: cGxhaW4=\n  "+tt.field+": "+text+"\n"))
 			changed, err := decrypterWith(t, newRing(t), map[string]string{"k.agekey": key.String()}).Object(t.Context(), u)
 			if err != nil || !changed {
@@ -212,23 +147,23 @@ func TestValues(t *testing.T) {
 
 func TestFile(t *testing.T) {
 	key := ageKey(t)
-	to := forAge(t, key.Recipient().String())
+	to := testkit.ForAge(t, key.Recipient().String())
 	tests := []struct {
 		name, reason, as string
 		env              bool
-		format           formats.Format
+		format           string
 		plain            string
 	}{
-		{"env", "the ending says dotenv", "secrets.env", true, formats.Dotenv, "A=secret-value\n"},
-		{"env without ending", "it is dotenv where an env file is named", "secrets", true, formats.Dotenv, "A=secret-value\n"},
-		{"yaml", "", "values.yaml", false, formats.Yaml, "a: secret-value\n"},
-		{"json", "", "values.json", false, formats.Json, "{\"a\":\"secret-value\"}"},
-		{"ini", "", "values.ini", false, formats.Ini, "[x]\na = secret-value\n"},
-		{"binary", "", "key.pem", false, formats.Binary, "\x7fELF secret-value"},
+		{"env", "the ending says dotenv", "secrets.env", true, "dotenv", "A=secret-value\n"},
+		{"env without ending", "it is dotenv where an env file is named", "secrets", true, "dotenv", "A=secret-value\n"},
+		{"yaml", "", "values.yaml", false, "yaml", "a: secret-value\n"},
+		{"json", "", "values.json", false, "json", "{\"a\":\"secret-value\"}"},
+		{"ini", "", "values.ini", false, "ini", "[x]\na = secret-value\n"},
+		{"binary", "", "key.pem", false, "binary", "\x7fELF secret-value"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			data := encrypt(t, tt.format, tt.plain, nil, to)
+			data := testkit.Seal(t, tt.plain, testkit.Sealing{Format: tt.format, Groups: to})
 			d := decrypterWith(t, newRing(t), map[string]string{"k.agekey": key.String()})
 			got, err := d.File(t.Context(), build.EncryptedFile{Name: "apps/" + tt.as, As: tt.as, Env: tt.env, Data: data})
 			if err != nil {
