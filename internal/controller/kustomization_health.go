@@ -46,7 +46,7 @@ func (r *kustomizationRun) assess(ctx context.Context, unit pipeline.Unit, artif
 		report.NoHealth(r.k)
 		return r.succeed(artifact, out.Wants)
 	}
-	h := r.target.ledger.Health(ids)
+	h := r.target.ledger.Health(unit.Name, ids)
 	if h.Ready() {
 		report.Healthy(r.k, metav1.ConditionTrue, meta.SucceededReason, "Health check passed")
 		return r.succeed(artifact, out.Wants)

@@ -63,7 +63,7 @@ func (l *Ledger) idsOf(gk schema.GroupKind) []object.ID {
 func (l *Ledger) saw(id object.ID, seen Record) {
 	l.mu.Lock()
 	old, known := l.records[id]
-	if known && seen.Version < old.Version {
+	if known && (seen.Version < old.Version || seen.Version == old.Version && l.judgedBefore(seen, old)) {
 		l.mu.Unlock()
 		return // older than the answer to our own apply
 	}

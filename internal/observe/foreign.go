@@ -22,11 +22,27 @@ import (
 // foreign is an object that we do not deliver and whose health units ask for.
 type foreign struct {
 	ledger  *Ledger
-	id      object.ID
+	key     foreignKey
+	rules   *health.Rules
 	stop    context.CancelFunc
 	units   []types.NamespacedName // guarded by Ledger.mu
 	known   bool                   // guarded by Ledger.mu
 	verdict health.Verdict         // guarded by Ledger.mu
+}
+
+// foreignKey names a follower of an object. A unit that has its own words for the
+// health of the kind follows by itself; all others share one, without a unit.
+type foreignKey struct {
+	id   object.ID
+	unit types.NamespacedName
+}
+
+// keyOf returns the follower of an object that answers to the unit; the lock is held.
+func (l *Ledger) keyOf(id object.ID, unit types.NamespacedName) foreignKey {
+	if l.rules[unit].Judge(id.GroupKind()) {
+		return foreignKey{id: id, unit: unit}
+	}
+	return foreignKey{id: id}
 }
 
 // Reference names an object whose health a unit asks for.
@@ -45,22 +61,28 @@ func (l *Ledger) Follow(ctx context.Context, unit types.NamespacedName, refs []R
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for id, f := range l.foreign {
-		if slices.ContainsFunc(refs, func(r Reference) bool { return r.ID == id }) {
+	for key, f := range l.foreign {
+		if key == l.keyOf(key.id, unit) && slices.ContainsFunc(refs, func(r Reference) bool { return r.ID == key.id }) {
 			continue
 		}
-		f.units = slices.DeleteFunc(f.units, func(u types.NamespacedName) bool { return u == unit })
-		if len(f.units) == 0 {
-			f.stop()
-			delete(l.foreign, id)
-		}
+		l.unfollow(f, unit)
 	}
 	return nil
 }
 
+// unfollow ends what the follower does for the unit; the lock is held.
+func (l *Ledger) unfollow(f *foreign, unit types.NamespacedName) {
+	f.units = slices.DeleteFunc(f.units, func(u types.NamespacedName) bool { return u == unit })
+	if len(f.units) == 0 {
+		f.stop()
+		delete(l.foreign, f.key)
+	}
+}
+
 func (l *Ledger) followOne(ctx context.Context, unit types.NamespacedName, ref Reference) error {
 	l.mu.RLock()
-	f, known := l.foreign[ref.ID]
+	key := l.keyOf(ref.ID, unit)
+	f, known := l.foreign[key]
 	there := known && slices.Contains(f.units, unit)
 	if r, ok := l.records[ref.ID]; ok && r.UID != "" && r.Owner == unit {
 		there = true // the watch of what the unit delivers tells of it
@@ -75,25 +97,25 @@ func (l *Ledger) followOne(ctx context.Context, unit types.NamespacedName, ref R
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if f, known = l.foreign[ref.ID]; known {
+	if f, known = l.foreign[key]; known {
 		f.units = append(f.units, unit)
 		return nil
 	}
 	life, stop := context.WithCancel(l.life)
-	f = &foreign{ledger: l, id: ref.ID, stop: stop, units: []types.NamespacedName{unit}}
-	l.foreign[ref.ID] = f
+	f = &foreign{ledger: l, key: key, rules: l.rules[key.unit], stop: stop, units: []types.NamespacedName{unit}}
+	l.foreign[key] = f
 	reflector := cache.NewReflectorWithOptions(f.listWatch(resource), nil, f, reflectorOptions(resource))
 	go reflector.RunWithContext(life) //nolint:contextcheck // it outlives the call that starts it
 	return nil
 }
 
 func (f *foreign) listWatch(r kube.Resource) cache.ListerWatcher {
-	namespace := f.id.Namespace
+	namespace := f.key.id.Namespace
 	if !r.Namespaced {
 		namespace = ""
 	}
 	client := f.ledger.cluster.Dynamic.Resource(r.GroupVersionResource).Namespace(namespace)
-	only := fields.OneTermEqualSelector("metadata.name", f.id.Name).String()
+	only := fields.OneTermEqualSelector("metadata.name", f.key.id.Name).String()
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.FieldSelector = only
@@ -127,7 +149,7 @@ func (f *foreign) set(known bool, v health.Verdict) {
 		return
 	}
 	for _, unit := range units {
-		f.ledger.notify(Change{Owner: unit, ID: f.id, Health: true})
+		f.ledger.notify(Change{Owner: unit, ID: f.key.id, Health: true})
 	}
 }
 
@@ -137,7 +159,7 @@ func (f *foreign) Add(obj any) error { return f.Update(obj) }
 // Update implements cache.ReflectorStore.
 func (f *foreign) Update(obj any) error {
 	if u, ok := obj.(*unstructured.Unstructured); ok {
-		f.set(true, health.Of(u))
+		f.set(true, f.rules.Of(f.ledger.life, u))
 	}
 	return nil
 }

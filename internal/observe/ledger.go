@@ -32,6 +32,8 @@ type Record struct {
 	Owner types.NamespacedName
 	// Verdict is the object's health.
 	Verdict health.Verdict
+	// by are the rules that the verdict was found by.
+	by *health.Rules
 	// Marks are the annotations on the live object that steer us.
 	Marks plan.Marks
 	// Contender is the last field manager, other than ours, that wrote to
@@ -86,10 +88,14 @@ type Ledger struct {
 	mu      sync.RWMutex
 	records map[object.ID]*Record                // guarded by mu
 	watches map[schema.GroupKind]*watch          // guarded by mu
-	foreign map[object.ID]*foreign               // guarded by mu
+	foreign map[foreignKey]*foreign              // guarded by mu
 	fights  map[object.ID]fight                  // guarded by mu
 	wanted  map[object.ID]wantedBy               // guarded by mu
 	wantsOf map[types.NamespacedName][]object.ID // guarded by mu; the same, by unit
+	// rules are the units' own words for health; unjudged are the units whose
+	// objects have not been judged by them yet.
+	rules    map[types.NamespacedName]*health.Rules // guarded by mu
+	unjudged map[types.NamespacedName]bool          // guarded by mu
 }
 
 // Options of a Ledger.
@@ -110,10 +116,11 @@ func NewLedger(ctx context.Context, o Options) *Ledger {
 		seed: maphash.MakeSeed(), life: ctx,
 		records: map[object.ID]*Record{},
 		watches: map[schema.GroupKind]*watch{},
-		foreign: map[object.ID]*foreign{},
+		foreign: map[foreignKey]*foreign{},
 		fights:  map[object.ID]fight{},
 		wanted:  map[object.ID]wantedBy{},
 		wantsOf: map[types.NamespacedName][]object.ID{},
+		rules:   map[types.NamespacedName]*health.Rules{}, unjudged: map[types.NamespacedName]bool{},
 	}
 }
 

@@ -1,6 +1,8 @@
 package observe
 
 import (
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/observe/health"
 )
@@ -21,11 +23,12 @@ type Item struct {
 // Ready reports whether all objects are healthy.
 func (h Health) Ready() bool { return len(h.Waiting) == 0 && len(h.Failed) == 0 }
 
-// Health sums up the health of the objects. One that is not known is waited for.
-func (l *Ledger) Health(ids []object.ID) Health {
+// Health sums up the health of the objects, in the words of the unit. One that is
+// not known is waited for.
+func (l *Ledger) Health(unit types.NamespacedName, ids []object.ID) Health {
 	var h Health
 	for _, id := range ids {
-		v := l.verdict(id)
+		v := l.verdict(unit, id)
 		switch v.Status {
 		case health.Current:
 		case health.Failed:
@@ -37,13 +40,15 @@ func (l *Ledger) Health(ids []object.ID) Health {
 	return h
 }
 
-func (l *Ledger) verdict(id object.ID) health.Verdict {
+func (l *Ledger) verdict(unit types.NamespacedName, id object.ID) health.Verdict {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if r, ok := l.records[id]; ok && r.UID != "" {
+	r, ok := l.records[id]
+	f := l.foreign[l.keyOf(id, unit)]
+	switch {
+	case ok && r.UID != "" && (r.Owner == unit || f == nil):
 		return r.Verdict
-	}
-	if f, ok := l.foreign[id]; ok && f.known {
+	case f != nil && f.known:
 		return f.verdict
 	}
 	return health.Verdict{Status: health.InProgress, Message: "does not exist yet"}

@@ -47,6 +47,17 @@ type watch struct {
 // what there is of it. It fails when the cluster does not serve the kind, or
 // does not let us watch it.
 func (l *Ledger) Watch(ctx context.Context, gvk schema.GroupVersionKind) error {
+	err := l.watchOnce(ctx, gvk)
+	for errors.Is(err, errReplaced) {
+		err = l.watchOnce(ctx, gvk)
+	}
+	return err
+}
+
+// errReplaced: the watch was replaced by another of the same kind.
+var errReplaced = errors.New("the watch was replaced")
+
+func (l *Ledger) watchOnce(ctx context.Context, gvk schema.GroupVersionKind) error {
 	l.mu.RLock()
 	w := l.watches[gvk.GroupKind()]
 	l.mu.RUnlock()
@@ -82,13 +93,18 @@ func kindOf(err error) failure.Kind {
 func (l *Ledger) start(resource kube.Resource) *watch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.startLocked(resource)
+}
+
+// startLocked is start with the lock held.
+func (l *Ledger) startLocked(resource kube.Resource) *watch {
 	if w, ok := l.watches[resource.GroupKind()]; ok {
 		return w
 	}
 	ctx, stop := context.WithCancel(l.life)
 	w := &watch{
 		ledger: l, resource: resource, stop: stop,
-		metadataOnly: !resource.HasStatus && kube.Builtin(resource.Group),
+		metadataOnly: !resource.HasStatus && kube.Builtin(resource.Group) && !l.judged(resource.GroupKind()),
 		synced:       make(chan struct{}), broken: make(chan struct{}),
 	}
 	l.watches[resource.GroupKind()] = w
@@ -267,7 +283,8 @@ func (w *watch) reduce(obj any) (object.ID, Record, error) {
 	id := object.ID{Group: w.resource.Group, Kind: w.resource.Kind, Namespace: m.GetNamespace(), Name: m.GetName()}
 	r := w.ledger.reduceMeta(m)
 	if u, ok := obj.(*unstructured.Unstructured); ok {
-		r.Verdict = health.Of(u)
+		r.by = w.ledger.rulesOf(r.Owner)
+		r.Verdict = r.by.Of(w.ledger.life, u)
 	} else {
 		r.Verdict = health.Verdict{Status: health.Current}
 		if m.GetDeletionTimestamp() != nil {

@@ -141,7 +141,7 @@ func TestFollow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if h := r.ledger.Health([]object.ID{ref.ID}); h.Ready() || len(h.Waiting) != 1 {
+	if h := r.ledger.Health(types.NamespacedName{}, []object.ID{ref.ID}); h.Ready() || len(h.Waiting) != 1 {
 		t.Errorf("what does not exist is not waited for: %+v", h)
 	}
 	client := r.cluster.Dynamic.Resource(schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}).Namespace(namespace)
@@ -160,12 +160,12 @@ func TestFollow(t *testing.T) {
 	if _, err := client.UpdateStatus(t.Context(), made, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	r.eventually("it is healthy", func() bool { return r.ledger.Health([]object.ID{ref.ID}).Ready() })
+	r.eventually("it is healthy", func() bool { return r.ledger.Health(types.NamespacedName{}, []object.ID{ref.ID}).Ready() })
 	r.eventually("who still follows is told", func() bool { return r.told(b, ref.ID) == 2 })
 	if err := client.Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	r.eventually("it is waited for again", func() bool { return !r.ledger.Health([]object.ID{ref.ID}).Ready() })
+	r.eventually("it is waited for again", func() bool { return !r.ledger.Health(types.NamespacedName{}, []object.ID{ref.ID}).Ready() })
 	if n := r.told(a, ref.ID); n != 1 {
 		t.Errorf("a unit that follows no more was told %d times, want once", n)
 	}
@@ -200,7 +200,7 @@ func TestFollowForbidden(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.eventually("the message says that permission is missing", func() bool {
-		h := r.ledger.Health([]object.ID{ref.ID})
+		h := r.ledger.Health(types.NamespacedName{}, []object.ID{ref.ID})
 		return len(h.Waiting) == 1 && h.Waiting[0].Verdict.Status == health.Unknown && strings.Contains(h.Waiting[0].Verdict.Message, "forbidden")
 	})
 }
