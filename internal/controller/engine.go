@@ -63,8 +63,9 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	units := &kustomizations{
 		turns:  e.turns,
 		client: mgr.GetClient(), events: events, clock: realClock,
-		artifacts: newArtifacts(), attempts: newAttempts(), written: newWritten(), self: &feed{}, claimed: make(chan struct{}),
+		artifacts: newArtifacts(), attempts: newAttempts(), written: newWritten(), wording: newWording(), self: &feed{}, claimed: make(chan struct{}),
 		budget: budget, allowRemoteBases: o.AllowRemoteBases, tenancy: o.Tenancy,
+		additiveReadyExpr: o.AdditiveReadyExpr,
 		pipeline:   pipeline.New(e.meters.build(o.builder)),
 		references: e.references, decryption: &Decryption{Ring: sops.NewRing(ctx, sops.Options{})},
 	}
@@ -206,6 +207,7 @@ func (e *engine) claim(ctx context.Context) error {
 	}
 	for i := range list.Items {
 		e.units.targets.claim(&list.Items[i])
+		e.units.judgeEarly(ctx, &list.Items[i])
 	}
 	close(e.units.claimed)
 	e.started.Store(true)

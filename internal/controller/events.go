@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/go-logr/logr"
@@ -59,6 +60,11 @@ func (r *kustomizations) onNews() handler.EventHandler {
 			r.written.seen(after)
 			if standing(before) != standing(after) {
 				r.wakeDependents(ctx, client.ObjectKeyFromObject(after))
+			} else {
+				r.wakeReaders(ctx, client.ObjectKeyFromObject(after))
+			}
+			if !maps.Equal(before.Labels, after.Labels) && readsAny(after) {
+				r.self.add(client.ObjectKeyFromObject(after), soon)
 			}
 			if before.Generation != after.Generation {
 				r.wakeReachable(ctx, before)

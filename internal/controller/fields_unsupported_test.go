@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
-	"github.com/fluxcd/pkg/apis/kustomize"
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,20 +27,6 @@ var unsupportedFields = []struct {
 		name: "kubeconfig", field: "spec.kubeConfig", reason: "it would be delivered to the wrong cluster",
 		set: func(s *kustomizev1.KustomizationSpec) {
 			s.KubeConfig = &meta.KubeConfigReference{SecretRef: &meta.SecretKeyReference{Name: "remote"}}
-		},
-	},
-	{
-		name: "health-check-exprs", field: "spec.healthCheckExprs", reason: "it would be ready too soon",
-		set: func(s *kustomizev1.KustomizationSpec) {
-			s.HealthCheckExprs = []kustomize.CustomHealthCheck{{
-				APIVersion: "v1", Kind: "ConfigMap", HealthCheckExpressions: kustomize.HealthCheckExpressions{Current: "true"},
-			}}
-		},
-	},
-	{
-		name: "ready-expr", field: "spec.dependsOn.readyExpr", reason: "it would be delivered too soon",
-		set: func(s *kustomizev1.KustomizationSpec) {
-			s.DependsOn = []kustomizev1.DependencyReference{{Name: "decryption", ReadyExpr: "true"}}
 		},
 	},
 	{
@@ -94,7 +79,7 @@ func TestFieldsNotSupported(t *testing.T) {
 		k := &kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Name: row.name, Namespace: s.namespace}}
 		edit(s, k, func(k *kustomizev1.Kustomization) {
 			k.Spec.Decryption, k.Spec.PostBuild, k.Spec.KubeConfig = nil, nil, nil
-			k.Spec.HealthCheckExprs, k.Spec.DependsOn, k.Spec.Ignore = nil, nil, nil
+			k.Spec.Ignore = nil
 			k.Spec.SourceRef.Kind = sourcev1.GitRepositoryKind
 		})
 		s.awaitLive(row.name, revision)

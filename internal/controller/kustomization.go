@@ -43,6 +43,7 @@ type kustomizations struct {
 	decryption *Decryption
 	written    *written
 	self       *feed
+	wording    *wording
 	// references is what variables, keys and kubeconfigs are read through.
 	references *references
 	// claimed is closed when the ledger knows what every unit had delivered before
@@ -52,6 +53,9 @@ type kustomizations struct {
 	budget           plan.Budget
 	allowRemoteBases bool
 	tenancy          Tenancy
+	// additiveReadyExpr: a readyExpr is asked besides whether the dependency is ready,
+	// not instead of it.
+	additiveReadyExpr bool
 }
 
 // Reconcile implements reconcile.Reconciler.
@@ -109,6 +113,7 @@ func (r *kustomizations) forget(ctx context.Context, unit types.NamespacedName) 
 	r.pipeline.Forget(unit)
 	r.attempts.forget(unit)
 	r.written.forget(unit)
+	r.wording.forget(unit)
 	r.references.forget(unitUser(unit))
 	r.targets.forget(ctx, unit)
 }
@@ -133,11 +138,8 @@ type notice struct{ kind, reason, message string }
 // nothing happens until then. Every step either goes on or has said, in the
 // status, why not.
 func (r *kustomizationRun) do(ctx context.Context) time.Duration {
-	if err := supported(r.k); err != nil {
-		return r.fail(report.ReasonNotSupported, err)
-	}
-	if err := r.tenancy.Admit(r.k); err != nil { // before anything is looked up
-		return r.fail(acl.AccessDeniedReason, err)
+	if reason, err := r.understood(); err != nil {
+		return r.fail(reason, err)
 	}
 	if cycle := r.cycle(ctx); cycle != "" {
 		return r.fail(report.ReasonCircularDependency, &failure.Error{Op: "order", Kind: failure.Invalid,
@@ -176,8 +178,23 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 			return r.fail(meta.ReconciliationFailedReason, err)
 		}
 	}
+	if err := r.target.ledger.Judge(ctx, unit.Name, r.wording.of(r.k).health); err != nil {
+		return r.fail(meta.HealthCheckFailedReason, err)
+	}
 	unit.Recheck = unit.Recheck || r.attempt.recheck(r.now, r.k.Spec.Interval.Duration)
 	return r.deliver(ctx, unit, artifact)
+}
+
+// understood says what in the Kustomization itself cannot be acted on, before anything
+// is looked up.
+func (r *kustomizationRun) understood() (reason string, err error) {
+	if err := supported(r.k); err != nil {
+		return report.ReasonNotSupported, err
+	}
+	if err := r.tenancy.Admit(r.k); err != nil {
+		return acl.AccessDeniedReason, err
+	}
+	return meta.InvalidCELExpressionReason, r.wording.of(r.k).err
 }
 
 // prepare reads a Kustomization as a unit, with all that its build needs besides

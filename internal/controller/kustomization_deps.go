@@ -71,13 +71,26 @@ func (r *kustomizationRun) missingSource(ctx context.Context) (why string, passi
 // dependency returns which dependency is not ready, and "" when all are, and
 // whether that is nothing out of the ordinary.
 func (r *kustomizationRun) dependency(ctx context.Context) (waitsFor string, passing bool) {
-	for _, name := range dependenciesOf(r.k) {
+	own := r.wording.of(r.k).ready
+	for i, name := range dependenciesOf(r.k) {
 		d, err := r.get(ctx, name)
 		if apierrors.IsNotFound(err) {
 			return fmt.Sprintf("dependency '%s' not found", name), false
 		}
 		if err != nil {
 			return fmt.Sprintf("read dependency '%s': %v", name, err), true
+		}
+		if own[i] != nil {
+			ready, err := r.readyBy(ctx, own[i], d)
+			if err != nil {
+				return fmt.Sprintf("dependency '%s': spec.dependsOn[%d].readyExpr %v", name, i, err), false
+			}
+			if !ready {
+				return fmt.Sprintf("dependency '%s' is not ready: spec.dependsOn[%d].readyExpr is false", name, i), true
+			}
+			if !r.additiveReadyExpr {
+				continue
+			}
 		}
 		if !report.IsReady(d, d.Status.ObservedGeneration) {
 			return fmt.Sprintf("dependency '%s' is not ready", name), true

@@ -40,6 +40,9 @@ type Options struct {
 	AllowRemoteBases bool
 	// Tenancy says what namespaces may do to each other; the zero value locks them.
 	Tenancy Tenancy
+	// AdditiveReadyExpr makes a readyExpr an additional demand on a dependency; else it
+	// replaces the usual one, which is that the dependency is ready.
+	AdditiveReadyExpr bool
 	// DeletionBudget is how much a commit may delete without approval: a share
 	// such as "50%", or "off"; empty means "50%".
 	DeletionBudget string

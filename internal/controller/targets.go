@@ -109,6 +109,7 @@ func (t *targets) use(unit, account types.NamespacedName) {
 func (t *targets) forget(ctx context.Context, unit types.NamespacedName) {
 	t.hub.ledger.Want(unit, nil)
 	_ = t.hub.ledger.Follow(ctx, unit, nil) // following nothing asks nobody
+	_ = t.hub.ledger.Judge(ctx, unit, nil)  // what it leaves behind is nobody's matter
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.use(unit, types.NamespacedName{})

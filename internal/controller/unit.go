@@ -55,12 +55,8 @@ func supported(k *kustomizev1.Kustomization) error {
 		}
 	}
 	note(k.Spec.KubeConfig != nil, "spec.kubeConfig")
-	note(len(k.Spec.HealthCheckExprs) > 0, "spec.healthCheckExprs")
 	note(len(k.Spec.Ignore) > 0, "spec.ignore")
 	note(k.Spec.PostBuild != nil && len(k.Spec.PostBuild.SubstituteFrom) > 0, "spec.postBuild.substituteFrom")
-	for _, d := range k.Spec.DependsOn {
-		note(d.ReadyExpr != "", "spec.dependsOn.readyExpr")
-	}
 	note(k.Spec.SourceRef.Kind != sourcev1.GitRepositoryKind, "spec.sourceRef.kind "+k.Spec.SourceRef.Kind)
 	return unsupported(fields)
 }

@@ -28,7 +28,7 @@ func (l *Ledger) Judge(ctx context.Context, unit types.NamespacedName, rules *he
 	if settled {
 		return nil
 	}
-	kinds := l.adoptRules(unit, rules)
+	kinds := l.adoptRules(unit, rules) //nolint:contextcheck // watches outlive the call that starts them
 	for _, kind := range kinds {
 		if err := l.rejudge(ctx, unit, kind); err != nil {
 			return err
