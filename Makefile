@@ -58,7 +58,7 @@ down: ## Stop what `make up` started and leave nothing behind
 # ---- test -------------------------------------------------------------------
 
 .PHONY: test
-test: $(BIN)/localkube ## Run all tests, against the real API server in bin/localkube
+test: $(BIN)/localkube $(TOOLS)/flux ## Run all tests, against the real API server in bin/localkube
 	@cc=$$(go env CC); \
 	if command -v "$${cc%% *}" >/dev/null; then \
 	  echo "go test -race $(RACE)"; \
@@ -134,6 +134,14 @@ $(TOOLS)/%: tools/go.mod tools/go.sum
 	@mkdir -p $(TOOLS)
 	@echo "building $*"
 	cd tools && go build -p $(P) -ldflags "-s -w" -o ../$(TOOLS)/$* $$(go list -f '{{.ImportPath}}' tool | grep '/$*$$')
+	@touch $@
+
+# The toolkit's own command line, which tests drive the engine with. Its version is
+# pinned in a module of its own as well: two to four minutes to compile.
+$(TOOLS)/flux: tools/flux/go.mod tools/flux/go.sum tools/flux/build.sh
+	@mkdir -p $(TOOLS)
+	@echo "building flux; the first time takes some minutes"
+	P=$(P) tools/flux/build.sh $@
 	@touch $@
 
 # ---- measure ----------------------------------------------------------------

@@ -36,6 +36,8 @@ var update = flag.Bool("update", false, "rewrite the expected output in testdata
 // the program's name, so that transcripts run it as people do.
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
+	case "plain":
+		os.Exit(printPlain(os.Stdin, os.Stdout))
 	case "bowline", "kubectl-bowline":
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		code := cli.Main(ctx, os.Args, "v0.0.0-test", cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
@@ -92,39 +94,50 @@ func installAPIs(t *testing.T) {
 func runScripts(t *testing.T, dir string, target func(*testing.T) (kubeconfig, namespace string), vars ...string) {
 	t.Helper()
 	bin := programs(t)
-	scripts, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
-	if err != nil || len(scripts) == 0 {
-		t.Fatalf("no scripts in %s: %v", dir, err)
-	}
-	for _, script := range scripts {
+	for _, script := range scriptsIn(t, dir) {
 		t.Run(filepath.Base(script), func(t *testing.T) {
 			kubeconfig, namespace := target(t)
-			testscript.Run(t, testscript.Params{
-				Files:               []string{script},
-				RequireExplicitExec: true,
-				RequireUniqueNames:  true,
-				UpdateScripts:       *update,
-				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"apply": applyCommand, "await": awaitCommand, "subst": substCommand, "unapply": unapplyCommand},
-				Setup: func(env *testscript.Env) error {
-					env.Vars = append(env.Vars, vars...)
-					env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
-					env.Setenv("KUBECONFIG", kubeconfig)
-					env.Setenv("NS", namespace)
-					// The race detector would keep each of the many processes for a second.
-					env.Setenv("GORACE", "atexit_sleep_ms=0")
-					env.Setenv("CLOSED", closedAddress(t))
-					env.Setenv("TAKEN", takenPort(t))
-					env.Setenv("BOWLINE_HOME", filepath.Join(env.WorkDir, "home"))
-					env.Setenv("BOWLINE_LOCALKUBE", testkit.Localkube(t))
-					env.Defer(func() { takeDown(t, filepath.Join(bin, "bowline"), env) })
-					return nil
-				},
-			})
+			testscript.Run(t, scriptParams(t, script, bin, kubeconfig, namespace, vars...))
 		})
 	}
 }
 
-// programs is a folder that holds the program under its two names.
+func scriptsIn(t *testing.T, dir string) []string {
+	t.Helper()
+	scripts, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("no scripts in %s: %v", dir, err)
+	}
+	return scripts
+}
+
+// scriptParams is how one transcript is run. The commands are the caller's to add to.
+func scriptParams(t *testing.T, script, bin, kubeconfig, namespace string, vars ...string) testscript.Params {
+	return testscript.Params{
+		Files:               []string{script},
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		UpdateScripts:       *update,
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"apply": applyCommand, "await": awaitCommand, "subst": substCommand, "unapply": unapplyCommand},
+		Setup: func(env *testscript.Env) error {
+			env.Vars = append(env.Vars, vars...)
+			env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
+			env.Setenv("KUBECONFIG", kubeconfig)
+			env.Setenv("NS", namespace)
+			// The race detector would keep each of the many processes for a second.
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
+			env.Setenv("CLOSED", closedAddress(t))
+			env.Setenv("TAKEN", takenPort(t))
+			env.Setenv("BOWLINE_HOME", filepath.Join(env.WorkDir, "home"))
+			env.Setenv("BOWLINE_LOCALKUBE", testkit.Localkube(t))
+			env.Defer(func() { takeDown(t, filepath.Join(bin, "bowline"), env) })
+			return nil
+		},
+	}
+}
+
+// programs is a folder that holds the program under its two names, and the one
+// that makes output comparable.
 func programs(t *testing.T) string {
 	t.Helper()
 	self, err := os.Executable()
@@ -132,7 +145,7 @@ func programs(t *testing.T) string {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for _, name := range []string{"bowline", "kubectl-bowline"} {
+	for _, name := range []string{"bowline", "kubectl-bowline", "plain"} {
 		if err := os.Symlink(self, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
