@@ -56,6 +56,8 @@ type Applier struct {
 	Observe Observer
 	// Slots bounds the requests under way at one time, over all plans.
 	Slots chan struct{}
+	// Chosen are the kinds that are applied in a stage of their own, before the rest.
+	Chosen object.Kinds
 	// Count is told of every request: "apply", "dry-run" or "delete".
 	Count func(request string)
 }
@@ -121,9 +123,9 @@ func (a *Applier) Apply(ctx context.Context, p *plan.Plan, objects plan.Objects)
 			done = append(done, Result{Action: action})
 		}
 	}
-	groups := stages(applies)
+	groups := a.stages(applies)
 	for i, stage := range groups {
-		if err := a.unready(p, object.Stage(stage[0].ID)); err != nil {
+		if err := a.unready(p, object.Stage(stage[0].ID, a.Chosen)); err != nil {
 			return sorted(append(done, postponed(slices.Concat(groups[i:]...), err)...))
 		}
 		results := a.sideBySide(ctx, stage, func(action plan.Action) error {
@@ -143,7 +145,7 @@ func (a *Applier) Apply(ctx context.Context, p *plan.Plan, objects plan.Objects)
 func (a *Applier) unready(p *plan.Plan, stage int) error {
 	var pending error
 	for _, action := range p.Actions {
-		if !definesKinds(action.ID) || object.Stage(action.ID) >= stage || !action.Applies() && action.Verb != plan.Keep {
+		if !definesKinds(action.ID) || object.Stage(action.ID, a.Chosen) >= stage || !action.Applies() && action.Verb != plan.Keep {
 			continue
 		}
 		ready, err := a.Observe.Ready(action.ID)
@@ -184,7 +186,7 @@ func (a *Applier) learn(stage []plan.Action, objects plan.Objects) {
 // Prune deletes, in reverse order of application.
 func (a *Applier) Prune(ctx context.Context, deletions []plan.Action) ChangeSet {
 	var done ChangeSet
-	groups := stages(slices.Clone(deletions))
+	groups := a.stages(slices.Clone(deletions))
 	slices.Reverse(groups)
 	for _, stage := range groups {
 		slices.Reverse(stage)
@@ -229,11 +231,11 @@ func opOf(action plan.Action) string {
 
 // stages groups actions into the stages in which they are applied, each in the
 // order of application.
-func stages(actions []plan.Action) [][]plan.Action {
-	slices.SortFunc(actions, func(x, y plan.Action) int { return object.Compare(x.ID, y.ID) })
+func (a *Applier) stages(actions []plan.Action) [][]plan.Action {
+	slices.SortFunc(actions, func(x, y plan.Action) int { return a.Chosen.Compare(x.ID, y.ID) })
 	var out [][]plan.Action
 	for i, action := range actions {
-		if i == 0 || object.Stage(action.ID) != object.Stage(actions[i-1].ID) {
+		if i == 0 || object.Stage(action.ID, a.Chosen) != object.Stage(actions[i-1].ID, a.Chosen) {
 			out = append(out, nil)
 		}
 		out[len(out)-1] = append(out[len(out)-1], action)

@@ -26,6 +26,7 @@ type controllerOptions struct {
 	settings      string
 	noRemoteBases bool
 	featureGates  []string
+	stageKinds    []string
 	logLevel      string
 	logFormat     string
 }
@@ -75,6 +76,7 @@ func (o *controllerOptions) addEngine(cmd *cobra.Command) {
 	f.StringVar(&o.engine.DeletionBudget, "deletion-budget", "50%", "`share` of a Kustomization's objects that may be deleted without approval, or off")
 	f.DurationVar(&o.engine.AuditInterval, "audit-interval", 0, "how often a sample of what is known is compared with dry runs; 0 means the default, negative never")
 	f.Int64Var(&o.engine.MaxFileSize, "max-file-size", 0, "largest `size` in bytes of a file that is read from a repository; 0 means the default")
+	f.StringSliceVar(&o.stageKinds, "custom-apply-stage-kinds", nil, "`kinds` as GROUP/KIND, or KIND for the core group, that are applied before the rest, after definitions and classes")
 	f.StringSliceVar(&o.featureGates, "feature-gates", nil, "the toolkit's feature gates, as `NAME=true`: AdditiveCELDependencyCheck (a readyExpr is asked besides whether the dependency is ready)")
 	f.StringVar(&o.logLevel, "log-level", "info", "`level` from which on to log: debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "json", "`format` of the log: json or text")
@@ -93,9 +95,6 @@ func (a *app) runController(ctx context.Context, o *controllerOptions, flags *pf
 	opts := o.engine
 	opts.Logger = logger
 	opts.AllowRemoteBases = !o.noRemoteBases
-	if err := setFeatureGates(&opts, o.featureGates); err != nil {
-		return err
-	}
 	if opts.RestConfig, err = o.restConfig(); err != nil {
 		return err
 	}
@@ -126,6 +125,12 @@ func (o *controllerOptions) readSettings(ctx context.Context, flags *pflag.FlagS
 // mean.
 func (o *controllerOptions) settle(kept engineSettings, flags *pflag.FlagSet) (err error) {
 	if err := kept.apply(flags); err != nil {
+		return err
+	}
+	if err := setFeatureGates(&o.engine, o.featureGates); err != nil {
+		return err
+	}
+	if o.engine.StageKinds, err = controller.ParseStageKinds(o.stageKinds); err != nil {
 		return err
 	}
 	if o.engine.Tenancy.Open, err = controller.ParseTenancy(o.tenancy); err != nil {

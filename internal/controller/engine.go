@@ -66,8 +66,8 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 		artifacts: newArtifacts(), attempts: newAttempts(), written: newWritten(), wording: newWording(), self: &feed{}, claimed: make(chan struct{}),
 		budget: budget, allowRemoteBases: o.AllowRemoteBases, tenancy: o.Tenancy,
 		additiveReadyExpr: o.AdditiveReadyExpr,
-		pipeline:   pipeline.New(e.meters.build(o.builder)),
-		references: e.references, decryption: &Decryption{Ring: sops.NewRing(ctx, sops.Options{})},
+		pipeline:          pipeline.New(e.meters.build(o.builder)),
+		references:        e.references, decryption: &Decryption{Ring: sops.NewRing(ctx, sops.Options{})},
 	}
 	e.ledger = observe.NewLedger(ctx, observe.Options{
 		Cluster: cluster, Manager: FieldManager, Clock: realClock, Log: o.Logger.WithName("ledger"), Notify: e.notify,
@@ -76,6 +76,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 		Target: pipeline.Target{Cluster: cluster, Ledger: e.ledger, Applier: NewApplier(cluster, e.ledger, o.Requests, e.meters.request)},
 		ledger: e.ledger, explain: explainWith(cluster, mgr.GetAPIReader()),
 	}
+	hub.Applier.Chosen = o.StageKinds
 	units.targets = newTargets(hub, o.Tenancy.Account, mgr.GetScheme(), mgr.GetRESTMapper(), realClock)
 	e.units = units
 	e.sources = &gitRepositories{

@@ -3,14 +3,21 @@
 package controller
 
 import (
+	"fmt"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/bowline-dev/bowline/internal/build/kustomize"
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/pipeline"
 )
 
@@ -40,6 +47,9 @@ type Options struct {
 	AllowRemoteBases bool
 	// Tenancy says what namespaces may do to each other; the zero value locks them.
 	Tenancy Tenancy
+	// StageKinds are kinds that are applied before the rest, after definitions and
+	// classes.
+	StageKinds object.Kinds
 	// AdditiveReadyExpr makes a readyExpr an additional demand on a dependency; else it
 	// replaces the usual one, which is that the dependency is ready.
 	AdditiveReadyExpr bool
@@ -83,3 +93,22 @@ func (o Options) withDefaults() Options {
 	}
 	return o
 }
+
+// ParseStageKinds reads kinds as "group/Kind", or "Kind" for the core group.
+func ParseStageKinds(names []string) (object.Kinds, error) {
+	kinds := object.Kinds{}
+	for _, name := range names {
+		group, kind, grouped := strings.Cut(strings.TrimSpace(name), "/")
+		if !grouped {
+			group, kind = "", group
+		}
+		if !isKind.MatchString(kind) || grouped && len(validation.IsDNS1123Subdomain(group)) > 0 {
+			return nil, &failure.Error{Op: "read", Object: "custom-apply-stage-kinds", Kind: failure.Invalid,
+				Err: fmt.Errorf("%q is no kind", name), Remedy: "write it as rbac.authorization.k8s.io/Role, or as ConfigMap for the core group"}
+		}
+		kinds[schema.GroupKind{Group: group, Kind: kind}] = true
+	}
+	return kinds, nil
+}
+
+var isKind = regexp.MustCompile(`^[A-Z][A-Za-z0-9]*$`)

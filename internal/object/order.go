@@ -3,6 +3,8 @@ package object
 import (
 	"slices"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // Stages of apply. Every object of one stage is there before the next begins;
@@ -14,14 +16,20 @@ const (
 	// StageClasses holds the classes that others name: StorageClass,
 	// IngressClass, PriorityClass, ClusterClass and all other kinds so named.
 	StageClasses
+	// StageChosen holds the kinds that the settings of an engine choose to come before the rest.
+	StageChosen
 	// StageRest holds everything else.
 	StageRest
 	// Stages is the number of stages.
 	Stages
 )
 
-// Stage returns the stage in which the object is applied.
-func Stage(id ID) int {
+// Kinds is a set of kinds.
+type Kinds map[schema.GroupKind]bool
+
+// Stage returns the stage in which the object is applied. chosen are the kinds that
+// make up StageChosen, unless they belong to a stage before it; it may be nil.
+func Stage(id ID, chosen Kinds) int {
 	switch {
 	case id.Kind == "CustomResourceDefinition" && id.Group == "apiextensions.k8s.io",
 		id.Kind == "Namespace" && id.Group == "",
@@ -29,6 +37,8 @@ func Stage(id ID) int {
 		return StageDefinitions
 	case strings.HasSuffix(id.Kind, "Class"):
 		return StageClasses
+	case chosen[id.GroupKind()]:
+		return StageChosen
 	}
 	return StageRest
 }
@@ -57,8 +67,11 @@ func rank(kind string) int {
 // Compare orders identities for apply: by stage, then by kind, namespace and
 // name. It is a total order, negative when a comes before b. Pruning goes
 // through it backwards.
-func Compare(a, b ID) int {
-	if d := Stage(a) - Stage(b); d != 0 {
+func Compare(a, b ID) int { return Kinds(nil).Compare(a, b) }
+
+// Compare is the order where these kinds are chosen to come before the rest.
+func (k Kinds) Compare(a, b ID) int {
+	if d := Stage(a, k) - Stage(b, k); d != 0 {
 		return d
 	}
 	if d := rank(a.Kind) - rank(b.Kind); d != 0 {

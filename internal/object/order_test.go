@@ -12,17 +12,19 @@ func TestStage(t *testing.T) {
 		want         int
 	}{
 		{"crd", "others are of the kind that it defines", ID{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition", Name: "x"}, StageDefinitions},
-		{"namespace", "others live in it", ID{Kind: "Namespace", Name: "x"}, StageDefinitions},
+		{"namespace", "others live in it, and that it is chosen as well changes nothing", ID{Kind: "Namespace", Name: "x"}, StageDefinitions},
 		{"cluster role", "bindings name it", ID{Group: "rbac.authorization.k8s.io", Kind: "ClusterRole", Name: "x"}, StageDefinitions},
 		{"another namespace", "only the core kind counts", ID{Group: "example.com", Kind: "Namespace", Name: "x"}, StageRest},
 		{"storage class", "claims name it", ID{Group: "storage.k8s.io", Kind: "StorageClass", Name: "x"}, StageClasses},
 		{"class of a custom kind", "the name is the rule", ID{Group: "cluster.x-k8s.io", Kind: "ClusterClass", Namespace: "n", Name: "x"}, StageClasses},
 		{"binding", "needs the role first", ID{Group: "rbac.authorization.k8s.io", Kind: "ClusterRoleBinding", Name: "x"}, StageRest},
+		{"role", "it is chosen", ID{Group: "rbac.authorization.k8s.io", Kind: "Role", Namespace: "n", Name: "x"}, StageChosen},
+		{"another role", "the group counts", ID{Group: "example.com", Kind: "Role", Namespace: "n", Name: "x"}, StageRest},
 		{"deployment", "everything else", ID{Group: "apps", Kind: "Deployment", Namespace: "n", Name: "x"}, StageRest},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := Stage(tt.id); got != tt.want {
+			if got := Stage(tt.id, Kinds{{Group: "rbac.authorization.k8s.io", Kind: "Role"}: true, {Kind: "Namespace"}: true}); got != tt.want {
 				t.Errorf("%s: stage %d, want %d", tt.reason, got, tt.want)
 			}
 		})
