@@ -14,6 +14,7 @@ import (
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -71,6 +72,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	}
 	e.ledger = observe.NewLedger(ctx, observe.Options{
 		Cluster: cluster, Manager: FieldManager, Clock: realClock, Log: o.Logger.WithName("ledger"), Notify: e.notify,
+		Yields: func(unit types.NamespacedName) bool { return o.Tenancy.Confined(unit.Namespace) },
 	})
 	hub := &delivery{
 		Target: pipeline.Target{Cluster: cluster, Ledger: e.ledger, Applier: NewApplier(cluster, e.ledger, o.Requests, e.meters.request)},

@@ -217,7 +217,7 @@ func (r *kustomizationRun) deliver(ctx context.Context, unit pipeline.Unit, arti
 	r.k.Status.LastAttemptedRevision = artifact.Revision
 	timed, cancel := context.WithTimeout(ctx, r.k.GetTimeout())
 	defer cancel()
-	out, err := r.pipeline.Run(timed, unit, r.target.Target, artifact, func(ctx context.Context, entries []plan.Entry) error {
+	out, err := r.pipeline.Run(timed, unit, r.target.scoped(timed, unit.Name), artifact, func(ctx context.Context, entries []plan.Entry) error {
 		return r.intend(ctx, artifact, entries)
 	})
 	r.keep(out)

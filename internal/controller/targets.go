@@ -32,6 +32,8 @@ type delivery struct {
 	// account is the service account in whose name the unit is delivered; the zero
 	// value means the engine's own.
 	account types.NamespacedName
+	// rights are those of the account; nil with the engine's own.
+	rights  *rights
 	explain explainer
 }
 
@@ -76,7 +78,7 @@ func (t *targets) of(_ context.Context, k *kustomizev1.Kustomization) (*delivery
 	if d, ok := t.accounts[account]; ok {
 		return d, nil
 	}
-	d, err := t.hub.as(account, t.scheme, t.mapper)
+	d, err := t.hub.as(account, t)
 	if err != nil {
 		return nil, err
 	}
@@ -117,22 +119,26 @@ func (t *targets) forget(ctx context.Context, unit types.NamespacedName) {
 	delete(t.users[types.NamespacedName{}], unit)
 }
 
-// claim enters what an inventory holds as wanted.
+// claim enters what an inventory holds as wanted. That of a unit which acts as an
+// account may have been written by whoever may write its status.
 func (t *targets) claim(k *kustomizev1.Kustomization) {
 	if k.Spec.KubeConfig != nil {
 		return // what it holds is on another cluster
 	}
 	entries, _ := report.Entries(k.Status.Inventory)
-	t.hub.ledger.Claim(client.ObjectKeyFromObject(k), idsOf(entries))
+	t.hub.ledger.Claim(client.ObjectKeyFromObject(k), idsOf(entries), t.account(k) != "")
 }
 
 // as returns the same place with the rights of a service account.
-func (d *delivery) as(account types.NamespacedName, scheme *runtime.Scheme, mapper meta.RESTMapper) (*delivery, error) {
+func (d *delivery) as(account types.NamespacedName, t *targets) (*delivery, error) {
 	target, err := AsAccount(d.Target, account)
 	if err != nil {
 		return nil, err
 	}
-	return &delivery{Target: target, ledger: d.ledger, account: account, explain: explainAs(target.Cluster, scheme, mapper)}, nil
+	return &delivery{
+		Target: target, ledger: d.ledger, account: account,
+		rights: newRights(target.Cluster, t.clock), explain: explainAs(target.Cluster, t.scheme, t.mapper),
+	}, nil
 }
 
 // AsAccount returns the target with the rights of a service account: everything

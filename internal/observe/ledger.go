@@ -81,6 +81,7 @@ type Ledger struct {
 	clock   clock.PassiveClock
 	log     logr.Logger
 	notify  func(Change)
+	yields  func(types.NamespacedName) bool // may be nil
 	seed    maphash.Seed
 	// life ends all watches.
 	life context.Context //nolint:containedctx // watches outlive the call that starts them
@@ -96,6 +97,9 @@ type Ledger struct {
 	// objects have not been judged by them yet.
 	rules    map[types.NamespacedName]*health.Rules // guarded by mu
 	unjudged map[types.NamespacedName]bool          // guarded by mu
+	// doubtful are the units of which no more is known than an inventory that others
+	// may have written.
+	doubtful map[types.NamespacedName]bool // guarded by mu
 }
 
 // Options of a Ledger.
@@ -107,19 +111,22 @@ type Options struct {
 	Log     logr.Logger
 	// Notify is called for every change, never with a lock held. It must not block.
 	Notify func(Change)
+	// Yields says which units give way to others where both want an object; nil means
+	// that the first that wanted it has it.
+	Yields func(types.NamespacedName) bool
 }
 
 // NewLedger returns an empty ledger whose watches end with ctx.
 func NewLedger(ctx context.Context, o Options) *Ledger {
 	return &Ledger{
-		cluster: o.Cluster, manager: o.Manager, clock: o.Clock, log: o.Log, notify: o.Notify,
+		cluster: o.Cluster, manager: o.Manager, clock: o.Clock, log: o.Log, notify: o.Notify, yields: o.Yields,
 		seed: maphash.MakeSeed(), life: ctx,
 		records: map[object.ID]*Record{},
 		watches: map[schema.GroupKind]*watch{},
 		foreign: map[foreignKey]*foreign{},
 		fights:  map[object.ID]fight{},
 		wanted:  map[object.ID]wantedBy{},
-		wantsOf: map[types.NamespacedName][]object.ID{},
+		wantsOf: map[types.NamespacedName][]object.ID{}, doubtful: map[types.NamespacedName]bool{},
 		rules:   map[types.NamespacedName]*health.Rules{}, unjudged: map[types.NamespacedName]bool{},
 	}
 }

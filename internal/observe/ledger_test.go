@@ -260,9 +260,36 @@ func TestClaims(t *testing.T) {
 		{"given up by all", "nobody claims it", func(b *bench) { b.Want(ours, nil) }, types.NamespacedName{}, false, false, 0},
 		{"claimed at the start", "an inventory counts as wanting", func(b *bench) {
 			b.Want(ours, nil)
-			b.Claim(other, []object.ID{thing})
+			b.Claim(other, []object.ID{thing}, false)
 			b.Want(ours, wants)
 		}, other, true, true, 0},
+		{"claimed at the start without proof", "anybody may have written the inventory", func(b *bench) {
+			b.Want(ours, nil)
+			b.Claim(other, []object.ID{thing}, true)
+			b.Want(ours, wants)
+		}, ours, true, false, 0},
+		{"claimed at the start and proven", "the labels agree with the inventory", func(b *bench) {
+			b.Claim(other, []object.ID{thing}, true)
+			theirs := at("u", "1", all)
+			theirs.Labels[labelOwnerName] = other.Name
+			b.saw(thing, b.reduceMeta(theirs))
+		}, other, true, true, 0},
+		{"built meanwhile", "what it wants is known then", func(b *bench) {
+			b.Want(ours, nil)
+			b.Claim(other, []object.ID{thing}, true)
+			b.Want(other, wants)
+			b.Want(ours, wants)
+		}, other, true, true, 0},
+		{"other yields", "a tenant's unit stands back for the platform's", func(b *bench) {
+			b.yields = func(u types.NamespacedName) bool { return u == other }
+			b.Want(ours, nil)
+			b.Want(other, wants)
+			b.Want(ours, wants)
+		}, ours, true, true, 0},
+		{"both yield", "then the first has it", func(b *bench) {
+			b.yields = func(types.NamespacedName) bool { return true }
+			b.Want(other, wants)
+		}, ours, true, true, 0},
 		{"owner that wants it no more", "labels alone are no claim", func(b *bench) {
 			b.event("u", "1", all)
 			b.Want(ours, nil)

@@ -17,6 +17,7 @@ type wantedBy []types.NamespacedName
 // object which it gives up are notified.
 func (l *Ledger) Want(unit types.NamespacedName, wants []plan.Want) {
 	l.mu.Lock()
+	delete(l.doubtful, unit)
 	before := l.wantsOf[unit]
 	now := make([]object.ID, 0, len(wants))
 	for _, w := range wants {
@@ -33,12 +34,16 @@ func (l *Ledger) Want(unit types.NamespacedName, wants []plan.Want) {
 	}
 }
 
-// Claim enters the objects of an inventory as wanted, at the start, before any
-// unit is built.
-func (l *Ledger) Claim(unit types.NamespacedName, ids []object.ID) {
+// Claim enters the objects of an inventory as wanted, at the start, before any unit
+// is built. Where others than the engine may have written the inventory, proven says
+// that only those count whose labels on the cluster name the unit.
+func (l *Ledger) Claim(unit types.NamespacedName, ids []object.ID, proven bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.rewant(unit, l.wantsOf[unit], ids)
+	if proven {
+		l.doubtful[unit] = true
+	}
 }
 
 // rewant replaces what a unit wants; the lock is held. It returns a change for
@@ -76,11 +81,12 @@ func (l *Ledger) rewant(unit types.NamespacedName, before, now []object.ID) []Ch
 }
 
 // Claimant returns the unit that may deliver the object: the one that does so
-// now, if it still wants to, and else the one that wanted it first.
+// now, if it still wants to, and else the one that wanted it first. A unit that
+// yields may only where no other wants it.
 func (l *Ledger) Claimant(id object.ID) (types.NamespacedName, bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	units := l.wanted[id]
+	units := l.claims(id)
 	if len(units) == 0 {
 		return types.NamespacedName{}, false
 	}
@@ -90,9 +96,34 @@ func (l *Ledger) Claimant(id object.ID) (types.NamespacedName, bool) {
 	return units[0], true
 }
 
+// claims returns the units whose wanting the object counts. The lock is held.
+func (l *Ledger) claims(id object.ID) wantedBy {
+	units := l.wanted[id]
+	if len(l.doubtful) > 0 && slices.ContainsFunc(units, func(u types.NamespacedName) bool { return !l.counts(id, u) }) {
+		units = slices.DeleteFunc(slices.Clone(units), func(u types.NamespacedName) bool { return !l.counts(id, u) })
+	}
+	if len(units) < 2 || l.yields == nil {
+		return units
+	}
+	firm := slices.DeleteFunc(slices.Clone(units), l.yields)
+	if len(firm) == 0 {
+		return units
+	}
+	return firm
+}
+
+// counts reports whether it counts that the unit wants the object. The lock is held.
+func (l *Ledger) counts(id object.ID, unit types.NamespacedName) bool {
+	if !l.doubtful[unit] {
+		return true
+	}
+	r, ok := l.records[id]
+	return ok && r.UID != "" && r.Owner == unit
+}
+
 // WantedByOther reports whether a unit other than this one wants the object.
 func (l *Ledger) WantedByOther(id object.ID, unit types.NamespacedName) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return slices.ContainsFunc(l.wanted[id], func(u types.NamespacedName) bool { return u != unit })
+	return slices.ContainsFunc(l.wanted[id], func(u types.NamespacedName) bool { return u != unit && l.counts(id, u) })
 }

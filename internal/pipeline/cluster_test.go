@@ -85,7 +85,7 @@ func (r *rig) restart() {
 		for _, e := range entries {
 			ids = append(ids, e.ID)
 		}
-		r.ledger.Claim(r.name(name), ids)
+		r.ledger.Claim(r.name(name), ids, false)
 	}
 }
 
