@@ -92,7 +92,7 @@ func (r *gitRepositories) recall(ctx context.Context, key sourceKey, g *sourcev1
 	if _, ok := r.artifacts.get(key); ok || g.Status.Artifact == nil {
 		return
 	}
-	artifact, err := r.store.Recall(ctx, git.Request{URL: g.Spec.URL, Ignore: g.Spec.Ignore}, g.Status.Artifact.Revision)
+	artifact, err := r.store.Recall(ctx, git.Request{URL: g.Spec.URL, Ignore: g.Spec.Ignore, For: string(g.UID)}, g.Status.Artifact.Revision)
 	if err != nil {
 		ctrl.LoggerFrom(ctx).Info("the last revision is not at hand", "revision", g.Status.Artifact.Revision, "cause", err.Error())
 		return

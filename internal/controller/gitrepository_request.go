@@ -17,7 +17,7 @@ func RequestOf(ctx context.Context, secrets client.Reader, g *sourcev1.GitReposi
 	if err := supportedGit(g); err != nil {
 		return git.Request{}, err
 	}
-	req := git.Request{URL: g.Spec.URL, Ref: refOf(g.Spec.Reference), Ignore: g.Spec.Ignore}
+	req := git.Request{URL: g.Spec.URL, Ref: refOf(g.Spec.Reference), Ignore: g.Spec.Ignore, For: string(g.UID)}
 	if g.Spec.Timeout != nil {
 		req.Timeout = g.Spec.Timeout.Duration
 	}

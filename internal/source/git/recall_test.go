@@ -19,7 +19,7 @@ func TestRecall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req := git.Request{URL: repo.URL(), Ref: main}
+	req := git.Request{URL: repo.URL(), Ref: main, For: "ours"}
 	fetched := mustFetch(t, first, req)
 	first.Close()
 	srv.Stop()
@@ -28,16 +28,19 @@ func TestRecall(t *testing.T) {
 	for _, tc := range []struct {
 		name, reason string
 		url          string
+		whom         string
 		revision     string
 		found        bool
 	}{
-		{"known", "it is on disk", repo.URL(), fetched.Revision, true},
-		{"other commit", "nobody fetched it", repo.URL(), "main@sha1:0123456789012345678901234567890123456789", false},
-		{"other repository", "its objects are its own", srv.URL() + "/other.git", fetched.Revision, false},
-		{"no revision", "the status may hold anything", repo.URL(), "main", false},
+		{"known", "it is on disk", repo.URL(), "ours", fetched.Revision, true},
+		{"other commit", "nobody fetched it", repo.URL(), "ours", "main@sha1:0123456789012345678901234567890123456789", false},
+		{"other repository", "its objects are its own", srv.URL() + "/other.git", "ours", fetched.Revision, false},
+		{"no revision", "the status may hold anything", repo.URL(), "ours", "main", false},
+		{"somebody else", "the remote has not said that they may read it", repo.URL(), "theirs", fetched.Revision, false},
+		{"nobody", "the remote has not said that they may read it", repo.URL(), "", fetched.Revision, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := second.Recall(t.Context(), git.Request{URL: tc.url}, tc.revision)
+			got, err := second.Recall(t.Context(), git.Request{URL: tc.url, For: tc.whom}, tc.revision)
 			if tc.found != (err == nil) || err != nil && !errors.Is(err, failure.Of(failure.NotFound)) {
 				t.Fatalf("%s: %v", tc.reason, err)
 			}

@@ -48,6 +48,8 @@ type repo struct {
 	live map[treeKey]handedOut
 	// verdicts are the signers of objects whose signatures were good.
 	verdicts map[verdictKey]string
+	// served is which commit everybody was given last, as far as this process knows.
+	served map[string]odb.Hash
 	// touched is when usedFile was last renewed.
 	touched time.Time
 	// packedBytes is the size of the packs after they were last put in order.
@@ -74,7 +76,7 @@ func newRepo(s *Store, dir, display string) *repo {
 	return &repo{
 		store: s, dir: dir, display: display, cache: snapshot.NewCache(),
 		lanes: map[string]*lane{}, current: map[string]resolved{}, live: map[treeKey]handedOut{},
-		verdicts: map[verdictKey]string{},
+		verdicts: map[verdictKey]string{}, served: map[string]odb.Hash{},
 	}
 }
 
@@ -125,6 +127,9 @@ func (r *repo) open(ctx context.Context) error {
 	if err != nil && ctx.Err() == nil {
 		// Trees that are in use keep the files that they have open.
 		if err = os.RemoveAll(r.dir); err == nil {
+			r.mu.Lock()
+			clear(r.served)
+			r.mu.Unlock()
 			err = r.load(ctx)
 		}
 	}

@@ -71,6 +71,9 @@ type Request struct {
 	Verify *Verification
 	// Timeout limits a fetch; DefaultTimeout when 0.
 	Timeout time.Duration
+	// For identifies who asks, for as long as there is such a one: only what it was
+	// given can be recalled for it.
+	For string
 }
 
 // Store fetches repositories and keeps their objects. It is safe for use by many goroutines.
@@ -150,6 +153,7 @@ func (s *Store) Fetch(ctx context.Context, req Request) (source.Artifact, error)
 			return source.Artifact{}, err
 		}
 		if artifact, err = l.repo.verified(got, req, s.opts.MaxFileSize); err == nil {
+			l.repo.serve(req.For, got.commit)
 			return artifact, nil
 		}
 		if !l.repo.damaged.Load() && !errors.Is(err, errSuperseded) {
@@ -159,9 +163,10 @@ func (s *Store) Fetch(ctx context.Context, req Request) (source.Artifact, error)
 	return source.Artifact{}, err
 }
 
-// Recall returns a revision that Fetch has returned earlier, perhaps to another
-// process, from the disk alone. The request's Auth, Proxy, Ref and Timeout do not matter. It
-// is an error of kind NotFound when the revision is not there any more.
+// Recall returns the revision that Fetch has returned last for the same For, perhaps to
+// another process, from the disk alone. The request's Auth, Proxy, Ref and Timeout do not
+// matter. It is an error of kind NotFound when the revision is another one or not there
+// any more: what others fetched from the same URL is not for everybody.
 func (s *Store) Recall(ctx context.Context, req Request, revision string) (source.Artifact, error) {
 	l, err := s.lane(req)
 	if err != nil {
@@ -179,7 +184,7 @@ func (s *Store) Recall(ctx context.Context, req Request, revision string) (sourc
 	if err := l.repo.open(ctx); err != nil {
 		return source.Artifact{}, err
 	}
-	if !l.repo.has(commit) {
+	if !l.repo.has(commit) || !l.repo.mayRecall(req.For, commit) {
 		return source.Artifact{}, gone
 	}
 	return l.repo.artifact(result{commit: commit, revision: revision}, req.Ignore, s.opts.MaxFileSize)
