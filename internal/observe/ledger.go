@@ -127,7 +127,7 @@ func NewLedger(ctx context.Context, o Options) *Ledger {
 		fights:  map[object.ID]fight{},
 		wanted:  map[object.ID]wantedBy{},
 		wantsOf: map[types.NamespacedName][]object.ID{}, doubtful: map[types.NamespacedName]bool{},
-		rules:   map[types.NamespacedName]*health.Rules{}, unjudged: map[types.NamespacedName]bool{},
+		rules: map[types.NamespacedName]*health.Rules{}, unjudged: map[types.NamespacedName]bool{},
 	}
 }
 
