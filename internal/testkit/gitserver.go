@@ -37,6 +37,8 @@ type GitRequest struct {
 	Method, Path string
 	// Fetch is true for a request that asks for objects, false for a listing of references.
 	Fetch bool
+	// Authorization is the header of that name.
+	Authorization string
 }
 
 type gitConfig struct {
@@ -145,7 +147,7 @@ func (s *GitServer) record(r *http.Request) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.log = append(s.log, GitRequest{Method: r.Method, Path: r.URL.Path, Fetch: fetch})
+	s.log = append(s.log, GitRequest{Method: r.Method, Path: r.URL.Path, Fetch: fetch, Authorization: r.Header.Get("Authorization")})
 }
 
 // Requests returns what the server has been asked over HTTP so far.

@@ -27,6 +27,8 @@ type lane struct {
 	flying  bool
 	next    *flight
 	current *flight
+	// pinned are the commits that these credentials were found good for.
+	pinned map[odb.Hash]bool
 }
 
 // result is what a reference resolved to.

@@ -59,6 +59,8 @@ type repo struct {
 type treeKey struct {
 	commit odb.Hash
 	ignore string // with a mark before it that tells none from empty
+	// view says what else of the request makes a difference, or whose submodule the commit is.
+	view string
 }
 
 // resolved is what a reference stood for when it was last asked for.
@@ -70,6 +72,18 @@ type resolved struct {
 type handedOut struct {
 	tree   weak.Pointer[snapshot.Tree]
 	digest string
+	// reads are the databases that the tree reads from.
+	reads map[*repo]*odb.DB
+}
+
+// usable returns the tree if somebody still holds it and all that it reads from is sound.
+func (h handedOut) usable() *snapshot.Tree {
+	for r, db := range h.reads {
+		if r.damaged.Load() || r.db.Load() != db {
+			return nil
+		}
+	}
+	return h.tree.Value()
 }
 
 func newRepo(s *Store, dir, display string) *repo {
@@ -230,17 +244,17 @@ func replaceFile(name, text string) error {
 // errSuperseded says that a commit has left the disk before anybody looked at it.
 var errSuperseded = errors.New("a newer revision has taken its place")
 
-// artifact shows a commit that is on disk.
-func (r *repo) artifact(got result, ignore *string, maxSize int64) (source.Artifact, error) {
-	key := treeKey{commit: got.commit}
-	if ignore != nil {
-		key.ignore = "+" + *ignore
+// artifact shows a commit that is on disk, with its submodules, which are there too.
+func (r *repo) artifact(got result, req Request, modules []module, maxSize int64) (source.Artifact, error) {
+	key := treeKey{commit: got.commit, view: req.view()}
+	if req.Ignore != nil {
+		key.ignore = "+" + *req.Ignore
 	}
 	r.mu.Lock()
 	known, ok := r.live[key]
 	r.mu.Unlock()
 	if ok {
-		if tree := known.tree.Value(); tree != nil {
+		if tree := known.usable(); tree != nil {
 			return source.Artifact{Revision: got.revision, Digest: known.digest, Tree: tree}, nil
 		}
 	}
@@ -252,14 +266,27 @@ func (r *repo) artifact(got result, ignore *string, maxSize int64) (source.Artif
 	if err != nil {
 		return source.Artifact{}, r.readError(db, err)
 	}
-	tree, err := snapshot.New(objects{r, db}, string(c.tree[:]), snapshot.Options{Ignore: ignore, MaxFileSize: maxSize, Cache: r.cache})
+	backend, suffixes, reads := r.together(db, modules)
+	tree, err := snapshot.New(backend, string(c.tree[:]), snapshot.Options{
+		Ignore: req.Ignore, Only: req.only(), Modules: suffixes, MaxFileSize: maxSize, Cache: r.cache,
+	})
 	if err != nil {
-		return source.Artifact{}, err
+		return source.Artifact{}, r.sparseError(req, err)
 	}
 	digest, err := tree.Digest()
 	if err != nil {
 		return source.Artifact{}, err
 	}
+	h := handedOut{weak.Make(tree), digest, reads}
+	r.hold(key, h)
+	for _, m := range modules {
+		m.lane.repo.hold(treeKey{commit: m.commit, ignore: key.ignore, view: fmt.Sprint(r.name(), got.commit, key.view)}, h)
+	}
+	return source.Artifact{Revision: got.revision, Digest: digest, Tree: tree}, nil
+}
+
+// hold keeps a commit on disk while a tree is in use.
+func (r *repo) hold(key treeKey, h handedOut) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for k, h := range r.live {
@@ -267,6 +294,5 @@ func (r *repo) artifact(got result, ignore *string, maxSize int64) (source.Artif
 			delete(r.live, k)
 		}
 	}
-	r.live[key] = handedOut{weak.Make(tree), digest}
-	return source.Artifact{Revision: got.revision, Digest: digest, Tree: tree}, nil
+	r.live[key] = h
 }

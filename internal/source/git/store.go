@@ -69,11 +69,22 @@ type Request struct {
 	Ignore *string
 	// Verify, when set, withholds a revision that does not bear the signatures it asks for.
 	Verify *Verification
-	// Timeout limits a fetch; DefaultTimeout when 0.
+	// Sparse, when not empty, lists the directories to show.
+	Sparse []string
+	// Submodules says to show those that the commit records, too. Auth goes to the server of URL only.
+	Submodules bool
+	// Timeout limits a fetch, and that of all submodules once more; DefaultTimeout when 0.
 	Timeout time.Duration
 	// For identifies who asks, for as long as there is such a one: only what it was
 	// given can be recalled for it.
 	For string
+}
+
+func (r Request) timeout() time.Duration {
+	if r.Timeout <= 0 {
+		return DefaultTimeout
+	}
+	return r.Timeout
 }
 
 // Store fetches repositories and keeps their objects. It is safe for use by many goroutines.
@@ -135,10 +146,7 @@ func (s *Store) dropUnused() {
 // Unavailable, Timeout, Denied, NotFound, Invalid or Unsupported; one about a
 // signature is an UnverifiedError. What was fetched before stays readable whatever happens.
 func (s *Store) Fetch(ctx context.Context, req Request) (source.Artifact, error) {
-	if req.Timeout <= 0 {
-		req.Timeout = DefaultTimeout
-	}
-	if err := req.Ref.check(); err != nil {
+	if err := req.check(); err != nil {
 		return source.Artifact{}, err
 	}
 	l, err := s.lane(req)
@@ -149,10 +157,10 @@ func (s *Store) Fetch(ctx context.Context, req Request) (source.Artifact, error)
 	// When the objects on disk turn out damaged, they are fetched again, once.
 	for range 2 {
 		var got result
-		if got, err = l.fetch(ctx, req.Ref, req.Verify != nil && req.Verify.Tag, req.Timeout); err != nil {
+		if got, err = l.fetch(ctx, req.Ref, req.Verify != nil && req.Verify.Tag, req.timeout()); err != nil {
 			return source.Artifact{}, err
 		}
-		if artifact, err = l.repo.verified(got, req, s.opts.MaxFileSize); err == nil {
+		if artifact, err = s.show(ctx, l, got, req, false); err == nil {
 			l.repo.serve(req.For, got.commit)
 			return artifact, nil
 		}
@@ -163,8 +171,23 @@ func (s *Store) Fetch(ctx context.Context, req Request) (source.Artifact, error)
 	return source.Artifact{}, err
 }
 
+// show makes an artifact of a commit that is on disk, once its signatures are found good.
+func (s *Store) show(ctx context.Context, l *lane, got result, req Request, offline bool) (source.Artifact, error) {
+	verified, err := l.repo.verify(got, req.Verify)
+	if err != nil {
+		return source.Artifact{}, err
+	}
+	modules, err := s.modules(ctx, l, got, req, offline)
+	if err != nil {
+		return source.Artifact{}, err
+	}
+	artifact, err := l.repo.artifact(got, req, modules, s.opts.MaxFileSize)
+	artifact.Verified = verified
+	return artifact, err
+}
+
 // Recall returns the revision that Fetch has returned last for the same For, perhaps to
-// another process, from the disk alone. The request's Auth, Proxy, Ref and Timeout do not
+// another process, from the disk alone. The request's Verify, Auth, Proxy, Ref and Timeout do not
 // matter. It is an error of kind NotFound when the revision is another one or not there
 // any more: what others fetched from the same URL is not for everybody.
 func (s *Store) Recall(ctx context.Context, req Request, revision string) (source.Artifact, error) {
@@ -187,7 +210,8 @@ func (s *Store) Recall(ctx context.Context, req Request, revision string) (sourc
 	if !l.repo.has(commit) || !l.repo.mayRecall(req.For, commit) {
 		return source.Artifact{}, gone
 	}
-	return l.repo.artifact(result{commit: commit, revision: revision}, req.Ignore, s.opts.MaxFileSize)
+	req.Verify = nil // it was verified when it was fetched
+	return s.show(ctx, l, result{commit: commit, revision: revision}, req, true)
 }
 
 // lane returns the repository of a request as seen with its credentials.

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/bowline-dev/bowline/internal/failure"
-	"github.com/bowline-dev/bowline/internal/source"
 	"github.com/bowline-dev/bowline/internal/source/git/odb"
 	"github.com/bowline-dev/bowline/internal/source/git/signature"
 )
@@ -74,17 +73,6 @@ func (r *repo) verify(got result, v *Verification) (string, error) {
 		fmt.Fprintf(&text, "\n\t- commit '%s' with key '%s'", got.commit, signer)
 	}
 	return text.String(), nil
-}
-
-// verified shows a commit once its signatures are found good.
-func (r *repo) verified(got result, req Request, maxSize int64) (source.Artifact, error) {
-	text, err := r.verify(got, req.Verify)
-	if err != nil {
-		return source.Artifact{}, err
-	}
-	artifact, err := r.artifact(got, req.Ignore, maxSize)
-	artifact.Verified = text
-	return artifact, err
 }
 
 func (r *repo) verifyTag(got result, keys *signature.Keys) (string, error) {

@@ -59,7 +59,7 @@ func (s *ruleSet) add(text string, dir []string) {
 
 // compile orders the patterns of the .sourceignore files and those of the
 // source itself, which come last and so win.
-func (s *ruleSet) compile() *rules {
+func (s *ruleSet) compile(v view) *rules {
 	base := excludeVCS
 	if len(s.patterns) == 0 {
 		base += "," + excludeDefault
@@ -68,7 +68,7 @@ func (s *ruleSet) compile() *rules {
 	for p := range strings.SplitSeq(base, ",") {
 		patterns = append(patterns, gitignore.ParsePattern(p, nil))
 	}
-	sum := sha256.Sum256([]byte(base + "\n" + s.text.String()))
+	sum := sha256.Sum256([]byte(base + "\n" + s.text.String() + v.id()))
 	return &rules{
 		matcher:  gitignore.NewMatcher(append(patterns, s.patterns...)),
 		includes: s.includes,

@@ -28,7 +28,8 @@ const (
 	File Kind = iota
 	Dir
 	Link
-	// Module is another repository's place in this one; it is shown as an empty folder.
+	// Module is another repository's place in this one; it is shown as an empty
+	// folder unless Options.Modules has it.
 	Module
 )
 
@@ -62,6 +63,12 @@ type Options struct {
 	// .sourceignore files; nil means none. The default exclusions apply when
 	// there are no patterns at all.
 	Ignore *string
+	// Only, when not empty, holds the files and folders to show, as clean paths; "." is all. One
+	// that is not there is an error of kind failure.NotFound.
+	Only []string
+	// Modules says by path what to put after the ID of a module to make the ID of
+	// the folder to show for it.
+	Modules map[string]string
 	// MaxFileSize is the largest file in bytes that may be read; 0 for no limit.
 	MaxFileSize int64
 	// Cache, when set, is shared with other trees of the same backend.
@@ -75,6 +82,7 @@ const maxLinks = 40
 type Tree struct {
 	backend Backend
 	cache   *Cache
+	view    view
 	rules   *rules
 	root    *dir
 	rootID  string
@@ -85,9 +93,13 @@ var _ source.Tree = (*Tree)(nil)
 
 // New returns the tree whose root folder is rootID.
 func New(backend Backend, rootID string, opts Options) (*Tree, error) {
-	t := &Tree{backend: backend, cache: opts.Cache, rootID: rootID, maxSize: opts.MaxFileSize}
+	t := &Tree{backend: backend, cache: opts.Cache, rootID: rootID, maxSize: opts.MaxFileSize,
+		view: view{only: opts.Only, modules: opts.Modules}}
 	if t.cache == nil {
 		t.cache = NewCache()
+	}
+	if err := t.checkOnly(); err != nil {
+		return nil, err
 	}
 	var set ruleSet
 	if err := t.gather(&set, nil, rootID); err != nil {
@@ -96,7 +108,7 @@ func New(backend Backend, rootID string, opts Options) (*Tree, error) {
 	if opts.Ignore != nil {
 		set.add(*opts.Ignore, nil)
 	}
-	t.rules = set.compile()
+	t.rules = set.compile(t.view)
 	root, err := t.load("", rootID)
 	t.root = root
 	return t, err

@@ -11,11 +11,13 @@ import (
 // gather reads the .sourceignore files of a folder and of those below it, the
 // outer before the inner.
 func (t *Tree) gather(set *ruleSet, path []string, id string) error {
-	has, err := t.hasIgnoreFile(id)
-	if err != nil || !has {
-		return err
+	name := strings.Join(path, "/")
+	if !t.view.modulesBelow(name) {
+		if has, err := t.hasIgnoreFile(id); err != nil || !has {
+			return err
+		}
 	}
-	entries, err := t.backend.List(id)
+	entries, err := t.list(name, id)
 	if err != nil {
 		return err
 	}
@@ -64,7 +66,7 @@ func (t *Tree) hasIgnoreFile(id string) (bool, error) {
 // visible lists a folder without what the rules leave out. The folder itself
 // must be visible.
 func (t *Tree) visible(path, id string) ([]Entry, error) {
-	entries, err := t.backend.List(id)
+	entries, err := t.list(path, id)
 	if err != nil {
 		return nil, err
 	}
