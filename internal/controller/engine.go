@@ -132,6 +132,9 @@ func (e *engine) register(ctx context.Context) error {
 	if err := indexer.IndexField(ctx, &kustomizev1.Kustomization{}, indexDependency, indexByDependency); err != nil {
 		return fmt.Errorf("index Kustomizations by dependency: %w", err)
 	}
+	if err := indexer.IndexField(ctx, &sourcev1.GitRepository{}, indexInclude, indexByInclude); err != nil {
+		return fmt.Errorf("index GitRepositories by what they include: %w", err)
+	}
 	err := ctrl.NewControllerManagedBy(e.mgr).Named("gitrepository").
 		For(&sourcev1.GitRepository{}, builder.WithPredicates(requested())).
 		WatchesRawSource(e.sources.self).

@@ -92,20 +92,6 @@ var unsupportedSources = []struct {
 	set                 func(*sourcev1.GitRepositorySpec)
 }{
 	{
-		name: "include", field: "spec.include", reason: "files would be missing",
-		set: func(s *sourcev1.GitRepositorySpec) {
-			s.Include = []sourcev1.GitRepositoryInclude{{GitRepositoryRef: meta.LocalObjectReference{Name: "other"}}}
-		},
-	},
-	{
-		name: "submodules", field: "spec.recurseSubmodules", reason: "files would be missing",
-		set: func(s *sourcev1.GitRepositorySpec) { s.RecurseSubmodules = true },
-	},
-	{
-		name: "sparse", field: "spec.sparseCheckout", reason: "files that are not wanted would be there",
-		set: func(s *sourcev1.GitRepositorySpec) { s.SparseCheckout = []string{"app"} },
-	},
-	{
 		name: "provider", field: "spec.provider github", reason: "it could not authenticate",
 		set: func(s *sourcev1.GitRepositorySpec) { s.Provider = sourcev1.GitProviderGitHub },
 	},
@@ -118,7 +104,7 @@ func TestSourceFieldsNotSupported(t *testing.T) {
 	for _, row := range unsupportedSources {
 		s.source(func(g *sourcev1.GitRepository) { g.Name = row.name; row.set(&g.Spec) })
 	}
-	s.unit("user", func(k *kustomizev1.Kustomization) { k.Spec.Path, k.Spec.SourceRef.Name = "./", "include" })
+	s.unit("user", func(k *kustomizev1.Kustomization) { k.Spec.Path, k.Spec.SourceRef.Name = "./", "provider" })
 	for _, row := range unsupportedSources {
 		g := s.awaitRepository(row.name, "not supported", func(g *sourcev1.GitRepository) bool {
 			return says(g, metav1.ConditionFalse, report.ReasonNotSupported, "not supported yet: "+row.field)
@@ -130,7 +116,7 @@ func TestSourceFieldsNotSupported(t *testing.T) {
 	if n := s.git.Fetches(); n != 0 {
 		t.Errorf("fetched %d times", n)
 	}
-	s.awaitFailure("user", meta.ArtifactFailedReason, "spec.include")
+	s.awaitFailure("user", meta.ArtifactFailedReason, "spec.provider")
 }
 
 // awaitRepository waits until a GitRepository is as it should be, and returns it.

@@ -54,7 +54,7 @@ func (r *gitRepositories) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 		r.artifacts.drop(key)
 		r.attempts.forget(req.NamespacedName)
 		r.references.forget(gitUser(req.NamespacedName))
-		r.changed(ctx, key)
+		r.tell(ctx, key)
 		return ctrl.Result{}, r.letGo(ctx, g)
 	}
 	if err != nil {
@@ -65,7 +65,7 @@ func (r *gitRepositories) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 		return ctrl.Result{}, nil
 	}
 	before := g.DeepCopy()
-	artifact, fetchErr := r.fetch(ctx, g)
+	artifact, included, fetchErr := r.fetch(ctx, g)
 	if ctx.Err() != nil {
 		return ctrl.Result{}, nil //nolint:nilerr // the engine stops: what failed now says nothing
 	}
@@ -74,9 +74,9 @@ func (r *gitRepositories) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 	} else if r.artifacts.put(key, artifact) {
 		// Before the status is written: that may fail, and nobody waits for it.
 		ctrl.LoggerFrom(ctx).Info("fetched", "revision", artifact.Revision)
-		r.changed(ctx, key)
+		r.tell(ctx, key)
 	}
-	again := r.report(g, artifact, fetchErr)
+	again := r.report(g, artifact, included, fetchErr)
 	if !equality.Semantic.DeepEqual(before.Status, g.Status) {
 		if err := r.client.Status().Patch(ctx, g, client.MergeFrom(before), owner); err != nil {
 			return ctrl.Result{}, fmt.Errorf("write the status: %w", err)
@@ -92,13 +92,28 @@ func (r *gitRepositories) recall(ctx context.Context, key sourceKey, g *sourcev1
 	if _, ok := r.artifacts.get(key); ok || g.Status.Artifact == nil {
 		return
 	}
-	artifact, err := r.store.Recall(ctx, git.Request{URL: g.Spec.URL, Ignore: g.Spec.Ignore, For: string(g.UID)}, g.Status.Artifact.Revision)
+	artifact, err := r.recalled(ctx, g)
 	if err != nil {
 		ctrl.LoggerFrom(ctx).Info("the last revision is not at hand", "revision", g.Status.Artifact.Revision, "cause", err.Error())
 		return
 	}
 	r.artifacts.put(key, artifact)
-	r.changed(ctx, key)
+	r.tell(ctx, key)
+}
+
+func (r *gitRepositories) recalled(ctx context.Context, g *sourcev1.GitRepository) (source.Artifact, error) {
+	included, err := r.inclusions(ctx, g)
+	if err != nil {
+		return source.Artifact{}, err
+	}
+	if !sameInclusions(g, included) {
+		return source.Artifact{}, errors.New("what it includes has changed")
+	}
+	artifact, err := r.store.Recall(ctx, requestOf(g), g.Status.Artifact.Revision)
+	if err != nil {
+		return source.Artifact{}, err
+	}
+	return include(g, artifact, included)
 }
 
 // letGo takes away the finalizer that the toolkit's engine leaves on its sources:
@@ -115,16 +130,25 @@ func (r *gitRepositories) letGo(ctx context.Context, g *sourcev1.GitRepository) 
 }
 
 // fetch brings the repository up to date, with the credentials that its
-// Secrets hold now.
-func (r *gitRepositories) fetch(ctx context.Context, g *sourcev1.GitRepository) (source.Artifact, error) {
+// Secrets hold now, and adds what it includes.
+func (r *gitRepositories) fetch(ctx context.Context, g *sourcev1.GitRepository) (source.Artifact, []inclusion, error) {
 	u := gitUser(client.ObjectKeyFromObject(g))
 	r.references.begin(u)
 	req, err := RequestOf(ctx, r.references.reader(u), g)
 	r.references.end(u)
 	if err != nil {
-		return source.Artifact{}, err
+		return source.Artifact{}, nil, err
 	}
-	return r.store.Fetch(ctx, req)
+	included, err := r.inclusions(ctx, g)
+	if err != nil {
+		return source.Artifact{}, nil, err
+	}
+	artifact, err := r.store.Fetch(ctx, req)
+	if err != nil {
+		return source.Artifact{}, nil, err
+	}
+	artifact, err = include(g, artifact, included)
+	return artifact, included, err
 }
 
 func gitUser(name types.NamespacedName) user {
@@ -133,7 +157,7 @@ func gitUser(name types.NamespacedName) user {
 
 // report puts what a fetch came to into the status and returns when to fetch
 // again. After a failure the last artifact stays.
-func (r *gitRepositories) report(g *sourcev1.GitRepository, artifact source.Artifact, err error) time.Duration {
+func (r *gitRepositories) report(g *sourcev1.GitRepository, artifact source.Artifact, included []inclusion, err error) time.Duration {
 	attempt := r.attempts.of(client.ObjectKeyFromObject(g))
 	now := r.clock.Now()
 	g.Status.ObservedGeneration = g.Generation
@@ -152,6 +176,9 @@ func (r *gitRepositories) report(g *sourcev1.GitRepository, artifact source.Arti
 		r.events.Eventf(g, corev1.EventTypeNormal, "NewArtifact", "stored artifact for revision '%s'", artifact.Revision)
 	}
 	g.Status.ObservedIgnore = g.Spec.Ignore
+	g.Status.ObservedSparseCheckout = g.Spec.SparseCheckout
+	g.Status.ObservedRecurseSubmodules = g.Spec.RecurseSubmodules
+	reportIncluded(g, included)
 	reportVerified(g, artifact.Verified)
 	report.Ready(g, meta.SucceededReason, fmt.Sprintf("stored artifact for revision '%s'", artifact.Revision))
 	report.Stored(g, meta.SucceededReason, fmt.Sprintf("stored artifact for revision '%s'", artifact.Revision))
@@ -172,7 +199,10 @@ func (r *gitRepositories) reportFailure(g *sourcev1.GitRepository, a *attempt, n
 // gitReason returns the reason that the toolkit's users know.
 func gitReason(err error) string {
 	var unverified *git.UnverifiedError
+	var notIncluded *includeError
 	switch {
+	case errors.As(err, &notIncluded):
+		return notIncluded.reason
 	case errors.As(err, &unverified):
 		return unverified.Reason
 	case errors.Is(err, failure.Of(failure.Unsupported)):

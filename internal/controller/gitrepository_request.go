@@ -17,7 +17,7 @@ func RequestOf(ctx context.Context, secrets client.Reader, g *sourcev1.GitReposi
 	if err := supportedGit(g); err != nil {
 		return git.Request{}, err
 	}
-	req := git.Request{URL: g.Spec.URL, Ref: refOf(g.Spec.Reference), Ignore: g.Spec.Ignore, For: string(g.UID)}
+	req := requestOf(g)
 	if g.Spec.Timeout != nil {
 		req.Timeout = g.Spec.Timeout.Duration
 	}
@@ -44,6 +44,14 @@ func RequestOf(ctx context.Context, secrets client.Reader, g *sourcev1.GitReposi
 	return req, err
 }
 
+// requestOf is RequestOf without anything that takes a Secret.
+func requestOf(g *sourcev1.GitRepository) git.Request {
+	return git.Request{
+		URL: g.Spec.URL, Ref: refOf(g.Spec.Reference), Ignore: g.Spec.Ignore, For: string(g.UID),
+		Sparse: g.Spec.SparseCheckout, Submodules: g.Spec.RecurseSubmodules,
+	}
+}
+
 func readSecret(ctx context.Context, secrets client.Reader, namespace, name, field string) (map[string][]byte, error) {
 	data, _, err := readData(ctx, secrets, reference{kindSecret, client.ObjectKey{Namespace: namespace, Name: name}}, field)
 	return data, err
@@ -58,15 +66,6 @@ func refOf(ref *sourcev1.GitRepositoryRef) git.Ref {
 
 func supportedGit(g *sourcev1.GitRepository) error {
 	var fields []string
-	if len(g.Spec.Include) > 0 {
-		fields = append(fields, "spec.include")
-	}
-	if g.Spec.RecurseSubmodules {
-		fields = append(fields, "spec.recurseSubmodules")
-	}
-	if len(g.Spec.SparseCheckout) > 0 {
-		fields = append(fields, "spec.sparseCheckout")
-	}
 	if g.GetProvider() != sourcev1.GitProviderGeneric {
 		fields = append(fields, "spec.provider "+g.GetProvider())
 	}

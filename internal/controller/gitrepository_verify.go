@@ -48,6 +48,12 @@ func reportVerified(g *sourcev1.GitRepository, verified string) {
 // artifact was verified stays true while the remote cannot be reached.
 func reportFetchFailure(g *sourcev1.GitRepository, reason string, err error) {
 	var unverified *git.UnverifiedError
+	var notIncluded *includeError
+	if errors.As(err, &notIncluded) {
+		report.NotIncluded(g, notIncluded.condition, reason, err.Error())
+		return
+	}
+	report.Included(g)
 	if errors.As(err, &unverified) {
 		report.SourceVerified(g, metav1.ConditionFalse, reason, err.Error())
 		return

@@ -89,6 +89,18 @@ func Stored(o Conditioned, reason, message string) {
 	remove(o, sourcev1.FetchFailedCondition)
 }
 
+// Included ends the conditions that say why what a source includes is not in it.
+func Included(o Conditioned) {
+	remove(o, sourcev1.IncludeUnavailableCondition, sourcev1.StorageOperationFailedCondition)
+}
+
+// NotIncluded sets one of those conditions. The fetch did not fail.
+func NotIncluded(o Conditioned, condition, reason, message string) {
+	Included(o)
+	set(o, condition, metav1.ConditionTrue, reason, message)
+	remove(o, sourcev1.FetchFailedCondition)
+}
+
 // SourceVerified sets the source kinds' condition that says whether the signatures
 // that were asked for were found good. Whatever is the matter with one, the fetch did not fail.
 func SourceVerified(o Conditioned, status metav1.ConditionStatus, reason, message string) {

@@ -104,6 +104,25 @@ func (r *rules) excludes(path []string, isDir bool) bool {
 	return r.matcher.Match(path, isDir)
 }
 
+// Filter returns the ignore rules of the tree for paths that are not in it, and nil
+// when nobody gave any. It says whether a path is hidden, and whether all that
+// may be below it is, too.
+func (t *Tree) Filter() func(path string, isDir bool) (hidden, all bool) {
+	if t.rules.byName {
+		return nil
+	}
+	return func(path string, isDir bool) (hidden, all bool) {
+		segs := strings.Split(path, "/")
+		for i := range segs {
+			hidden = t.rules.excludes(segs[:i+1], isDir || i < len(segs)-1)
+			if hidden && !t.rules.includes {
+				return true, true
+			}
+		}
+		return hidden, false
+	}
+}
+
 // summary says what a folder holds, all the way down.
 type summary struct {
 	digest [20]byte
