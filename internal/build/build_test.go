@@ -134,14 +134,17 @@ func TestRecipeDigest(t *testing.T) {
 
 func TestWithVariables(t *testing.T) {
 	base := RecipeOf(full())
-	got := base.WithVariables(map[string]string{"v": "from", "w": "from"})
+	got := base.WithVariables(map[string]string{"v": "from", "w": "from"}, map[string]string{"v": "Secret/a/b", "w": "Secret/a/b"})
 	if got.Substitute["v"] != "1" || got.Substitute["w"] != "from" {
 		t.Errorf("variables %v", got.Substitute)
+	}
+	if len(got.Origins) != 1 || got.Origins["w"] != "Secret/a/b" {
+		t.Errorf("origins %v, want that of w: v is the recipe's own", got.Origins)
 	}
 	if len(base.Substitute) != 1 {
 		t.Error("the recipe itself was changed")
 	}
-	if got := (Recipe{}).WithVariables(nil); len(got.Substitute) != 0 {
+	if got := (Recipe{}).WithVariables(nil, nil); len(got.Substitute) != 0 {
 		t.Errorf("variables %v of nothing", got.Substitute)
 	}
 }

@@ -29,6 +29,9 @@ type Recipe struct {
 	IgnoreMissingComponents bool `json:"ignoreMissingComponents,omitempty"`
 	// Substitute holds the variables of the post-build substitution.
 	Substitute map[string]string `json:"substitute,omitempty"`
+	// Origins says of variables that do not come from the Kustomization itself
+	// which object holds them, for messages.
+	Origins map[string]string `json:"-"`
 	// SubstituteStrategy is empty without a postBuild section. Variables are
 	// replaced where there are any, and with the strategy Always also where not.
 	SubstituteStrategy kustomizev1.SubstituteStrategy `json:"substituteStrategy,omitempty"`
@@ -75,14 +78,19 @@ func RecipeOf(k *kustomizev1.Kustomization) Recipe {
 }
 
 // WithVariables returns the recipe with vars added below the variables that it
-// has: where both name one, the recipe's own value stays.
-func (r Recipe) WithVariables(vars map[string]string) Recipe {
+// has: where both name one, the recipe's own value stays. origins says of each
+// which object holds it.
+func (r Recipe) WithVariables(vars, origins map[string]string) Recipe {
 	all := maps.Clone(vars)
 	if all == nil {
 		all = make(map[string]string, len(r.Substitute))
 	}
-	maps.Copy(all, r.Substitute)
-	r.Substitute = all
+	from := maps.Clone(origins)
+	for name, value := range r.Substitute {
+		all[name] = value
+		delete(from, name)
+	}
+	r.Substitute, r.Origins = all, from
 	return r
 }
 

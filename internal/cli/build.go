@@ -27,6 +27,7 @@ type buildOptions struct {
 	kustomizationFile string
 	showSecrets       bool
 	noRemoteBases     bool
+	variables         variableOptions
 }
 
 func (a *app) buildCommand() *cobra.Command {
@@ -37,10 +38,13 @@ func (a *app) buildCommand() *cobra.Command {
 		GroupID: groupPreview,
 		Long: "Print the objects that a folder means, or that a Kustomization delivers from it, without a\n" +
 			"cluster. The Kustomization is read from --kustomization-file or found in the repository by its\n" +
-			"name. Values of Secrets are shown as hashes that mean nothing outside of this output.",
+			"name. Values of Secrets are shown as hashes that mean nothing outside of this output.\n\n" +
+			"The ConfigMaps and Secrets that postBuild.substituteFrom names are on a cluster: give them\n" +
+			"with --substitute-from, or variables one by one with --var. bowline diff reads them itself.",
 		Example: "  bowline build ./apps/shop/production\n" +
 			"  bowline build kustomization production-shop --path .\n" +
-			"  bowline build kustomization shop --path ~/src/shop --kustomization-file shop.yaml",
+			"  bowline build kustomization shop --path ~/src/shop --kustomization-file shop.yaml\n" +
+			"  bowline build kustomization shop --substitute-from cluster-vars.yaml --var region=eu",
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.build(cmd.Context(), o, args)
@@ -52,11 +56,12 @@ func (a *app) buildCommand() *cobra.Command {
 	f.StringVar(&o.kustomizationFile, "kustomization-file", "", "`file` that holds the Kustomization")
 	f.BoolVar(&o.showSecrets, "show-secrets", false, "print the values of Secrets")
 	f.BoolVar(&o.noRemoteBases, "no-remote-bases", true, "refuse kustomize bases that are named by URL")
+	o.variables.add(f)
 	return cmd
 }
 
 func (a *app) build(ctx context.Context, o *buildOptions, args []string) error {
-	root, recipe, err := o.recipe(args)
+	root, recipe, err := o.recipe(ctx, args)
 	if err != nil {
 		return err
 	}
@@ -75,13 +80,16 @@ func (a *app) build(ctx context.Context, o *buildOptions, args []string) error {
 }
 
 // recipe finds out what to build from which folder.
-func (o *buildOptions) recipe(args []string) (root string, r build.Recipe, err error) {
+func (o *buildOptions) recipe(ctx context.Context, args []string) (root string, r build.Recipe, err error) {
 	if len(args) == 1 {
 		if o.path != "" || o.kustomizationFile != "" {
 			return "", r, &failure.Error{Op: "read flags", Kind: failure.Invalid,
 				Err: errors.New("--path and --kustomization-file go with: kustomization NAME")}
 		}
-		return folderRecipe(args[0])
+		if root, r, err = folderRecipe(args[0]); err == nil {
+			r, err = o.variables.folder(r)
+		}
+		return root, r, err
 	}
 	k, name, err := parseObject(args)
 	if err != nil {
@@ -97,8 +105,8 @@ func (o *buildOptions) recipe(args []string) (root string, r build.Recipe, err e
 	if err != nil {
 		return "", r, err
 	}
-	unit, err := controller.UnitOf(ks, plan.DefaultBudget(), !o.noRemoteBases)
-	return root, unit.Recipe, err
+	r, err = o.variables.prepare(ctx, ks, controller.UnitOptions{Budget: plan.DefaultBudget(), AllowRemoteBases: !o.noRemoteBases})
+	return root, r, err
 }
 
 // folderRecipe builds a folder by itself; what it refers to may lie anywhere in

@@ -77,7 +77,7 @@ func (o *controllerOptions) addEngine(cmd *cobra.Command) {
 	f.DurationVar(&o.engine.AuditInterval, "audit-interval", 0, "how often a sample of what is known is compared with dry runs; 0 means the default, negative never")
 	f.Int64Var(&o.engine.MaxFileSize, "max-file-size", 0, "largest `size` in bytes of a file that is read from a repository; 0 means the default")
 	f.StringSliceVar(&o.stageKinds, "custom-apply-stage-kinds", nil, "`kinds` as GROUP/KIND, or KIND for the core group, that are applied before the rest, after definitions and classes")
-	f.StringSliceVar(&o.featureGates, "feature-gates", nil, "the toolkit's feature gates, as `NAME=true`: AdditiveCELDependencyCheck (a readyExpr is asked besides whether the dependency is ready)")
+	f.StringSliceVar(&o.featureGates, "feature-gates", nil, "the toolkit's feature gates, as `NAME=true`: AdditiveCELDependencyCheck (a readyExpr is asked besides whether the dependency is ready); StrictPostBuildSubstitutions, on unless set to false (a variable with neither value nor default is an error)")
 	f.StringVar(&o.logLevel, "log-level", "info", "`level` from which on to log: debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "json", "`format` of the log: json or text")
 }

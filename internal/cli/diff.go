@@ -23,6 +23,8 @@ type diffOptions struct {
 	revision      string
 	budget        string
 	noRemoteBases bool
+	// strictSubstitute is the engine's StrictPostBuildSubstitutions.
+	strictSubstitute bool
 }
 
 func (a *app) diffCommand() *cobra.Command {
@@ -55,6 +57,7 @@ func (a *app) diffCommand() *cobra.Command {
 	f.StringVar(&o.revision, "revision", "", "`branch`, tag or commit of the source")
 	f.StringVar(&o.budget, "deletion-budget", "50%", "the engine's deletion budget")
 	f.BoolVar(&o.noRemoteBases, "no-remote-bases", true, "refuse kustomize bases that are named by URL")
+	addStrictSubstitute(f, &o.strictSubstitute)
 	cmd.MarkFlagsMutuallyExclusive("path", "revision")
 	return cmd
 }

@@ -14,7 +14,8 @@ import (
 // featureGates are the toolkit's feature gates that mean something here. What the
 // others turn on is how Bowline works anyway, or has no counterpart.
 var featureGates = map[string]func(*controller.Options, bool){
-	"AdditiveCELDependencyCheck": func(o *controller.Options, on bool) { o.AdditiveReadyExpr = on },
+	"AdditiveCELDependencyCheck":   func(o *controller.Options, on bool) { o.AdditiveReadyExpr = on },
+	"StrictPostBuildSubstitutions": func(o *controller.Options, on bool) { o.LenientSubstitution = !on },
 }
 
 // setFeatureGates reads pairs such as "AdditiveCELDependencyCheck=true".

@@ -49,12 +49,11 @@ func (c *cluster) preview(ctx context.Context, o *diffOptions, name string) (*pl
 	if err != nil {
 		return nil, nil, err
 	}
-	unit, err := controller.UnitOf(ks, budget, !o.noRemoteBases)
+	unit, err := controller.Prepare(ctx, c, ks, controller.UnitOptions{
+		Budget: budget, AllowRemoteBases: !o.noRemoteBases, LenientSubstitution: !o.strictSubstitute,
+		Decryption: &controller.Decryption{Ring: sops.NewRing(ctx, sops.Options{Patience: keyServicePatience})},
+	})
 	if err != nil {
-		return nil, nil, err
-	}
-	decryption := controller.Decryption{Ring: sops.NewRing(ctx, sops.Options{Patience: keyServicePatience})}
-	if err := decryption.Prepare(ctx, ks, c, &unit.Recipe, nil); err != nil {
 		return nil, nil, err
 	}
 	artifact, done, err := c.artifact(ctx, o, ks)

@@ -103,7 +103,8 @@ const shortestWait = time.Second
 type attempts struct {
 	mu     sync.Mutex
 	byUnit map[types.NamespacedName]*attempt // guarded by mu; an attempt belongs to the reconcile of its unit
-	// drifted holds the units of which an object drifted since they last ran.
+	// drifted holds the units of which an object drifted since they last ran, or
+	// something that they refer to changed.
 	drifted map[types.NamespacedName]bool // guarded by mu
 	// wanting holds the units that failed for want of something on the cluster,
 	// such as a namespace or a kind, which anybody may bring.
@@ -141,6 +142,9 @@ func (a *attempts) drift(unit types.NamespacedName) {
 	defer a.mu.Unlock()
 	a.drifted[unit] = true
 }
+
+// stir notes that something changed which the unit refers to.
+func (a *attempts) stir(unit types.NamespacedName) { a.drift(unit) }
 
 // takeDrift reports whether the unit drifted since it was last asked.
 func (a *attempts) takeDrift(unit types.NamespacedName) bool {

@@ -65,10 +65,14 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 		turns:  e.turns,
 		client: mgr.GetClient(), events: events, clock: realClock,
 		artifacts: newArtifacts(), attempts: newAttempts(), written: newWritten(), wording: newWording(), self: &feed{}, claimed: make(chan struct{}),
-		budget: budget, allowRemoteBases: o.AllowRemoteBases, tenancy: o.Tenancy,
+		unitOptions: UnitOptions{
+			Budget: budget, AllowRemoteBases: o.AllowRemoteBases, LenientSubstitution: o.LenientSubstitution,
+			Decryption: &Decryption{Ring: sops.NewRing(ctx, sops.Options{})},
+		},
+		tenancy:           o.Tenancy,
 		additiveReadyExpr: o.AdditiveReadyExpr,
 		pipeline:          pipeline.New(e.meters.build(o.builder)),
-		references:        e.references, decryption: &Decryption{Ring: sops.NewRing(ctx, sops.Options{})},
+		references:        e.references,
 	}
 	e.ledger = observe.NewLedger(ctx, observe.Options{
 		Cluster: cluster, Manager: FieldManager, Clock: realClock, Log: o.Logger.WithName("ledger"), Notify: e.notify,
@@ -80,6 +84,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	}
 	hub.Applier.Chosen = o.StageKinds
 	units.targets = newTargets(hub, o.Tenancy.Account, mgr.GetScheme(), mgr.GetRESTMapper(), realClock)
+	units.unitOptions.Wake = units.wakeDecrypted
 	e.units = units
 	e.sources = &gitRepositories{
 		turns:  e.turns,
@@ -114,6 +119,8 @@ func (e *engine) notify(c observe.Change) {
 func (e *engine) wake(u user) {
 	switch u.Kind {
 	case kustomizev1.KustomizationKind:
+		// What it lacked may be there now: a failed attempt need not wait.
+		e.units.attempts.stir(u.NamespacedName)
 		e.units.self.add(u.NamespacedName, soon)
 	case sourcev1.GitRepositoryKind:
 		e.sources.self.add(u.NamespacedName, soon)

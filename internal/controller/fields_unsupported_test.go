@@ -18,12 +18,6 @@ var unsupportedFields = []struct {
 	set                 func(*kustomizev1.KustomizationSpec)
 }{
 	{
-		name: "substitute-from", field: "spec.postBuild.substituteFrom", reason: "variables would be left empty",
-		set: func(s *kustomizev1.KustomizationSpec) {
-			s.PostBuild = &kustomizev1.PostBuild{SubstituteFrom: []kustomizev1.SubstituteReference{{Kind: "ConfigMap", Name: "vars"}}}
-		},
-	},
-	{
 		name: "kubeconfig", field: "spec.kubeConfig", reason: "it would be delivered to the wrong cluster",
 		set: func(s *kustomizev1.KustomizationSpec) {
 			s.KubeConfig = &meta.KubeConfigReference{SecretRef: &meta.SecretKeyReference{Name: "remote"}}

@@ -39,20 +39,18 @@ type kustomizations struct {
 	targets   *targets
 	artifacts *artifacts
 	attempts  *attempts
-	// decryption opens what is encrypted in the sources.
-	decryption *Decryption
-	written    *written
-	self       *feed
-	wording    *wording
+	written   *written
+	self      *feed
+	wording   *wording
 	// references is what variables, keys and kubeconfigs are read through.
 	references *references
 	// claimed is closed when the ledger knows what every unit had delivered before
 	// the engine started.
 	claimed chan struct{}
 
-	budget           plan.Budget
-	allowRemoteBases bool
-	tenancy          Tenancy
+	// unitOptions say how Kustomizations are read.
+	unitOptions UnitOptions
+	tenancy     Tenancy
 	// additiveReadyExpr: a readyExpr is asked besides whether the dependency is ready,
 	// not instead of it.
 	additiveReadyExpr bool
@@ -127,9 +125,11 @@ type kustomizationRun struct {
 	target  *delivery // set once it is needed
 	// prepared says that the run has read all that the unit refers to.
 	prepared bool
-	now      time.Time
-	log      logr.Logger
-	event    *notice
+	// secrets are values that no message may hold.
+	secrets []string
+	now     time.Time
+	log     logr.Logger
+	event   *notice
 }
 
 type notice struct{ kind, reason, message string }
@@ -160,6 +160,7 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 		return r.fail(meta.BuildFailedReason, err)
 	}
 	unit.Neighbours = r.neighbours
+	r.secrets = unit.Secrets
 	drifted := r.attempts.takeDrift(unit.Name)
 	if inputs := r.inputs(unit, artifact); r.attempt.inputs != inputs {
 		r.attempt.begin(inputs, r.now)
@@ -200,16 +201,15 @@ func (r *kustomizationRun) understood() (reason string, err error) {
 // prepare reads a Kustomization as a unit, with all that its build needs besides
 // the source. It is the same for the unit itself, for its neighbours and for audits.
 func (r *kustomizations) prepare(ctx context.Context, k *kustomizev1.Kustomization) (pipeline.Unit, error) {
+	return r.prepareFor(ctx, client.ObjectKeyFromObject(k), k)
+}
+
+// prepareFor does so in the name of a unit, which is woken when what was read changes.
+func (r *kustomizations) prepareFor(ctx context.Context, reader types.NamespacedName, k *kustomizev1.Kustomization) (pipeline.Unit, error) {
 	if err := r.tenancy.Admit(k); err != nil {
-		return pipeline.Unit{}, err
+		return pipeline.Unit{Name: client.ObjectKeyFromObject(k)}, err
 	}
-	unit, err := UnitOf(k, r.budget, r.allowRemoteBases)
-	if err != nil {
-		return unit, err
-	}
-	reader := r.references.reader(unitUser(unit.Name))
-	err = r.decryption.Prepare(ctx, k, reader, &unit.Recipe, func() { r.wakeDecrypted(unit.Name) })
-	return unit, err
+	return Prepare(ctx, r.references.reader(unitUser(reader)), k, r.unitOptions)
 }
 
 // deliver runs the pipeline and reports what came of it.
@@ -289,7 +289,7 @@ func (r *kustomizationRun) intend(ctx context.Context, artifact source.Artifact,
 
 // inputs identifies everything that a failed attempt depends on.
 func (r *kustomizationRun) inputs(u pipeline.Unit, a source.Artifact) string {
-	return fmt.Sprintf("%d %s %s %s %s %s", r.k.Generation, a.Revision, a.Digest, u.Recipe.DecryptionKeys,
+	return fmt.Sprintf("%d %s %s %s %s %s", r.k.Generation, u.Recipe.Digest(), a.Revision, a.Digest,
 		r.k.Annotations[meta.ReconcileRequestAnnotation], r.k.Annotations[AnnotationApprovedPlan])
 }
 

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/pipeline"
 	"github.com/bowline-dev/bowline/internal/report"
 )
@@ -148,21 +150,28 @@ func (r *kustomizationRun) pathBack(ctx context.Context, start types.NamespacedN
 
 // neighbours returns the units of the same source, those that are suspended too:
 // what they want is not theirs to lose. Objects of another cluster and what this
-// version cannot build are not among them.
-func (r *kustomizationRun) neighbours(ctx context.Context) []pipeline.Unit {
+// version does not deliver are not among them.
+func (r *kustomizationRun) neighbours(ctx context.Context) []pipeline.Neighbour {
 	var list kustomizev1.KustomizationList
 	key := sourceOf(r.k)
 	if err := r.client.List(ctx, &list, client.MatchingFields{indexSource: key.String()}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil // the cache is stopping
 	}
-	units := make([]pipeline.Unit, 0, len(list.Items))
+	units := make([]pipeline.Neighbour, 0, len(list.Items))
 	for i := range list.Items {
 		if !list.Items[i].DeletionTimestamp.IsZero() {
 			continue
 		}
-		if unit, err := r.prepare(ctx, &list.Items[i]); err == nil {
-			units = append(units, unit)
+		unit, err := r.prepare(ctx, &list.Items[i])
+		if errors.Is(err, failure.Of(failure.Unsupported)) || errors.Is(err, failure.Of(failure.Refused)) {
+			continue // it delivers nothing
 		}
+		if err != nil {
+			// What it lacks concerns this unit too: read it in its own name as well, so
+			// that it is woken when it comes.
+			unit, err = r.prepareFor(ctx, client.ObjectKeyFromObject(r.k), &list.Items[i])
+		}
+		units = append(units, pipeline.Neighbour{Unit: unit, Err: err})
 	}
 	return units
 }

@@ -107,7 +107,7 @@ func (r *kustomizationRun) explainAll(ctx context.Context, h observe.Health, ver
 		}
 		words = append(words, fmt.Sprintf("%s is %s: %s", item.ID, item.Verdict.Status, why))
 	}
-	return report.Names(words)
+	return object.Conceal(report.Names(words), r.secrets)
 }
 
 func versionsOf(wants []plan.Want, refs []observe.Reference) map[object.ID]string {

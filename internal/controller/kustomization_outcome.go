@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/report"
 	"github.com/bowline-dev/bowline/internal/source"
@@ -24,16 +25,16 @@ const owner = client.FieldOwner("bowline")
 
 // fail reports a failed attempt and returns when to try again.
 func (r *kustomizationRun) fail(reason string, err error) time.Duration {
-	terminal := failure.Terminal(err)
+	terminal, message := failure.Terminal(err), object.Conceal(err.Error(), r.secrets)
 	r.want(reason, err)
 	wait := r.attempt.failed(r.now, terminal, r.k.GetRetryInterval())
 	r.attempt.changed = true
 	r.attempt.late = false // what failed now is no matter of waiting
 	r.observed()
-	report.Failed(r.k, reason, err.Error(), terminal)
-	if !r.sameCondition(reason, err.Error()) {
-		r.log.Error(err, "failed", "reason", reason, "revision", r.k.Status.LastAttemptedRevision, "retryIn", wait.String())
-		r.event = &notice{corev1.EventTypeWarning, reason, err.Error()}
+	report.Failed(r.k, reason, message, terminal)
+	if !r.sameCondition(reason, message) {
+		r.log.Error(errors.New(message), "failed", "reason", reason, "revision", r.k.Status.LastAttemptedRevision, "retryIn", wait.String())
+		r.event = &notice{corev1.EventTypeWarning, reason, message}
 	}
 	if r.attempt.wanting && r.attempt.cameBy != r.attempts.cameBy() {
 		return 0 // what was wanting may have come while this was under way
@@ -76,7 +77,7 @@ func (r *kustomizationRun) sameCondition(reason, message string) bool {
 func (r *kustomizationRun) progress(message string) time.Duration {
 	r.attempt.retry() // the event that is waited for must not find it barred
 	r.k.Status.ObservedGeneration = r.k.Generation
-	report.Progressing(r.k, meta.ProgressingReason, message)
+	report.Progressing(r.k, meta.ProgressingReason, object.Conceal(message, r.secrets))
 	return r.k.GetTimeout()
 }
 

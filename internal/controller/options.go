@@ -53,6 +53,9 @@ type Options struct {
 	// AdditiveReadyExpr makes a readyExpr an additional demand on a dependency; else it
 	// replaces the usual one, which is that the dependency is ready.
 	AdditiveReadyExpr bool
+	// LenientSubstitution replaces a variable that has neither a value nor a default
+	// with nothing, instead of failing.
+	LenientSubstitution bool
 	// DeletionBudget is how much a commit may delete without approval: a share
 	// such as "50%", or "off"; empty means "50%".
 	DeletionBudget string

@@ -30,7 +30,8 @@ const FieldManager = "kustomize-controller"
 // AnnotationApprovedPlan approves the deletions with the digest that it holds.
 const AnnotationApprovedPlan = "fleet.bowline.dev/approved-plan"
 
-// UnitOf reads a Kustomization as a unit of the pipeline. Fields that this
+// UnitOf reads a Kustomization as a unit of the pipeline, as far as it says itself
+// what it is; see Prepare. Fields that this
 // version does not act on are an error of kind failure.Unsupported: leaving one
 // out silently could deploy the wrong thing.
 func UnitOf(k *kustomizev1.Kustomization, budget plan.Budget, allowRemoteBases bool) (pipeline.Unit, error) {
@@ -56,7 +57,6 @@ func supported(k *kustomizev1.Kustomization) error {
 	}
 	note(k.Spec.KubeConfig != nil, "spec.kubeConfig")
 	note(len(k.Spec.Ignore) > 0, "spec.ignore")
-	note(k.Spec.PostBuild != nil && len(k.Spec.PostBuild.SubstituteFrom) > 0, "spec.postBuild.substituteFrom")
 	note(k.Spec.SourceRef.Kind != sourcev1.GitRepositoryKind, "spec.sourceRef.kind "+k.Spec.SourceRef.Kind)
 	return unsupported(fields)
 }

@@ -212,10 +212,10 @@ func (r *rig) drifted(name string) bool {
 }
 
 func (r *rig) neighbours(names ...string) Neighbours {
-	return func(context.Context) []Unit {
-		var out []Unit
+	return func(context.Context) []Neighbour {
+		var out []Neighbour
 		for _, name := range names {
-			out = append(out, r.unit(name))
+			out = append(out, Neighbour{Unit: r.unit(name)})
 		}
 		return out
 	}

@@ -13,7 +13,15 @@ import (
 
 // Neighbours returns the units that are delivered from the same source as this
 // one, as they are now. It is asked only when an object may change hands.
-type Neighbours func(context.Context) []Unit
+type Neighbours func(context.Context) []Neighbour
+
+// Neighbour is a unit of the same source.
+type Neighbour struct {
+	Unit
+	// Err says why it cannot be built now, whatever the source holds; then only the
+	// name of the unit counts.
+	Err error
+}
 
 // ahead is what a unit will want at an artifact that it has not come to yet.
 type ahead struct {
@@ -33,7 +41,7 @@ func (p *Pipeline) foresee(ctx context.Context, u Unit, t Target, a source.Artif
 	}
 	f := &plan.Foresight{Taken: map[object.ID]bool{}, Given: map[object.ID]bool{}}
 	for _, n := range u.Neighbours(ctx) {
-		if n.Name == u.Name || p.memoryOf(n.Name).holds(n, a) {
+		if n.Name == u.Name || n.Err == nil && p.memoryOf(n.Name).holds(n.Unit, a) {
 			continue // what it wants is in the ledger
 		}
 		wants, err := p.wantsAhead(ctx, n, t, a)
@@ -54,14 +62,17 @@ func (p *Pipeline) foresee(ctx context.Context, u Unit, t Target, a source.Artif
 }
 
 // wantsAhead builds a unit only to learn what it wants, once per artifact.
-func (p *Pipeline) wantsAhead(ctx context.Context, u Unit, t Target, a source.Artifact) (map[object.ID]bool, error) {
+func (p *Pipeline) wantsAhead(ctx context.Context, u Neighbour, t Target, a source.Artifact) (map[object.ID]bool, error) {
+	if u.Err != nil {
+		return nil, u.Err
+	}
 	w := &p.memoryOf(u.Name).ahead
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if inputs := u.Recipe.Digest() + " " + a.Digest; w.inputs != inputs || w.err != nil && !failure.Terminal(w.err) {
 		w.inputs, w.wants, w.err = inputs, nil, nil
 		// A memory of its own: the unit may be running.
-		objects, err := p.rebuild(ctx, u, t, a, &memory{})
+		objects, err := p.rebuild(ctx, u.Unit, t, a, &memory{})
 		w.err = err
 		for id := range objects {
 			if w.wants == nil {

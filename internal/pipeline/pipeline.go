@@ -34,6 +34,8 @@ type Unit struct {
 	// Recheck asks for a dry run of the objects for which only that can tell
 	// whether they drifted.
 	Recheck bool
+	// Secrets are values, used by the build, that no message may hold.
+	Secrets []string
 	// Neighbours may be nil, where no object can change hands.
 	Neighbours Neighbours
 }

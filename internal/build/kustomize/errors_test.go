@@ -162,7 +162,7 @@ func TestErrors(t *testing.T) {
 		{name: "doubling", reason: "every level builds the next one twice", files: doubling(20), recipe: build.Recipe{Path: "0"},
 			kind: failure.Invalid, message: `build 20/kustomization.yaml: more than 10000 kustomizations are built; split the folder into several units`},
 		{name: "variable name", reason: "the toolkit's rule", files: map[string]string{"a.yaml": configMap}, recipe: build.Recipe{Substitute: map[string]string{"a-b": "c"}},
-			kind: failure.Invalid, message: `substitute variable "a-b": the name must match ^[_[:alpha:]][_[:alpha:][:digit:]]*$; rename it in postBuild`},
+			kind: failure.Invalid, message: `substitute variable "a-b": the name must match ^[_[:alpha:]][_[:alpha:][:digit:]]*$; rename it in spec.postBuild.substitute`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -94,7 +94,7 @@ func finish(ctx context.Context, objects []*unstructured.Unstructured, recipe bu
 		return nil, err
 	}
 	if recipe.SubstituteStrategy == kustomizev1.SubstituteStrategyAlways || len(recipe.Substitute) > 0 {
-		vars, err := subst.New(recipe.Substitute, recipe.StrictSubstitution)
+		vars, err := subst.New(recipe.Substitute, recipe.Origins, recipe.StrictSubstitution)
 		if err != nil {
 			return nil, err
 		}

@@ -36,7 +36,7 @@ func TestApply(t *testing.T) {
 		{"line break", "values are one line", "${lines}", `"ab"`},
 		{"once", "values are not looked through again", "x${dollar}", `"x$name"`},
 	}
-	v, err := New(vars, false)
+	v, err := New(vars, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestApply(t *testing.T) {
 }
 
 func TestNumbersKeepTheirKind(t *testing.T) {
-	v, err := New(map[string]string{"a": "b"}, false)
+	v, err := New(map[string]string{"a": "b"}, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestNumbersKeepTheirKind(t *testing.T) {
 }
 
 func TestDisabled(t *testing.T) {
-	v, err := New(map[string]string{"a": "b"}, false)
+	v, err := New(map[string]string{"a": "b"}, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			v, err := New(tt.vars, tt.strict)
+			v, err := New(tt.vars, nil, tt.strict)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -123,7 +123,7 @@ func TestErrors(t *testing.T) {
 
 func TestNames(t *testing.T) {
 	for name, ok := range map[string]bool{"a": true, "_": true, "A1_b": true, "1a": false, "a-b": false, "a.b": false, "": false, "é": false, "a b": false} {
-		if _, err := New(map[string]string{name: "x"}, false); (err == nil) != ok {
+		if _, err := New(map[string]string{name: "x"}, nil, false); (err == nil) != ok {
 			t.Errorf("%q: %v", name, err)
 		} else if err != nil && !errors.Is(err, failure.Of(failure.Invalid)) {
 			t.Errorf("%q: kind %s", name, failure.KindOf(err))
