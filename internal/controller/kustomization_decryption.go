@@ -45,7 +45,7 @@ func (d *Decryption) Prepare(ctx context.Context, k *kustomizev1.Kustomization, 
 		identity = []string{"secret", spec.SecretRef.Name, secret.ResourceVersion}
 	}
 	id := sops.Identity(append(identity, k.Namespace, spec.ServiceAccountName)...)
-	keys, err := sops.ParseKeys(from, id, data, sops.Cloud{})
+	keys, err := d.Ring.Open(from, id, data, sops.Cloud{})
 	if err != nil {
 		return err
 	}

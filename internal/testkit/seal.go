@@ -1,9 +1,17 @@
 package testkit
 
 import (
+	"bytes"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/getsops/sops/v3"
 	"github.com/getsops/sops/v3/aes"
 	"github.com/getsops/sops/v3/age"
@@ -11,6 +19,8 @@ import (
 	"github.com/getsops/sops/v3/cmd/sops/formats"
 	"github.com/getsops/sops/v3/config"
 	"github.com/getsops/sops/v3/keys"
+	"github.com/getsops/sops/v3/pgp"
+	"github.com/getsops/sops/v3/shamir"
 )
 
 // Sealing says how Seal encrypts.
@@ -47,10 +57,7 @@ func Seal(t testing.TB, plain string, s Sealing) []byte {
 	if s.Only == "" {
 		tree.Metadata.UnencryptedSuffix = "_unencrypted"
 	}
-	key, errs := tree.GenerateDataKey()
-	if len(errs) > 0 {
-		t.Fatalf("encrypt a data key: %v", errs)
-	}
+	key := dataKey(t, s)
 	cipher := aes.NewCipher()
 	mac, err := tree.Encrypt(key, cipher)
 	if err != nil {
@@ -66,6 +73,29 @@ func Seal(t testing.TB, plain string, s Sealing) []byte {
 		t.Fatalf("write what was encrypted: %v", err)
 	}
 	return out
+}
+
+// dataKey makes a data key and encrypts it for the recipients, each with what it
+// was given: the library itself would look for public keys and endpoints elsewhere.
+func dataKey(t testing.TB, s Sealing) []byte {
+	t.Helper()
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails
+	parts := [][]byte{key}
+	if len(s.Groups) > 1 {
+		var err error
+		if parts, err = shamir.Split(key, len(s.Groups), s.Threshold); err != nil {
+			t.Fatalf("split a data key: %v", err)
+		}
+	}
+	for i, group := range s.Groups {
+		for _, recipient := range group {
+			if err := recipient.Encrypt(parts[i]); err != nil {
+				t.Fatalf("encrypt a data key: %v", err)
+			}
+		}
+	}
+	return key
 }
 
 func (s Sealing) format() string {
@@ -87,4 +117,55 @@ func ForAge(t testing.TB, recipients ...string) [][]keys.MasterKey {
 		group = append(group, k)
 	}
 	return [][]keys.MasterKey{group}
+}
+
+// ForOpenPGP returns one group of recipients of OpenPGP.
+func ForOpenPGP(t testing.TB, recipients ...*openpgp.Entity) [][]keys.MasterKey {
+	t.Helper()
+	// The library knows public keys from a file only.
+	ring := filepath.Join(t.TempDir(), "pubring.gpg")
+	var all bytes.Buffer
+	for _, e := range recipients {
+		if err := e.Serialize(&all); err != nil {
+			t.Fatalf("write a public key: %v", err)
+		}
+	}
+	if err := os.WriteFile(ring, all.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var group []keys.MasterKey
+	for _, e := range recipients {
+		k := pgp.NewMasterKeyFromFingerprint(fmt.Sprintf("%X", e.PrimaryKey.Fingerprint))
+		pgp.PubRing(ring).ApplyToMasterKey(k)
+		group = append(group, k)
+	}
+	return [][]keys.MasterKey{group}
+}
+
+// ArmouredKey is the private key of e as `gpg --armor --export-secret-keys` prints it.
+func ArmouredKey(t testing.TB, e *openpgp.Entity) string {
+	t.Helper()
+	return armoured(t, openpgp.PrivateKeyType, func(w io.Writer) error { return e.SerializePrivateWithoutSigning(w, nil) })
+}
+
+// ArmouredPublicKey is the public key of e.
+func ArmouredPublicKey(t testing.TB, e *openpgp.Entity) string {
+	t.Helper()
+	return armoured(t, openpgp.PublicKeyType, func(w io.Writer) error { return e.Serialize(w) })
+}
+
+func armoured(t testing.TB, kind string, write func(io.Writer) error) string {
+	t.Helper()
+	var out bytes.Buffer
+	w, err := armor.Encode(&out, kind, nil)
+	if err == nil {
+		err = write(w)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		t.Fatalf("write a key: %v", err)
+	}
+	return out.String() + "\n"
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"unicode/utf16"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -14,6 +15,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/google"
 	"sigs.k8s.io/yaml"
 )
@@ -58,7 +60,7 @@ func (k *Keys) addAzure(value []byte) error {
 		return errors.New("it is not the YAML or JSON of an Azure authentication file")
 	}
 	k.secrets = append(k.secrets, f.Password, f.ClientSecret, f.ClientCertificatePassword)
-	token, err := f.credential()
+	token, err := f.credential(k.http)
 	if err != nil {
 		return err
 	}
@@ -66,8 +68,11 @@ func (k *Keys) addAzure(value []byte) error {
 	return nil
 }
 
-func (f *azureFile) credential() (azcore.TokenCredential, error) {
+func (f *azureFile) credential(client *http.Client) (azcore.TokenCredential, error) {
 	options := azcore.ClientOptions{Cloud: cloud.AzurePublic}
+	if client != nil {
+		options.Transport = client
+	}
 	if f.AuthorityHost != "" {
 		options.Cloud = cloud.Configuration{ActiveDirectoryAuthorityHost: f.AuthorityHost, Services: map[cloud.ServiceName]cloud.ServiceConfiguration{}}
 	}
@@ -143,7 +148,11 @@ func (k *Keys) addGCP(value []byte) error {
 	if !ok {
 		return fmt.Errorf("credentials of type %.40q are not accepted: only service_account and authorized_user are; for others use the identity of the workload", head.Type)
 	}
-	c, err := google.CredentialsFromJSONWithType(context.Background(), value, kind, googleScope)
+	ctx := context.Background()
+	if k.http != nil {
+		ctx = context.WithValue(ctx, oauth2.HTTPClient, k.http)
+	}
+	c, err := google.CredentialsFromJSONWithType(ctx, value, kind, googleScope)
 	if err != nil {
 		return errors.New("Google's library cannot read the credentials") //nolint:staticcheck // a name
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/getsops/sops/v3"
@@ -67,7 +68,7 @@ func (d *Decrypter) noKey(s *server) error {
 	r := &reason{kind: failure.Invalid}
 	var refused []string
 	for _, f := range s.refused {
-		refused = append(refused, f.recipient+": "+strings.Join(strings.Fields(f.err.Error()), " "))
+		refused = append(refused, f.recipient+": "+oneLineOf(f.err))
 		if r.err == nil {
 			r.err, r.kind = f.err, kindOf(f.err)
 		}
@@ -103,4 +104,18 @@ func kindOf(err error) failure.Kind {
 		return failure.Timeout
 	}
 	return failure.Denied
+}
+
+// rulers are what Azure's library draws around what it quotes.
+var rulers = regexp.MustCompile(`-{4,}`)
+
+// maxRefusal bounds what is passed on of an answer, in bytes.
+const maxRefusal = 400
+
+func oneLineOf(err error) string {
+	text := strings.Join(strings.Fields(rulers.ReplaceAllString(err.Error(), " ")), " ")
+	if len(text) > maxRefusal {
+		text = strings.ToValidUTF8(text[:maxRefusal], "") + "…"
+	}
+	return text
 }

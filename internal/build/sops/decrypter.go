@@ -40,15 +40,22 @@ func (r *Ring) Decrypter(keys *Keys, wake func()) *Decrypter {
 	return d
 }
 
-// marks are what the toolkit looks for to know an encrypted file.
-var marks = []struct {
+// mark is what the toolkit looks for to know an encrypted file of a form.
+type mark struct {
 	format formats.Format
-	mark   []byte
-}{
-	{formats.Json, []byte(`"mac": "ENC[`)},
-	{formats.Yaml, []byte(`mac: ENC[`)},
-	{formats.Dotenv, []byte(`sops_mac=ENC[`)},
-	{formats.Ini, []byte(`[sops]`)},
+	texts  [][]byte
+}
+
+// marks are those of all forms. That of INI files is weak by itself.
+var marks = []mark{
+	{formats.Json, [][]byte{[]byte(`"mac": "ENC[`)}},
+	{formats.Yaml, [][]byte{[]byte(`mac: ENC[`)}},
+	{formats.Dotenv, [][]byte{[]byte(`sops_mac=ENC[`)}},
+	{formats.Ini, [][]byte{[]byte(`[sops]`), []byte(`ENC[`)}},
+}
+
+func (m mark) in(data []byte) bool {
+	return !slices.ContainsFunc(m.texts, func(t []byte) bool { return !bytes.Contains(data, t) })
 }
 
 // marked reports whether data looks encrypted in a format.
@@ -56,12 +63,7 @@ func marked(data []byte, f formats.Format) bool {
 	if f == formats.Binary {
 		f = formats.Json // an envelope of JSON
 	}
-	for _, m := range marks {
-		if m.format == f {
-			return bytes.Contains(data, m.mark)
-		}
-	}
-	return false
+	return slices.ContainsFunc(marks, func(m mark) bool { return m.format == f && m.in(data) })
 }
 
 // dockerConfig ends the key under which pull secrets hold JSON.
@@ -87,9 +89,6 @@ func (d *Decrypter) File(ctx context.Context, f build.EncryptedFile) ([]byte, er
 	if err != nil {
 		return nil, d.failed(f.Name, err)
 	}
-	if plain == nil {
-		return f.Data, nil
-	}
 	return plain, nil
 }
 
@@ -114,9 +113,6 @@ func (d *Decrypter) manifest(ctx context.Context, u *unstructured.Unstructured) 
 		return d.failed(name, errMalformed)
 	}
 	plain, err := d.document(ctx, document{data: data, in: formats.Json, out: formats.Json})
-	if err == nil && plain == nil {
-		err = errMalformed
-	}
 	if err != nil {
 		return d.failed(name, err)
 	}
@@ -137,21 +133,13 @@ func (d *Decrypter) values(ctx context.Context, u *unstructured.Unstructured) (c
 		if err != nil {
 			continue // the API server says what is wrong with it
 		}
-		in := slices.IndexFunc(marks, func(m struct {
-			format formats.Format
-			mark   []byte
-		}) bool {
-			return bytes.Contains(value, m.mark)
-		})
+		in := slices.IndexFunc(marks, func(m mark) bool { return m.in(value) })
 		if in < 0 {
 			continue
 		}
 		plain, err := d.document(ctx, document{data: value, in: marks[in].format, out: formatOf(key), whole: true})
 		if err != nil {
 			return changed, d.failed(fmt.Sprintf("%s (data.%s)", object.IDOf(u), key), err)
-		}
-		if plain == nil {
-			continue
 		}
 		data[key] = base64.StdEncoding.EncodeToString(plain)
 		changed = true
@@ -164,7 +152,14 @@ func (d *Decrypter) failed(where string, err error) error {
 	f := &failure.Error{Op: "decrypt", Kind: failure.Invalid, Object: where, Err: err}
 	var known *reason
 	if errors.As(err, &known) {
-		f.Kind, f.Remedy = known.kind, known.remedy
+		f.Kind, f.Remedy = orInvalid(known.kind), known.remedy
 	}
 	return d.Conceal(f)
+}
+
+func orInvalid(k failure.Kind) failure.Kind {
+	if k == "" {
+		return failure.Invalid
+	}
+	return k
 }

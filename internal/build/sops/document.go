@@ -2,7 +2,6 @@ package sops
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -22,7 +21,7 @@ type document struct {
 	whole bool
 }
 
-// document decrypts; nil without an error means that it is not encrypted.
+// document decrypts.
 func (d *Decrypter) document(ctx context.Context, doc document) (plain []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -34,9 +33,6 @@ func (d *Decrypter) document(ctx context.Context, doc document) (plain []byte, e
 		return nil, &reason{message: fmt.Sprintf("it has %d bytes, and at most %d are decrypted", len(doc.data), maxFile), remedy: "split it"}
 	}
 	tree, err := common.StoreForFormat(doc.in, config.NewStoresConfig()).LoadEncryptedFile(doc.data)
-	if errors.Is(err, sops.MetadataNotFound) && doc.in == formats.Ini {
-		return nil, nil // the mark of this form is a weak one
-	}
 	if err != nil {
 		return nil, errMalformed
 	}

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
+	"net/http"
 	"path"
 	"slices"
 	"strings"
@@ -13,7 +13,6 @@ import (
 	"filippo.io/age"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/ProtonMail/go-crypto/openpgp"
-	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"golang.org/x/oauth2"
 
@@ -52,14 +51,17 @@ type Keys struct {
 	cloud    Cloud
 	// secrets are the texts that no message may quote.
 	secrets []string
+	// http sends the requests with which static credentials log in; nil means the
+	// default of each.
+	http *http.Client
 }
 
-// ParseKeys reads the entries of a Secret. from names it in messages; data may be
+// Open reads the entries of a Secret. from names it in messages; data may be
 // nil, where the identity of a workload is all there is; identity names these keys,
 // see Identity. Entries with other names are ignored. Errors are of kind Invalid and
 // name the entry, never its content.
-func ParseKeys(from, identity string, data map[string][]byte, cloud Cloud) (*Keys, error) {
-	k := &Keys{from: from, identity: identity, cloud: cloud}
+func (r *Ring) Open(from, identity string, data map[string][]byte, cloud Cloud) (*Keys, error) {
+	k := &Keys{from: from, identity: identity, cloud: cloud, http: r.options.HTTPClient}
 	for _, name := range slices.Sorted(maps.Keys(data)) {
 		value := data[name]
 		if err := k.add(name, value); err != nil {
@@ -109,17 +111,14 @@ func (k *Keys) addAge(value []byte) error {
 
 // addOpenPGP reads armoured private keys, one after the other.
 func (k *Keys) addOpenPGP(value []byte) error {
-	in := bytes.NewReader(value)
-	found := 0
-	for {
-		block, err := armor.Decode(in)
-		if errors.Is(err, io.EOF) && found > 0 {
-			return nil
-		}
-		if err != nil {
-			return errors.New("it holds no armoured OpenPGP key that can be read")
-		}
-		ring, err := openpgp.ReadKeyRing(block.Body)
+	const begin = "-----BEGIN "
+	_, rest, found := strings.Cut(string(value), begin)
+	if !found {
+		return errors.New("it holds no armoured OpenPGP key that can be read")
+	}
+	// The library reads beyond the end of a block, so that each gets its own text.
+	for text := range strings.SplitSeq(rest, begin) {
+		ring, err := openpgp.ReadArmoredKeyRing(strings.NewReader(begin + text))
 		if err != nil {
 			return errors.New("it holds no OpenPGP key that can be read")
 		}
@@ -128,9 +127,9 @@ func (k *Keys) addOpenPGP(value []byte) error {
 				return err
 			}
 		}
-		found += len(ring)
 		k.openpgp = append(k.openpgp, ring...)
 	}
+	return nil
 }
 
 // usable says what an OpenPGP key lacks to decrypt.

@@ -28,7 +28,8 @@ type Options struct {
 	Patience time.Duration
 	// Timeout ends a request to a key service; 0 means 30 seconds.
 	Timeout time.Duration
-	// HTTPClient sends the requests to Vault, AWS and Azure; nil means the default of each.
+	// HTTPClient sends the requests to Vault, AWS and Azure, and those with which static
+	// credentials log in; nil means the default of each.
 	HTTPClient *http.Client
 	// GCP configures the client of Google's service further.
 	GCP []option.ClientOption

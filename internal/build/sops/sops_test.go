@@ -38,7 +38,7 @@ func decrypterWith(t *testing.T, ring *Ring, entries map[string]string) *Decrypt
 	for k, v := range entries {
 		data[k] = []byte(v)
 	}
-	parsed, err := ParseKeys("Secret/flux-system/keys", t.Name(), data, Cloud{})
+	parsed, err := ring.Open("Secret/flux-system/keys", t.Name(), data, Cloud{})
 	if err != nil {
 		t.Fatal(err)
 	}
