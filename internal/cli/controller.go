@@ -8,10 +8,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -27,6 +29,7 @@ type controllerOptions struct {
 	noRemoteBases bool
 	featureGates  []string
 	stageKinds    []string
+	ageSecret     string
 	logLevel      string
 	logFormat     string
 }
@@ -72,6 +75,8 @@ func (o *controllerOptions) addEngine(cmd *cobra.Command) {
 	f.StringSliceVar(&o.engine.Tenancy.PlatformNamespaces, "platform-namespaces", controller.DefaultPlatformNamespaces(), "`namespaces` that are no tenant's: locked tenancy leaves their units alone")
 	f.StringVar(&o.engine.Tenancy.DefaultServiceAccount, "default-service-account", "", "`name` of the service account that delivers every Kustomization which names none")
 	f.BoolVar(&o.engine.Tenancy.NoCrossNamespaceRefs, "no-cross-namespace-refs", false, "refuse references to sources of other namespaces, in platform namespaces too")
+	f.StringVar(&o.engine.DefaultDecryptionAccount, "default-decryption-service-account", "", "`name` of the service account that asks key services for every Kustomization whose spec.decryption names none")
+	f.StringVar(&o.ageSecret, "sops-age-secret", "", "Secret with age keys for Kustomizations whose spec.decryption names none, as `NAMESPACE/NAME`, or a name in RUNTIME_NAMESPACE; no tenant gets them")
 	f.StringVar(&o.settings, "settings", defaultSettings, "ConfigMap with settings of the engine, as `NAMESPACE/NAME`; empty means none")
 	f.StringVar(&o.engine.DeletionBudget, "deletion-budget", "50%", "`share` of a Kustomization's objects that may be deleted without approval, or off")
 	f.DurationVar(&o.engine.AuditInterval, "audit-interval", 0, "how often a sample of what is known is compared with dry runs; 0 means the default, negative never")
@@ -133,6 +138,9 @@ func (o *controllerOptions) settle(kept engineSettings, flags *pflag.FlagSet) (e
 	if o.engine.StageKinds, err = controller.ParseStageKinds(o.stageKinds); err != nil {
 		return err
 	}
+	if o.engine.AgeSecret, err = ageSecretName(o.ageSecret, os.Getenv("RUNTIME_NAMESPACE")); err != nil {
+		return err
+	}
 	if o.engine.Tenancy.Open, err = controller.ParseTenancy(o.tenancy); err != nil {
 		return err
 	}
@@ -142,6 +150,23 @@ func (o *controllerOptions) settle(kept engineSettings, flags *pflag.FlagSet) (e
 			Remedy: "add " + kept.name.Namespace + " to --platform-namespaces, or name another ConfigMap with --settings"}
 	}
 	return nil
+}
+
+// ageSecretName reads the value of --sops-age-secret. The toolkit's engine takes a name
+// in its own namespace, which its deployment states in RUNTIME_NAMESPACE.
+func ageSecretName(s, own string) (types.NamespacedName, error) {
+	if s == "" {
+		return types.NamespacedName{}, nil
+	}
+	namespace, name, ok := strings.Cut(s, "/")
+	if !ok {
+		namespace, name = own, s
+	}
+	if namespace == "" || name == "" || strings.Contains(name, "/") {
+		return types.NamespacedName{}, &failure.Error{Op: "read flag", Object: "--sops-age-secret", Kind: failure.Invalid,
+			Err: fmt.Errorf("%q names no Secret", s), Remedy: "write it as NAMESPACE/NAME"}
+	}
+	return types.NamespacedName{Namespace: namespace, Name: name}, nil
 }
 
 func dataDir(dir string) (string, error) {

@@ -51,7 +51,7 @@ func (c *cluster) preview(ctx context.Context, o *diffOptions, name string) (*pl
 	}
 	unit, err := controller.Prepare(ctx, c, ks, controller.UnitOptions{
 		Budget: budget, AllowRemoteBases: !o.noRemoteBases, LenientSubstitution: !o.strictSubstitute,
-		Decryption: &controller.Decryption{Ring: sops.NewRing(ctx, sops.Options{Patience: keyServicePatience})},
+		Decryption: controller.NewDecryption(ctx, c, sops.Options{Patience: keyServicePatience}),
 	})
 	if err != nil {
 		return nil, nil, err

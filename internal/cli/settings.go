@@ -32,8 +32,10 @@ func settable() map[string]func(string) error {
 	return map[string]func(string) error{
 		"audit-interval": anything, "concurrency": anything, "max-file-size": anything,
 		"no-cross-namespace-refs": anything, "no-remote-bases": anything,
-		"deletion-budget":         func(v string) error { _, err := plan.ParseBudget(v); return err },
-		"default-service-account": func(v string) error { return controller.Tenancy{DefaultServiceAccount: v}.Validate() },
+		"default-decryption-service-account": func(v string) error { return controller.Tenancy{DefaultServiceAccount: v}.Validate() },
+		"sops-age-secret":                    func(v string) error { _, err := ageSecretName(v, "flux-system"); return err },
+		"deletion-budget":                    func(v string) error { _, err := plan.ParseBudget(v); return err },
+		"default-service-account":            func(v string) error { return controller.Tenancy{DefaultServiceAccount: v}.Validate() },
 		"platform-namespaces": func(v string) error {
 			return controller.Tenancy{PlatformNamespaces: strings.Split(v, ",")}.Validate()
 		},

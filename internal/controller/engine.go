@@ -26,7 +26,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/bowline-dev/bowline/internal/apply"
-	"github.com/bowline-dev/bowline/internal/build/sops"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
@@ -67,7 +66,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 		artifacts: newArtifacts(), attempts: newAttempts(), written: newWritten(), wording: newWording(), self: &feed{}, claimed: make(chan struct{}),
 		unitOptions: UnitOptions{
 			Budget: budget, AllowRemoteBases: o.AllowRemoteBases, LenientSubstitution: o.LenientSubstitution,
-			Decryption: &Decryption{Ring: sops.NewRing(ctx, sops.Options{})},
+			Decryption: decryptionOf(ctx, mgr, o),
 		},
 		tenancy:           o.Tenancy,
 		additiveReadyExpr: o.AdditiveReadyExpr,

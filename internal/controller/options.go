@@ -11,11 +11,13 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/bowline-dev/bowline/internal/build/kustomize"
+	"github.com/bowline-dev/bowline/internal/build/sops"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/pipeline"
@@ -56,6 +58,12 @@ type Options struct {
 	// LenientSubstitution replaces a variable that has neither a value nor a default
 	// with nothing, instead of failing.
 	LenientSubstitution bool
+	// DefaultDecryptionAccount is the service account, of the namespace of each unit,
+	// that asks key services where spec.decryption names none; see Decryption.
+	DefaultDecryptionAccount string
+	// AgeSecret holds age keys for all units that are not confined and whose
+	// spec.decryption names no Secret; empty means none.
+	AgeSecret types.NamespacedName
 	// DeletionBudget is how much a commit may delete without approval: a share
 	// such as "50%", or "off"; empty means "50%".
 	DeletionBudget string
@@ -71,6 +79,8 @@ type Options struct {
 	// serves, which has room for one engine per process.
 	Registry prometheus.Registerer
 
+	// keyServices says how key services are reached.
+	keyServices sops.Options
 	// builder is the build stage; nil means kustomize.
 	builder pipeline.Builder
 }

@@ -72,6 +72,17 @@ func (r *Ring) Open(from, identity string, data map[string][]byte, cloud Cloud) 
 	return k, nil
 }
 
+// OnlyAge returns the entries that hold age keys.
+func OnlyAge(data map[string][]byte) map[string][]byte {
+	out := map[string][]byte{}
+	for name, value := range data {
+		if path.Ext(name) == extAge {
+			out[name] = value
+		}
+	}
+	return out
+}
+
 func (k *Keys) add(name string, value []byte) (err error) {
 	switch {
 	case path.Ext(name) == extAge:
