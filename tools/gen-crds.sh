@@ -11,6 +11,8 @@ out=$2
 served=(
 	source.toolkit.fluxcd.io_gitrepositories.yaml
 	kustomize.toolkit.fluxcd.io_kustomizations.yaml
+	source.toolkit.fluxcd.io_externalartifacts.yaml
+	source.extensions.fluxcd.io_artifactgenerators.yaml
 )
 
 work=$(mktemp -d)
@@ -20,6 +22,7 @@ trap 'rm -rf "$work"' EXIT
 "$generator" crd:maxDescLen=0 \
 	paths=github.com/fluxcd/source-controller/api/v1 \
 	paths=github.com/fluxcd/kustomize-controller/api/v1 \
+	paths=github.com/fluxcd/source-watcher/api/v2/v1beta1 \
 	output:crd:dir="$work"
 for file in "${served[@]}"; do
 	install -m 0644 "$work/$file" "$out/$file"

@@ -1,0 +1,3 @@
+package controller
+
+import _ "github.com/fluxcd/source-watcher/api/v2/v1beta1"
