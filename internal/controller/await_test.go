@@ -10,6 +10,7 @@ import (
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	swapi "github.com/fluxcd/source-watcher/api/v2/v1beta1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -144,6 +145,10 @@ func isNil(o client.Object) bool {
 	case *kustomizev1.Kustomization:
 		return x == nil
 	case *sourcev1.GitRepository:
+		return x == nil
+	case *sourcev1.ExternalArtifact:
+		return x == nil
+	case *swapi.ArtifactGenerator:
 		return x == nil
 	default:
 		return o == nil

@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -45,6 +46,9 @@ type engine struct {
 	meters  *meters
 	sources *gitRepositories
 	units   *kustomizations
+	// composition is nil where the cluster lacks its kinds.
+	composition *composition
+	events      record.EventRecorder
 	// references is what units and sources read from ConfigMaps and Secrets.
 	references *references
 	// turns counts reconciles.
@@ -60,6 +64,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	realClock := clock.RealClock{}
 	e.references = newReferences(ctx, mgr.GetAPIReader(), cluster.Metadata, realClock, e.wake)
 	events := newRecorder(ctx, mgr.GetScheme(), cluster, o.Logger)
+	e.events = events
 	units := &kustomizations{
 		turns:  e.turns,
 		client: mgr.GetClient(), events: events, clock: realClock,
@@ -88,7 +93,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	e.sources = &gitRepositories{
 		turns:  e.turns,
 		client: mgr.GetClient(), references: e.references, self: &feed{}, events: events, clock: realClock,
-		store: store, artifacts: units.artifacts, attempts: newAttempts(), changed: units.wakeUsers,
+		store: store, artifacts: units.artifacts, attempts: newAttempts(), changed: e.sourceChanged,
 	}
 	return e
 }
@@ -158,6 +163,9 @@ func (e *engine) register(ctx context.Context) error {
 		Complete(e.units)
 	if err != nil {
 		return fmt.Errorf("set up Kustomizations: %w", err)
+	}
+	if err := e.registerComposition(ctx); err != nil {
+		return err
 	}
 	if err := e.mgr.Add(manager.RunnableFunc(e.claim)); err != nil {
 		return err

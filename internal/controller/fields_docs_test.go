@@ -12,6 +12,7 @@ import (
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	swapi "github.com/fluxcd/source-watcher/api/v2/v1beta1"
 )
 
 // fieldRow is a row of docs/fields.md.
@@ -74,8 +75,10 @@ func TestFieldsAreDocumented(t *testing.T) {
 	t.Parallel()
 	tables := fieldTables(t)
 	for kind, parts := range map[string]map[string]any{
-		"Kustomization": {"spec": kustomizev1.KustomizationSpec{}, "status": kustomizev1.KustomizationStatus{}},
-		"GitRepository": {"spec": sourcev1.GitRepositorySpec{}, "status": sourcev1.GitRepositoryStatus{}},
+		"Kustomization":     {"spec": kustomizev1.KustomizationSpec{}, "status": kustomizev1.KustomizationStatus{}},
+		"GitRepository":     {"spec": sourcev1.GitRepositorySpec{}, "status": sourcev1.GitRepositoryStatus{}},
+		"ArtifactGenerator": {"spec": swapi.ArtifactGeneratorSpec{}, "status": swapi.ArtifactGeneratorStatus{}},
+		"ExternalArtifact":  {"spec": sourcev1.ExternalArtifactSpec{}, "status": sourcev1.ExternalArtifactStatus{}},
 	} {
 		found := map[string]bool{}
 		for part, of := range parts {

@@ -37,10 +37,6 @@ var unsupportedFields = []struct {
 		name: "bucket", field: "spec.sourceRef.kind Bucket", reason: "there is no such source",
 		set: func(s *kustomizev1.KustomizationSpec) { s.SourceRef.Kind = sourcev1.BucketKind },
 	},
-	{
-		name: "external-artifact", field: "spec.sourceRef.kind ExternalArtifact", reason: "there is no such source",
-		set: func(s *kustomizev1.KustomizationSpec) { s.SourceRef.Kind = sourcev1.ExternalArtifactKind },
-	},
 }
 
 // A field that is not supported is said to be so on the object, nothing is

@@ -55,6 +55,11 @@ func startEngine(config *rest.Config, dataDir string, change ...func(*Options)) 
 	if err := crds.Apply(context.Background(), config); err != nil {
 		return nil, err
 	}
+	return runEngine(config, dataDir, change...), nil
+}
+
+// runEngine runs an engine on a cluster as it is.
+func runEngine(config *rest.Config, dataDir string, change ...func(*Options)) *liveEngine {
 	e := &liveEngine{config: config, registry: prometheus.NewRegistry(), log: &logbook{}}
 	o := Options{
 		RestConfig: rest.CopyConfig(config), DataDir: dataDir, Registry: e.registry, AuditInterval: -1,
@@ -76,7 +81,7 @@ func startEngine(config *rest.Config, dataDir string, change ...func(*Options)) 
 		<-ended
 		return err
 	})
-	return e, nil
+	return e
 }
 
 // engineFor starts an engine for one test, on a cluster that no other engine

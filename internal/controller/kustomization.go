@@ -147,7 +147,7 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 	}
 	artifact, ok := r.artifacts.get(sourceOf(r.k))
 	if !ok {
-		message, passing := r.missingSource(ctx)
+		message, passing := r.artifacts.missing(ctx, r.client, sourceOf(r.k), "spec.sourceRef")
 		return r.wait(meta.ArtifactFailedReason, message, passing)
 	}
 	if waitsFor, passing := r.dependency(ctx); waitsFor != "" {

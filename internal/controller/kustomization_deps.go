@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
-	"github.com/fluxcd/pkg/apis/meta"
-	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -47,28 +45,6 @@ func indexByDependency(o client.Object) []string {
 
 // String names the source for indexes and messages.
 func (s sourceKey) String() string { return s.Kind + " " + s.NamespacedName.String() }
-
-// missingSource says why the source has no artifact, and whether that is nothing
-// out of the ordinary.
-func (r *kustomizationRun) missingSource(ctx context.Context) (why string, passing bool) {
-	key := sourceOf(r.k)
-	repository := &sourcev1.GitRepository{}
-	err := r.client.Get(ctx, key.NamespacedName, repository)
-	if apierrors.IsNotFound(err) {
-		return fmt.Sprintf("%s '%s' not found; create it, or correct spec.sourceRef", key.Kind, key.NamespacedName), false
-	}
-	if err != nil {
-		return fmt.Sprintf("read %s: %v", key, err), true
-	}
-	if repository.Spec.Suspend { // passing: at a start, its last revision is about to be recalled
-		return fmt.Sprintf("%s '%s' is suspended and has no artifact; resume it", key.Kind, key.NamespacedName), true
-	}
-	c := report.Condition(repository, meta.ReadyCondition)
-	if c == nil || c.Status == "True" {
-		return fmt.Sprintf("%s '%s' has no artifact yet", key.Kind, key.NamespacedName), true
-	}
-	return fmt.Sprintf("%s '%s' is not ready: %s", key.Kind, key.NamespacedName, c.Message), false
-}
 
 // dependency returns which dependency is not ready, and "" when all are, and
 // whether that is nothing out of the ordinary.

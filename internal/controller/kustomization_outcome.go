@@ -87,6 +87,7 @@ func (r *kustomizationRun) succeed(artifact source.Artifact, wants []plan.Want) 
 	message := "Applied revision: " + artifact.Revision
 	moved := r.before.Status.LastAppliedRevision != artifact.Revision
 	r.k.Status.LastAppliedRevision = artifact.Revision
+	r.k.Status.LastAppliedOriginRevision = artifact.OriginRevision()
 	report.Ready(r.k, meta.ReconciliationSucceededReason, message)
 	if moved || asked || r.attempt.changed {
 		report.History(r.k, wantsDigest(wants), r.now, r.clock.Since(r.attempt.began), meta.ReconciliationSucceededReason, artifact.Revision)

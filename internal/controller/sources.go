@@ -1,10 +1,20 @@
 package controller
 
 import (
+	"context"
+	"fmt"
+	"strings"
 	"sync"
+	"time"
 
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/bowline-dev/bowline/internal/report"
 	"github.com/bowline-dev/bowline/internal/source"
 )
 
@@ -13,6 +23,11 @@ import (
 type artifacts struct {
 	mu     sync.RWMutex
 	latest map[sourceKey]source.Artifact // guarded by mu
+	// failed says why a source that nobody here reports on has no artifact.
+	failed map[sourceKey]string // guarded by mu
+	// unserved holds the kinds of sources that the cluster did not know when the
+	// engine started. It is not changed after that.
+	unserved map[string]bool
 }
 
 // sourceKey names a source object of any kind.
@@ -22,7 +37,7 @@ type sourceKey struct {
 }
 
 func newArtifacts() *artifacts {
-	return &artifacts{latest: map[sourceKey]source.Artifact{}}
+	return &artifacts{latest: map[sourceKey]source.Artifact{}, failed: map[sourceKey]string{}, unserved: map[string]bool{}}
 }
 
 func (a *artifacts) get(key sourceKey) (source.Artifact, bool) {
@@ -38,6 +53,7 @@ func (a *artifacts) put(key sourceKey, art source.Artifact) bool {
 	defer a.mu.Unlock()
 	old, ok := a.latest[key]
 	a.latest[key] = art
+	delete(a.failed, key)
 	return !ok || old.Revision != art.Revision || old.Digest != art.Digest
 }
 
@@ -45,4 +61,66 @@ func (a *artifacts) drop(key sourceKey) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.latest, key)
+	delete(a.failed, key)
+}
+
+// fail notes why a source has no artifact, and reports whether that is news.
+func (a *artifacts) fail(key sourceKey, why string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	old := a.failed[key]
+	a.failed[key] = why
+	return old != why
+}
+
+func (a *artifacts) failure(key sourceKey) string {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.failed[key]
+}
+
+// missing says why a source has no artifact, and whether that is nothing out of the
+// ordinary. The field is the one that names it.
+func (a *artifacts) missing(ctx context.Context, c client.Reader, key sourceKey, field string) (why string, passing bool) {
+	if a.unserved[key.Kind] {
+		return fmt.Sprintf("the cluster did not know the kind %s when the engine started; install the definitions (bowline crds | kubectl apply --server-side -f -) and restart the engine", key.Kind), false
+	}
+	var o interface {
+		client.Object
+		report.Conditioned
+	} = &sourcev1.GitRepository{}
+	if key.Kind == sourcev1.ExternalArtifactKind {
+		o = &sourcev1.ExternalArtifact{}
+	}
+	err := c.Get(ctx, key.NamespacedName, o)
+	if apierrors.IsNotFound(err) {
+		return fmt.Sprintf("%s '%s' not found; create it, or correct %s", key.Kind, key.NamespacedName, field), false
+	}
+	if err != nil {
+		return fmt.Sprintf("read %s: %v", key, err), true
+	}
+	if g, ok := o.(*sourcev1.GitRepository); ok && g.Spec.Suspend { // passing: at a start, its last revision is about to be recalled
+		return fmt.Sprintf("%s '%s' is suspended and has no artifact; resume it", key.Kind, key.NamespacedName), true
+	}
+	if why := a.failure(key); why != "" {
+		return fmt.Sprintf("%s '%s': %s", key.Kind, key.NamespacedName, why), false
+	}
+	r := report.Condition(o, meta.ReadyCondition)
+	if r == nil || r.Status == metav1.ConditionTrue {
+		return fmt.Sprintf("%s '%s' has no artifact yet", key.Kind, key.NamespacedName), true
+	}
+	return fmt.Sprintf("%s '%s' is not ready: %s", key.Kind, key.NamespacedName, r.Message), false
+}
+
+// artifactStatus describes an artifact in the status of its source. before is what
+// the status said; the time of the last update stays while the artifact is the same.
+func artifactStatus(kind string, name types.NamespacedName, a source.Artifact, before *meta.Artifact, now time.Time) *meta.Artifact {
+	status := &meta.Artifact{
+		Path:     strings.ToLower(kind) + "/" + name.Namespace + "/" + name.Name,
+		Revision: a.Revision, Digest: a.Digest, Metadata: a.Metadata, LastUpdateTime: metav1.NewTime(now.Truncate(time.Second)),
+	}
+	if before != nil && before.Revision == status.Revision && before.Digest == status.Digest {
+		status.LastUpdateTime = before.LastUpdateTime
+	}
+	return status
 }

@@ -10,6 +10,7 @@ import (
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	swapi "github.com/fluxcd/source-watcher/api/v2/v1beta1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -77,6 +78,8 @@ func (s *stage) clear() {
 	ctx := s.background()
 	in := client.InNamespace(s.namespace)
 	_ = s.client.DeleteAllOf(ctx, &kustomizev1.Kustomization{}, in)
+	_ = s.client.DeleteAllOf(ctx, &swapi.ArtifactGenerator{}, in)
+	_ = s.client.DeleteAllOf(ctx, &sourcev1.ExternalArtifact{}, in)
 	_ = s.client.DeleteAllOf(ctx, &sourcev1.GitRepository{}, in)
 	_ = s.client.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}})
 	if s.Failed() && s.engine != nil {

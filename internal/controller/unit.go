@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
@@ -48,6 +49,9 @@ func UnitOf(k *kustomizev1.Kustomization, budget plan.Budget, allowRemoteBases b
 	}, nil
 }
 
+// sourceKinds are the kinds of sources that are supported.
+var sourceKinds = []string{sourcev1.GitRepositoryKind, sourcev1.ExternalArtifactKind}
+
 func supported(k *kustomizev1.Kustomization) error {
 	var fields []string
 	note := func(set bool, field string) {
@@ -57,7 +61,7 @@ func supported(k *kustomizev1.Kustomization) error {
 	}
 	note(k.Spec.KubeConfig != nil, "spec.kubeConfig")
 	note(len(k.Spec.Ignore) > 0, "spec.ignore")
-	note(k.Spec.SourceRef.Kind != sourcev1.GitRepositoryKind, "spec.sourceRef.kind "+k.Spec.SourceRef.Kind)
+	note(!slices.Contains(sourceKinds, k.Spec.SourceRef.Kind), "spec.sourceRef.kind "+k.Spec.SourceRef.Kind)
 	return unsupported(fields)
 }
 

@@ -25,10 +25,13 @@ func TestAll(t *testing.T) {
 	tests := []struct {
 		name, reason string
 		kind         string
+		version      string
 		column       string
 	}{
-		{"gitrepositories.source.toolkit.fluxcd.io", "the engine serves it", "GitRepository", "Ready"},
-		{"kustomizations.kustomize.toolkit.fluxcd.io", "the engine serves it", "Kustomization", "Ready"},
+		{"gitrepositories.source.toolkit.fluxcd.io", "the engine serves it", "GitRepository", "v1", "Ready"},
+		{"kustomizations.kustomize.toolkit.fluxcd.io", "the engine serves it", "Kustomization", "v1", "Ready"},
+		{"externalartifacts.source.toolkit.fluxcd.io", "the engine serves it", "ExternalArtifact", "v1", "Ready"},
+		{"artifactgenerators.source.extensions.fluxcd.io", "the engine serves it", "ArtifactGenerator", "v1beta1", "Ready"},
 	}
 	if len(got) != len(tests) {
 		t.Errorf("%d definitions, want %d: one for each kind served and no other", len(got), len(tests))
@@ -43,11 +46,11 @@ func TestAll(t *testing.T) {
 				t.Errorf("kind %s, want %s", crd.Spec.Names.Kind, tt.kind)
 			}
 			if len(crd.Spec.Versions) != 1 {
-				t.Fatalf("%d versions, want v1 alone", len(crd.Spec.Versions))
+				t.Fatalf("%d versions, want %s alone", len(crd.Spec.Versions), tt.version)
 			}
 			v := crd.Spec.Versions[0]
-			if v.Name != "v1" || !v.Served || !v.Storage {
-				t.Errorf("version %s served=%v storage=%v, want v1 served and stored", v.Name, v.Served, v.Storage)
+			if v.Name != tt.version || !v.Served || !v.Storage {
+				t.Errorf("version %s served=%v storage=%v, want %s served and stored", v.Name, v.Served, v.Storage, tt.version)
 			}
 			if v.Subresources == nil || v.Subresources.Status == nil {
 				t.Error("no status subresource: status writes would change the spec's generation")

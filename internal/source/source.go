@@ -18,9 +18,19 @@ type Artifact struct {
 	// Verified says whose signatures the revision was found to bear, for people; ""
 	// when none were asked for.
 	Verified string
+	// Metadata is what the source says of the state besides, with the toolkit's keys;
+	// nil when it says nothing. OriginRevision is in it.
+	Metadata map[string]string
 	// Tree reads the files.
 	Tree Tree
 }
+
+// originRevision is the key of the toolkit, and of OCI.
+const originRevision = "org.opencontainers.image.revision"
+
+// OriginRevision returns the revision of what the artifact was made of in the
+// first place, and "" when nobody says.
+func (a Artifact) OriginRevision() string { return a.Metadata[originRevision] }
 
 // Tree is a read-only snapshot of files, safe for use by many goroutines.
 //

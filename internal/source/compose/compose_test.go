@@ -1,6 +1,9 @@
 package compose_test
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
 	"errors"
 	"io/fs"
 	"maps"
@@ -298,4 +301,32 @@ func TestCompositionOfCompositions(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	digest(t, outer.Tree())
+}
+
+// TestExtract: what an archive holds is copied instead of the archive, each to its place.
+func TestExtract(t *testing.T) {
+	pack := func(name, content string) string {
+		var out bytes.Buffer
+		zipped := gzip.NewWriter(&out)
+		w := tar.NewWriter(zipped)
+		err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content)), Typeflag: tar.TypeReg})
+		_, err2 := w.Write([]byte(content))
+		if err := errors.Join(err, err2, w.Close(), zipped.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	a := artifact(t, map[string]string{"charts/a.tgz": pack("a/x.yaml", "x"), "charts/deep/b.TGZ": pack("b/y.yaml", "y"), "charts/c.txt": "c", "bad.tgz": pack("../z", "z")})
+	b := compose.New()
+	if err := b.Copy(a, compose.Copy{From: "charts/**/*", To: "to/", Strategy: compose.Extract}); err != nil {
+		t.Fatal(err)
+	}
+	tree := b.Tree()
+	if got, want := files(t, tree), map[string]string{"to/a/x.yaml": "x", "to/b/y.yaml": "y"}; !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	digest(t, tree)
+	if err := compose.New().Copy(a, compose.Copy{From: "bad.tgz", To: "", Strategy: compose.Extract}); !errors.Is(err, failure.Of(failure.Invalid)) {
+		t.Errorf("an archive that leads outside: %v", err)
+	}
 }

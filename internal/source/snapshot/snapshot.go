@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/go-git/go-git/v5/plumbing/format/gitignore"
+
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source"
 )
@@ -69,6 +71,8 @@ type Options struct {
 	// Modules says by path what to put after the ID of a module to make the ID of
 	// the folder to show for it.
 	Modules map[string]string
+	// Everything shows all there is: no ignore rules apply, not even the default ones.
+	Everything bool
 	// MaxFileSize is the largest file in bytes that may be read; 0 for no limit.
 	MaxFileSize int64
 	// Cache, when set, is shared with other trees of the same backend.
@@ -101,17 +105,29 @@ func New(backend Backend, rootID string, opts Options) (*Tree, error) {
 	if err := t.checkOnly(); err != nil {
 		return nil, err
 	}
-	var set ruleSet
-	if err := t.gather(&set, nil, rootID); err != nil {
+	if err := t.choose(opts); err != nil {
 		return nil, err
+	}
+	root, err := t.load("", rootID)
+	t.root = root
+	return t, err
+}
+
+// choose finds the rules that apply.
+func (t *Tree) choose(opts Options) error {
+	if opts.Everything {
+		t.rules = &rules{matcher: gitignore.NewMatcher(nil), byName: true, id: "everything"}
+		return nil
+	}
+	var set ruleSet
+	if err := t.gather(&set, nil, t.rootID); err != nil {
+		return err
 	}
 	if opts.Ignore != nil {
 		set.add(*opts.Ignore, nil)
 	}
 	t.rules = set.compile(t.view)
-	root, err := t.load("", rootID)
-	t.root = root
-	return t, err
+	return nil
 }
 
 // dir is a loaded folder as the rules leave it.
