@@ -29,6 +29,9 @@ type Decrypter interface {
 	// encrypted as a whole, and values in the data of a Secret. It reports whether
 	// anything was encrypted.
 	Object(ctx context.Context, u *unstructured.Unstructured) (bool, error)
+	// Holds reports whether an object holds something that this decrypted, whatever its
+	// kind: its values must not be shown.
+	Holds(u *unstructured.Unstructured) bool
 	// Conceal returns err as it may be shown: without anything in it that was
 	// decrypted or that belongs to a key. It matches what err matches.
 	Conceal(err error) error

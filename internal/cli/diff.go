@@ -117,11 +117,15 @@ func (a *app) printDifferences(differences []pipeline.Difference) (int, error) {
 // difference is a unified diff of one object, empty when only what the engine
 // writes for itself would change.
 func difference(d pipeline.Difference, key []byte) (string, error) {
-	before, err := readable(d.Before, key)
+	redact := object.Redact
+	if d.Decrypted {
+		redact = object.RedactAll
+	}
+	before, err := readable(d.Before, key, redact)
 	if err != nil {
 		return "", err
 	}
-	after, err := readable(d.After, key)
+	after, err := readable(d.After, key, redact)
 	if err != nil {
 		return "", err
 	}
@@ -142,11 +146,11 @@ func difference(d pipeline.Difference, key []byte) (string, error) {
 
 // readable prints what a person wrote of an object, without what the API server
 // and the engine keep in it.
-func readable(u *unstructured.Unstructured, key []byte) ([]byte, error) {
+func readable(u *unstructured.Unstructured, key []byte, redact func(*unstructured.Unstructured, []byte) *unstructured.Unstructured) ([]byte, error) {
 	if u == nil {
 		return nil, nil
 	}
-	u = object.Redact(u, key).DeepCopy()
+	u = redact(u, key).DeepCopy()
 	for _, field := range []string{"managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink"} {
 		unstructured.RemoveNestedField(u.Object, "metadata", field)
 	}

@@ -21,6 +21,12 @@ func Redact(u *unstructured.Unstructured, key []byte) *unstructured.Unstructured
 	if gvk := u.GroupVersionKind(); gvk.Kind != "Secret" || gvk.Group != "" {
 		return u
 	}
+	return RedactAll(u, key)
+}
+
+// RedactAll does so with an object of any kind, for one that holds secrets all the same.
+func RedactAll(u *unstructured.Unstructured, key []byte) *unstructured.Unstructured {
+	secret := u.GetKind() == "Secret"
 	out := make(map[string]any, len(u.Object))
 	for field, value := range u.Object {
 		switch field {
@@ -29,7 +35,7 @@ func Redact(u *unstructured.Unstructured, key []byte) *unstructured.Unstructured
 		case "metadata":
 			out[field] = redactMetadata(value, key)
 		case "data":
-			out[field] = redactValues(value, key, true)
+			out[field] = redactValues(value, key, secret)
 		default:
 			out[field] = redactValues(value, key, false)
 		}

@@ -6,6 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/bowline-dev/bowline/internal/apply"
+	"github.com/bowline-dev/bowline/internal/build"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/source"
@@ -23,6 +24,9 @@ type Difference struct {
 	Before, After *unstructured.Unstructured
 	// Err says why the API server would refuse the action.
 	Err error
+	// Decrypted says that the object holds something that was encrypted in the source:
+	// its values must not be shown, whatever its kind.
+	Decrypted bool
 }
 
 // Preview tells what Run would do, by the same stages, and changes nothing.
@@ -56,7 +60,21 @@ func (p *Pipeline) Preview(ctx context.Context, u Unit, t Target, a source.Artif
 		before, liveErr := t.Applier.Live(ctx, action)
 		out = append(out, Difference{Action: action, Before: before, Err: liveErr})
 	}
+	for i := range out {
+		conceal(&out[i], u.Recipe.Decryption)
+	}
 	return d.plan, out, at(Plan, conflicts(d.plan))
+}
+
+// conceal notes which differences hold secrets, and keeps these out of the errors.
+func conceal(d *Difference, decrypter build.Decrypter) {
+	if decrypter == nil {
+		return
+	}
+	d.Decrypted = decrypter.Holds(d.Before) || decrypter.Holds(d.After)
+	if d.Err != nil {
+		d.Err = decrypter.Conceal(d.Err)
+	}
 }
 
 // creates reports whether the plan creates the namespace or the kind of an object.

@@ -2,9 +2,14 @@ package sops
 
 import (
 	"encoding/base64"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/bowline-dev/bowline/internal/object"
 )
 
 // shortestConcealed keeps values of one or two letters from turning messages into noise.
@@ -51,6 +56,31 @@ func (c *concealed) from(message string) string {
 		message = strings.ReplaceAll(message, s, "***")
 	}
 	return message
+}
+
+// Holds implements build.Decrypter.
+func (d *Decrypter) Holds(u *unstructured.Unstructured) bool {
+	return u != nil && (d.manifests[object.IDOf(u)] || d.told.in(u.Object))
+}
+
+// in reports whether one of the texts is anywhere in value.
+func (c *concealed) in(value any) bool {
+	switch value := value.(type) {
+	case string:
+		return c.from(value) != value
+	case map[string]any:
+		for _, v := range value {
+			if c.in(v) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(value, c.in)
+	case int64, float64:
+		_, there := c.texts[fmt.Sprint(value)]
+		return there
+	}
+	return false
 }
 
 // masked is an error whose message may be shown. The error below it, which may hold

@@ -26,6 +26,8 @@ type Decrypter struct {
 	keys *Keys
 	wake func()
 	told concealed
+	// manifests are those that were encrypted as a whole.
+	manifests map[object.ID]bool
 }
 
 var _ build.Decrypter = (*Decrypter)(nil)
@@ -33,7 +35,7 @@ var _ build.Decrypter = (*Decrypter)(nil)
 // Decrypter returns one with these keys. wake is called, from any goroutine, when a
 // key service answered that a build did not wait for; it may be nil.
 func (r *Ring) Decrypter(keys *Keys, wake func()) *Decrypter {
-	d := &Decrypter{ring: r, keys: keys, wake: wake}
+	d := &Decrypter{ring: r, keys: keys, wake: wake, manifests: map[object.ID]bool{}}
 	for _, s := range keys.secrets {
 		d.told.add(s)
 	}
@@ -121,6 +123,7 @@ func (d *Decrypter) manifest(ctx context.Context, u *unstructured.Unstructured) 
 		return d.failed(name, errNoObject)
 	}
 	u.Object = next.Object
+	d.manifests[object.IDOf(u)] = true
 	return nil
 }
 
