@@ -35,6 +35,9 @@ func failed(op string, id object.ID, err error) error {
 		f.Kind = failure.Timeout
 	case errors.As(err, &status):
 		explain(f, status.Status())
+		if strings.Contains(f.Err.Error(), "\n") {
+			f.Err = oneLine{f.Err}
+		}
 		if plan.Guarded(id.GroupKind()) && isImmutable(f.Err) {
 			f.Remedy = "put back the old value, or have the object replaced, with what it holds, by the annotation kustomize.toolkit.fluxcd.io/force: enabled on it"
 		}
@@ -43,6 +46,16 @@ func failed(op string, id object.ID, err error) error {
 	}
 	return f
 }
+
+// oneLine is an error that prints on one line: the API server lists rights that
+// somebody lacks on lines of their own.
+type oneLine struct{ error }
+
+// Error implements error.
+func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
+
+// Unwrap returns the error as it was.
+func (e oneLine) Unwrap() error { return e.error }
 
 func isNetwork(err error) bool {
 	var n net.Error

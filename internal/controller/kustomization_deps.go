@@ -135,7 +135,8 @@ func (r *kustomizationRun) neighbours(ctx context.Context) []pipeline.Neighbour 
 	}
 	units := make([]pipeline.Neighbour, 0, len(list.Items))
 	for i := range list.Items {
-		if !list.Items[i].DeletionTimestamp.IsZero() {
+		if !list.Items[i].DeletionTimestamp.IsZero() ||
+			r.tenancy.Confined(list.Items[i].Namespace) && !r.tenancy.Confined(r.k.Namespace) { // the ledger says why
 			continue
 		}
 		unit, err := r.prepare(ctx, &list.Items[i])

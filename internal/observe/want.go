@@ -121,9 +121,13 @@ func (l *Ledger) counts(id object.ID, unit types.NamespacedName) bool {
 	return ok && r.UID != "" && r.Owner == unit
 }
 
-// WantedByOther reports whether a unit other than this one wants the object.
+// WantedByOther reports whether a unit other than this one wants the object, so that
+// it gets it from this one. A unit that yields gets nothing from one that does not: it
+// may have the right to ask for an object, and not to all that this one grants.
 func (l *Ledger) WantedByOther(id object.ID, unit types.NamespacedName) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return slices.ContainsFunc(l.wanted[id], func(u types.NamespacedName) bool { return u != unit && l.counts(id, u) })
+	return slices.ContainsFunc(l.wanted[id], func(u types.NamespacedName) bool {
+		return u != unit && l.counts(id, u) && (l.yields == nil || !l.yields(u) || l.yields(unit))
+	})
 }

@@ -13,19 +13,13 @@ import (
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 )
 
-// StatusError is an answer with an HTTP status other than 200.
-type StatusError struct {
-	Code int
-	// Message is the first line of a plain-text answer.
-	Message string
-}
+// StatusError is an answer with an HTTP status other than 200. What else the server
+// says is not told: the URL may be one that only the engine can reach, and whoever
+// chose it may not read there.
+type StatusError struct{ Code int }
 
 func (e *StatusError) Error() string {
-	s := fmt.Sprintf("the server answers %d %s", e.Code, http.StatusText(e.Code))
-	if e.Message != "" && e.Message != http.StatusText(e.Code) {
-		s += ": " + e.Message
-	}
-	return s
+	return fmt.Sprintf("the server answers %d %s", e.Code, http.StatusText(e.Code))
 }
 
 // ErrDowngrade says that a redirect would have taken encryption away.
@@ -115,12 +109,7 @@ func check(req *http.Request, resp *http.Response) error {
 	media, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	media = strings.TrimSpace(media)
 	if resp.StatusCode != http.StatusOK {
-		e := &StatusError{Code: resp.StatusCode}
-		if media == "text/plain" {
-			text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
-			e.Message = oneLine(string(text))
-		}
-		return e
+		return &StatusError{Code: resp.StatusCode}
 	}
 	want := "application/x-git-upload-pack-result"
 	if req.Method == http.MethodGet {
