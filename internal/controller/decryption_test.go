@@ -1,14 +1,28 @@
 package controller
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"filippo.io/age"
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/getsops/sops/v3/hcvault"
+	"github.com/getsops/sops/v3/keys"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/bowline-dev/bowline/internal/build"
+	"github.com/bowline-dev/bowline/internal/build/sops"
+	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
@@ -82,4 +96,179 @@ func TestDecryption(t *testing.T) {
 	if got := string(s.secret("generated").Data["TOKEN"]); got != "from-an-env-file" {
 		t.Errorf("the generated Secret holds %q", got)
 	}
+}
+
+// TestDecryptionKeys has the keys come late, and be the wrong ones first: each change
+// of their Secret takes effect at once.
+func TestDecryptionKeys(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	key := newAgeKey(t)
+	revision := "main@sha1:" + s.repo.Commit(map[string]string{
+		"app/db.yaml": sealedManifest(t, secretManifest("db", "behind-a-late-key"), key.Recipient().String()),
+	})
+	s.source()
+	s.unit("app", decrypted("sops-age"))
+	s.awaitFailure("app", meta.BuildFailedReason, "Secret/"+s.namespace+"/sops-age (spec.decryption.secretRef)", "there is no such Secret")
+	secret := s.keys("sops-age", map[string]string{"identity.agekey": newAgeKey(t).String()})
+	s.awaitFailure("app", meta.BuildFailedReason, "Secret/"+s.namespace+"/db", "it is encrypted for age "+key.Recipient().String())
+	edit(s, secret, func(secret *corev1.Secret) { secret.Data = map[string][]byte{"password": []byte("x")} })
+	s.awaitFailure("app", meta.BuildFailedReason, "Secret/"+s.namespace+"/sops-age holds no key")
+	edit(s, secret, func(secret *corev1.Secret) { secret.Data = map[string][]byte{"identity.agekey": []byte("nonsense")} })
+	s.awaitFailure("app", meta.BuildFailedReason, "Secret/"+s.namespace+"/sops-age (identity.agekey)")
+	edit(s, secret, func(secret *corev1.Secret) { secret.Data = map[string][]byte{"identity.agekey": []byte(key.String())} })
+	s.awaitLive("app", revision)
+	if got := string(s.secret("db").Data["password"]); got != "behind-a-late-key" {
+		t.Errorf("the Secret holds %q", got)
+	}
+}
+
+// TestDecryptionServiceAccount asks a key service in the name of an account.
+func TestDecryptionServiceAccount(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	const arn = "arn:aws:kms:eu-west-1:123456789012:key/612d5f0a-a1b3-45e6-aca6-a5b005693a48"
+	s.repo.Commit(map[string]string{"app/db.yaml": secretManifest("db", "ENC[AES256_GCM,data:eA==,iv:eA==,tag:eA==,type:str]") +
+		"sops:\n  kms:\n  - arn: " + arn + "\n    created_at: \"2026-01-01T00:00:00Z\"\n    enc: AAAA\n" +
+		"  lastmodified: \"2026-01-01T00:00:00Z\"\n  mac: ENC[AES256_GCM,data:eA==,iv:eA==,tag:eA==,type:str]\n  version: 3.13.3\n"})
+	s.source()
+	k := s.unit("app", decrypted(""), func(k *kustomizev1.Kustomization) { k.Spec.Decryption.ServiceAccountName = "decrypter" })
+	s.awaitFailure("app", meta.BuildFailedReason, "AWS KMS "+arn, "decrypter", "not found")
+	s.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "decrypter", Namespace: s.namespace}})
+	s.ask(k)
+	s.awaitFailure("app", meta.BuildFailedReason, "AWS KMS "+arn, "eks.amazonaws.com/role-arn")
+}
+
+// vault is a transit engine of HashiCorp Vault that keeps its answers back on demand.
+type vault struct {
+	*httptest.Server
+	decrypts atomic.Int64
+	held     atomic.Bool
+	release  chan struct{}
+}
+
+func newVault(t *testing.T) *vault {
+	t.Helper()
+	v := &vault{release: make(chan struct{})}
+	v.Server = httptest.NewServer(v)
+	t.Cleanup(v.Close)
+	return v
+}
+
+// ServeHTTP implements http.Handler. What it calls encryption is for tests of others.
+func (v *vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var body map[string]string
+	_ = json.NewDecoder(r.Body).Decode(&body)
+	answer := map[string]string{"ciphertext": "vault:v1:" + body["plaintext"]}
+	if strings.Contains(r.URL.Path, "/decrypt/") {
+		v.decrypts.Add(1)
+		if v.held.Load() {
+			<-v.release
+		}
+		answer = map[string]string{"plaintext": strings.TrimPrefix(body["ciphertext"], "vault:v1:")}
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"data": answer})
+}
+
+func (v *vault) seal(t *testing.T, plain string) string {
+	t.Helper()
+	key := hcvault.NewMasterKey(v.URL, "transit", "app")
+	hcvault.Token("hvs.test").ApplyToMasterKey(key)
+	return string(testkit.Seal(t, plain, testkit.Sealing{Only: testkit.ManifestFields, Groups: [][]keys.MasterKey{{key}}}))
+}
+
+// TestDecryptionOnce asks a key service once for a file that stays the same.
+func TestDecryptionOnce(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := newVault(t)
+	s.keys("token", map[string]string{"sops.vault-token": "hvs.test"})
+	revision := "main@sha1:" + s.repo.Commit(map[string]string{"app/db.yaml": v.seal(t, secretManifest("db", "in-transit")), "app/web.yaml": configMap("web", "1")})
+	s.source()
+	k := s.unit("app", decrypted("token"))
+	s.awaitLive("app", revision)
+	s.awaitLive("app", s.push(map[string]string{"elsewhere/x.yaml": configMap("x", "1")}))
+	s.awaitLive("app", s.push(map[string]string{"app/web.yaml": configMap("web", "2")}))
+	asked := s.ask(k)
+	s.awaitUnit("app", "reconciled", func(k *kustomizev1.Kustomization) bool { return k.Status.LastHandledReconcileAt == asked })
+	if got := v.decrypts.Load(); got != 1 {
+		t.Errorf("the key service was asked %d times for one file", got)
+	}
+}
+
+// TestDecryptionHangs has a key service keep its answer back: the unit says so, others
+// go on, and the answer brings the unit back although its next attempt is hours away.
+func TestDecryptionHangs(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := newVault(t)
+	s.keys("token", map[string]string{"sops.vault-token": "hvs.test"})
+	revision := "main@sha1:" + s.repo.Commit(map[string]string{"app/db.yaml": v.seal(t, secretManifest("db", "late")), "other/web.yaml": configMap("web", "1")})
+	v.held.Store(true)
+	s.source()
+	s.unit("app", decrypted("token"))
+	s.awaitFailure("app", meta.BuildFailedReason, "the key service "+v.URL+" has not answered yet")
+	s.unit("other")
+	s.awaitLive("other", revision)
+	v.held.Store(false)
+	close(v.release)
+	s.awaitLive("app", revision)
+	if got := string(s.secret("db").Data["password"]); got != "late" {
+		t.Errorf("the Secret holds %q", got)
+	}
+}
+
+// TestDecryptionPolicy says whose identity and keys a unit decrypts with.
+func TestDecryptionPolicy(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, reason string
+		decryption   Decryption
+		unit         *kustomizev1.Kustomization
+		account      string
+		keys         string // the Secret that is read
+	}{
+		{"platform", "it is the engine's own", Decryption{}, unitIn("flux-system", decrypted("")), "", ""},
+		{"tenant", "with the engine's identity it could have files of others decrypted", Decryption{}, unitIn("dev", decrypted("")), "default", ""},
+		{"tenant of an open engine", "nobody is confined", Decryption{Tenancy: Tenancy{Open: true}}, unitIn("dev", decrypted("")), "", ""},
+		{"by default", "the administrator chose it", Decryption{DefaultServiceAccount: "kms"}, unitIn("dev", decrypted("")), "kms", ""},
+		{"named", "it is asked for", Decryption{DefaultServiceAccount: "kms"}, unitIn("dev", decrypted(""), func(k *kustomizev1.Kustomization) {
+			k.Spec.Decryption.ServiceAccountName = "own"
+		}), "own", ""},
+		{"keys for all", "the platform may use them", Decryption{AgeSecret: types.NamespacedName{Namespace: "flux-system", Name: "age"}}, unitIn("flux-system", decrypted("")), "", "flux-system/age"},
+		{"keys for all, and a tenant", "they open the platform's files", Decryption{AgeSecret: types.NamespacedName{Namespace: "flux-system", Name: "age"}}, unitIn("dev", decrypted("")), "default", ""},
+		{"keys of its own", "they come first", Decryption{AgeSecret: types.NamespacedName{Namespace: "flux-system", Name: "age"}}, unitIn("dev", decrypted("mine")), "default", "dev/mine"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if got := tt.decryption.account(tt.unit); got != tt.account {
+				t.Errorf("account %q, want %q: %s", got, tt.account, tt.reason)
+			}
+			read := &noted{}
+			from, _, _, err := tt.decryption.keys(t.Context(), tt.unit, read)
+			if err != nil || read.key != tt.keys || tt.keys != "" && from != "Secret/"+tt.keys {
+				t.Errorf("keys of %q (%s), want %q: %s (%v)", read.key, from, tt.keys, tt.reason, err)
+			}
+		})
+	}
+	d := Decryption{Ring: sops.NewRing(t.Context(), sops.Options{})}
+	err := d.Prepare(t.Context(), unitIn("dev", func(k *kustomizev1.Kustomization) {
+		k.Spec.Decryption = &kustomizev1.Decryption{Provider: "vault"}
+	}), nil, &build.Recipe{}, nil)
+	if !errors.Is(err, failure.Of(failure.Invalid)) || !strings.Contains(err.Error(), `spec.decryption.provider "vault"`) {
+		t.Errorf("an unknown provider: %v", err)
+	}
+}
+
+// noted is a reader that notes what it is asked for.
+type noted struct {
+	client.Reader
+	key string
+}
+
+// Get implements client.Reader.
+func (n *noted) Get(_ context.Context, key client.ObjectKey, _ client.Object, _ ...client.GetOption) error {
+	n.key = key.String()
+	return nil
 }
