@@ -36,7 +36,9 @@ type bench struct {
 	origin *origin
 	engine *process
 	health string // URL of /readyz, empty where the engine has none
-	pprof  string // URL below which the engine serves profiles
+	// metrics is the URL of the engine's own meters, where it was told a port for them.
+	metrics string
+	pprof   string // URL below which the engine serves profiles
 
 	sources, units *tracker
 	names          []string // of the Kustomizations
@@ -70,6 +72,7 @@ func measure(ctx context.Context, cfg *config, work string, rep *report, log *pr
 		{"idling", b.idling},
 		{"engine restarted", b.restart},
 		{"a chain of dependsOn", b.chain},
+		{"units that read one ConfigMap", b.sharing},
 	} {
 		if err := pause(ctx, cfg.settle); err != nil {
 			return err
@@ -195,6 +198,7 @@ func (b *bench) startEngine(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	b.metrics = "http://127.0.0.1:" + metrics + "/metrics"
 	b.pprof = "http://127.0.0.1:" + pprof + "/debug/pprof/"
 	command := strings.NewReplacer("{kubeconfig}", b.plane.kubeconfig, "{data-dir}", data,
 		"{metrics-port}", metrics, "{health-port}", health, "{pprof-port}", pprof).Replace(b.cfg.engine)

@@ -11,6 +11,7 @@ import (
 // configMap is what the benchmark reads of a ConfigMap.
 type configMap struct {
 	Metadata struct {
+		Name            string `json:"name"`
 		UID             string `json:"uid"`
 		ResourceVersion string `json:"resourceVersion"`
 	} `json:"metadata"`
@@ -19,7 +20,7 @@ type configMap struct {
 
 func (c configMap) version() string { return c.Metadata.ResourceVersion }
 
-// configWatch follows one ConfigMap.
+// configWatch follows one ConfigMap, or all of a namespace.
 type configWatch struct {
 	events chan event[configMap]
 	failed chan error
@@ -28,13 +29,17 @@ type configWatch struct {
 }
 
 // watchConfig returns once the object's present state has arrived, so that
-// nothing after that is missed. The caller calls stop.
+// nothing after that is missed. Without a name it follows all of the namespace, and
+// returns at the first. The caller calls stop.
 func (b *bench) watchConfig(ctx context.Context, namespace, name string) (w *configWatch, stop func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	w = &configWatch{events: make(chan event[configMap], 100), failed: make(chan error, 1)}
-	path := "/api/v1/namespaces/" + namespace + "/configmaps"
+	path, selector := "/api/v1/namespaces/"+namespace+"/configmaps", ""
+	if name != "" {
+		selector = "metadata.name=" + name
+	}
 	go func() {
-		w.failed <- follow(ctx, b.plane.client, path, "metadata.name="+name, func() {}, func(e event[configMap]) {
+		w.failed <- follow(ctx, b.plane.client, path, selector, func() {}, func(e event[configMap]) {
 			select {
 			case w.events <- e:
 			case <-ctx.Done():

@@ -25,6 +25,7 @@ type config struct {
 	jsonOut      string
 	profile      string
 	units        int
+	readers      int
 	rounds       int
 	heals        int
 	workers      int
@@ -39,7 +40,7 @@ type config struct {
 
 // defaultEngine runs Bowline with its default settings.
 const defaultEngine = "bin/bowline controller --kubeconfig {kubeconfig} --data-dir {data-dir}" +
-	" --metrics-addr 127.0.0.1:0 --health-addr 127.0.0.1:{health-port}"
+	" --metrics-addr 127.0.0.1:{metrics-port} --health-addr 127.0.0.1:{health-port}"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -89,6 +90,7 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	set.StringVar(&cfg.profile, "profile", "", "`folder` for a CPU profile of each measure's first 15 s and a heap profile at its end;\n"+
 		"needs an engine that serves profiles on 127.0.0.1:{pprof-port}; costs the engine a little")
 	set.IntVar(&cfg.units, "units", 300, "number of Kustomizations, of 10 objects each")
+	set.IntVar(&cfg.readers, "readers", 1000, "number of Kustomizations that read one ConfigMap; 0 leaves that measure out")
 	set.IntVar(&cfg.rounds, "rounds", 3, "how often to measure a commit and a reconcile request; the median counts")
 	set.IntVar(&cfg.heals, "heals", 5, "how many objects to delete and how many to edit; the median counts")
 	set.IntVar(&cfg.workers, "workers", 20, "parallel requests of the bare client")
@@ -108,8 +110,8 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	switch {
 	case set.NArg() > 0:
 		return nil, fmt.Errorf("unknown argument %q; all choices are flags, see --help", set.Arg(0))
-	case cfg.units < 1 || cfg.rounds < 1 || cfg.heals < 1 || cfg.workers < 1:
-		return nil, errors.New("--units, --rounds, --heals and --workers must be at least 1")
+	case cfg.units < 1 || cfg.rounds < 1 || cfg.heals < 1 || cfg.workers < 1 || cfg.readers < 0:
+		return nil, errors.New("--units, --rounds, --heals and --workers must be at least 1, --readers at least 0")
 	}
 	return cfg, nil
 }

@@ -61,7 +61,7 @@ func (a *app) buildCommand() *cobra.Command {
 }
 
 func (a *app) build(ctx context.Context, o *buildOptions, args []string) error {
-	root, recipe, err := o.recipe(ctx, args)
+	root, recipe, secrets, err := o.recipe(ctx, args)
 	if err != nil {
 		return err
 	}
@@ -76,37 +76,37 @@ func (a *app) build(ctx context.Context, o *buildOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	return a.printManifests(result.Objects, o.showSecrets)
+	return a.printManifests(result.Objects, secrets, o.showSecrets)
 }
 
-// recipe finds out what to build from which folder.
-func (o *buildOptions) recipe(ctx context.Context, args []string) (root string, r build.Recipe, err error) {
+// recipe finds out what to build from which folder, and with which secret values.
+func (o *buildOptions) recipe(ctx context.Context, args []string) (root string, r build.Recipe, secrets []string, err error) {
 	if len(args) == 1 {
 		if o.path != "" || o.kustomizationFile != "" {
-			return "", r, &failure.Error{Op: "read flags", Kind: failure.Invalid,
+			return "", r, nil, &failure.Error{Op: "read flags", Kind: failure.Invalid,
 				Err: errors.New("--path and --kustomization-file go with: kustomization NAME")}
 		}
 		if root, r, err = folderRecipe(args[0]); err == nil {
 			r, err = o.variables.folder(r)
 		}
-		return root, r, err
+		return root, r, secrets, err
 	}
 	k, name, err := parseObject(args)
 	if err != nil {
-		return "", r, err
+		return "", r, nil, err
 	}
 	if k.gvk != kustomizationKind().gvk {
-		return "", r, &failure.Error{Op: "read arguments", Kind: failure.Invalid, Err: fmt.Errorf("a %s cannot be built", k.name)}
+		return "", r, nil, &failure.Error{Op: "read arguments", Kind: failure.Invalid, Err: fmt.Errorf("a %s cannot be built", k.name)}
 	}
 	if root, err = sourceRoot(o.path); err != nil {
-		return "", r, err
+		return "", r, nil, err
 	}
 	ks, err := findKustomization(root, o.kustomizationFile, o.namespace, name)
 	if err != nil {
-		return "", r, err
+		return "", r, nil, err
 	}
-	r, err = o.variables.prepare(ctx, ks, controller.UnitOptions{Budget: plan.DefaultBudget(), AllowRemoteBases: !o.noRemoteBases})
-	return root, r, err
+	r, secrets, err = o.variables.prepare(ctx, ks, controller.UnitOptions{Budget: plan.DefaultBudget(), AllowRemoteBases: !o.noRemoteBases})
+	return root, r, secrets, err
 }
 
 // folderRecipe builds a folder by itself; what it refers to may lie anywhere in
@@ -149,7 +149,7 @@ func repositoryAround(dir string) string {
 	}
 }
 
-func (a *app) printManifests(objects []*unstructured.Unstructured, showSecrets bool) error {
+func (a *app) printManifests(objects []*unstructured.Unstructured, secrets []string, showSecrets bool) error {
 	key := redactionKey()
 	for _, u := range objects {
 		if !showSecrets {
@@ -158,6 +158,9 @@ func (a *app) printManifests(objects []*unstructured.Unstructured, showSecrets b
 		text, err := yaml.Marshal(u.Object)
 		if err != nil {
 			return fmt.Errorf("print %s: %w", object.IDOf(u), err)
+		}
+		if !showSecrets {
+			text = []byte(object.Conceal(string(text), secrets))
 		}
 		printf(a.Out, "---\n%s", text)
 	}

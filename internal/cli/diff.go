@@ -74,30 +74,30 @@ func (a *app) diff(ctx context.Context, o *diffOptions, args []string) (changes 
 	if err != nil {
 		return false, err
 	}
-	p, differences, err := c.preview(ctx, o, name)
+	p, err := c.preview(ctx, o, name)
 	if err != nil {
 		return false, err
 	}
-	shown, err := a.printDifferences(differences)
-	if len(p.Held) > 0 {
-		printf(a.Err, "%s; these deletions would wait for approval\n", p.HeldReason)
+	shown, err := a.printDifferences(p)
+	if len(p.plan.Held) > 0 {
+		printf(a.Err, "%s; these deletions would wait for approval\n", p.plan.HeldReason)
 	}
 	return shown > 0, err
 }
 
 // printDifferences prints every difference that a reader could see, and returns
 // their number. Actions that the API server would refuse are all reported.
-func (a *app) printDifferences(differences []pipeline.Difference) (int, error) {
+func (a *app) printDifferences(p previewed) (int, error) {
 	key := redactionKey()
 	colours := fancy(a.Out)
 	shown := 0
 	var errs []error
-	for _, d := range differences {
+	for _, d := range p.differences {
 		if d.Err != nil {
-			errs = append(errs, d.Err)
+			errs = append(errs, object.ConcealError(d.Err, p.secrets))
 			continue
 		}
-		text, err := difference(d, key)
+		text, err := difference(d, key, p.secrets)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -116,16 +116,16 @@ func (a *app) printDifferences(differences []pipeline.Difference) (int, error) {
 
 // difference is a unified diff of one object, empty when only what the engine
 // writes for itself would change.
-func difference(d pipeline.Difference, key []byte) (string, error) {
-	redact := object.Redact
+func difference(d pipeline.Difference, key []byte, secrets []string) (string, error) {
+	redact := func(u *unstructured.Unstructured) *unstructured.Unstructured { return object.Redact(u, key) }
 	if d.Decrypted {
-		redact = object.RedactAll
+		redact = func(u *unstructured.Unstructured) *unstructured.Unstructured { return object.RedactAll(u, key) }
 	}
-	before, err := readable(d.Before, key, redact)
+	before, err := readable(d.Before, redact, secrets)
 	if err != nil {
 		return "", err
 	}
-	after, err := readable(d.After, key, redact)
+	after, err := readable(d.After, redact, secrets)
 	if err != nil {
 		return "", err
 	}
@@ -145,12 +145,12 @@ func difference(d pipeline.Difference, key []byte) (string, error) {
 }
 
 // readable prints what a person wrote of an object, without what the API server
-// and the engine keep in it.
-func readable(u *unstructured.Unstructured, key []byte, redact func(*unstructured.Unstructured, []byte) *unstructured.Unstructured) ([]byte, error) {
+// and the engine keep in it, and without secrets.
+func readable(u *unstructured.Unstructured, redact func(*unstructured.Unstructured) *unstructured.Unstructured, secrets []string) ([]byte, error) {
 	if u == nil {
 		return nil, nil
 	}
-	u = redact(u, key).DeepCopy()
+	u = redact(u).DeepCopy()
 	for _, field := range []string{"managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink"} {
 		unstructured.RemoveNestedField(u.Object, "metadata", field)
 	}
@@ -163,7 +163,7 @@ func readable(u *unstructured.Unstructured, key []byte, redact func(*unstructure
 	if err != nil {
 		return nil, fmt.Errorf("print %s: %w", object.IDOf(u), err)
 	}
-	return text, nil
+	return []byte(object.Conceal(string(text), secrets)), nil
 }
 
 func colourDiff(text string) string {

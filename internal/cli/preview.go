@@ -20,6 +20,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/controller"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/kube"
+	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/observe"
 	"github.com/bowline-dev/bowline/internal/pipeline"
 	"github.com/bowline-dev/bowline/internal/plan"
@@ -34,38 +35,49 @@ const keyServicePatience = time.Minute
 // previewRequests is how many requests a preview has under way at one time.
 const previewRequests = 8
 
+// previewed is what delivering a Kustomization would change.
+type previewed struct {
+	plan        *plan.Plan
+	differences []pipeline.Difference
+	// secrets are values that the build used and that are not to be shown.
+	secrets []string
+}
+
 // preview takes a Kustomization of the cluster through the stages up to the
-// plan, on a ledger of its own.
-func (c *cluster) preview(ctx context.Context, o *diffOptions, name string) (*plan.Plan, []pipeline.Difference, error) {
+// plan, on a ledger of its own. An error holds no value of a Secret that the
+// Kustomization reads.
+func (c *cluster) preview(ctx context.Context, o *diffOptions, name string) (p previewed, err error) {
 	obj, err := c.get(ctx, kustomizationKind(), name)
 	if err != nil {
-		return nil, nil, err
+		return p, err
 	}
 	ks, ok := obj.(*kustomizev1.Kustomization)
 	if !ok {
-		return nil, nil, fmt.Errorf("read kustomization/%s: it is a %T", name, obj)
+		return p, fmt.Errorf("read kustomization/%s: it is a %T", name, obj)
 	}
 	budget, err := plan.ParseBudget(o.budget)
 	if err != nil {
-		return nil, nil, err
+		return p, err
 	}
 	unit, err := controller.Prepare(ctx, c, ks, controller.UnitOptions{
 		Budget: budget, AllowRemoteBases: !o.noRemoteBases, LenientSubstitution: !o.strictSubstitute,
 		Decryption: controller.NewDecryption(ctx, c, sops.Options{Patience: keyServicePatience}),
 	})
 	if err != nil {
-		return nil, nil, err
+		return p, err
 	}
 	artifact, done, err := c.artifact(ctx, o, ks)
 	if err != nil {
-		return nil, nil, err
+		return p, err
 	}
 	defer done()
 	target, err := c.target(ctx, ks)
 	if err != nil {
-		return nil, nil, err
+		return p, err
 	}
-	return pipeline.New(kustomize.Build).Preview(ctx, unit, target, artifact)
+	p.secrets = unit.Secrets
+	p.plan, p.differences, err = pipeline.New(kustomize.Build).Preview(ctx, unit, target, artifact)
+	return p, object.ConcealError(err, p.secrets)
 }
 
 // target is where the Kustomization is delivered to, with the rights that it is

@@ -66,14 +66,14 @@ func (o *variableOptions) folder(r build.Recipe) (build.Recipe, error) {
 // prepare reads the Kustomization as the engine does, with files in place of the
 // cluster. An object that no file holds is passed over where variables are given
 // one by one: one that is wanting then is named by the build.
-func (o *variableOptions) prepare(ctx context.Context, k *kustomizev1.Kustomization, options controller.UnitOptions) (build.Recipe, error) {
+func (o *variableOptions) prepare(ctx context.Context, k *kustomizev1.Kustomization, options controller.UnitOptions) (r build.Recipe, secrets []string, err error) {
 	vars, err := o.values()
 	if err != nil {
-		return build.Recipe{}, err
+		return r, nil, err
 	}
 	objects, err := readObjects(o.files, k.Namespace)
 	if err != nil {
-		return build.Recipe{}, err
+		return r, nil, err
 	}
 	k = k.DeepCopy()
 	if k.Spec.PostBuild == nil && len(vars) > 0 {
@@ -91,7 +91,7 @@ func (o *variableOptions) prepare(ctx context.Context, k *kustomizev1.Kustomizat
 				continue
 			}
 			if len(vars) == 0 {
-				return build.Recipe{}, &failure.Error{Op: "read variables of", Kind: failure.NotFound, Object: fmt.Sprintf("spec.postBuild.substituteFrom[%d]", i),
+				return r, nil, &failure.Error{Op: "read variables of", Kind: failure.NotFound, Object: fmt.Sprintf("spec.postBuild.substituteFrom[%d]", i),
 					Err:    fmt.Errorf("%s %s is on the cluster, which a build does not ask", from.Kind, from.Name),
 					Remedy: "pass --substitute-from with a file that holds it, or --var for each variable, or use: bowline diff"}
 			}
@@ -100,7 +100,7 @@ func (o *variableOptions) prepare(ctx context.Context, k *kustomizev1.Kustomizat
 	}
 	options.LenientSubstitution = !o.strict
 	unit, err := controller.Prepare(ctx, objects, k, options)
-	return unit.Recipe, err
+	return unit.Recipe, unit.Secrets, err
 }
 
 type objectKey struct {

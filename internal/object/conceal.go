@@ -39,3 +39,22 @@ func Conceal(text string, secrets []string) string {
 	}
 	return strings.NewReplacer(pairs...).Replace(text)
 }
+
+// ConcealError returns err, printed without any of the secrets.
+func ConcealError(err error, secrets []string) error {
+	if err == nil || len(secrets) == 0 {
+		return err
+	}
+	return &concealedError{err: err, secrets: secrets}
+}
+
+type concealedError struct {
+	err     error
+	secrets []string
+}
+
+// Error implements error.
+func (e *concealedError) Error() string { return Conceal(e.err.Error(), e.secrets) }
+
+// Unwrap returns the cause, for errors.Is and errors.As; its text is not concealed.
+func (e *concealedError) Unwrap() error { return e.err }

@@ -1,6 +1,10 @@
 package object
 
-import "testing"
+import (
+	"errors"
+	"fmt"
+	"testing"
+)
 
 func TestConceal(t *testing.T) {
 	tests := []struct {
@@ -23,5 +27,19 @@ func TestConceal(t *testing.T) {
 				t.Errorf("%s: %q, want %q", tt.reason, got, tt.want)
 			}
 		})
+	}
+}
+
+func TestConcealError(t *testing.T) {
+	cause := errors.New("hunter2 is refused")
+	err := ConcealError(fmt.Errorf("apply: %w", cause), []string{"hunter2"})
+	if got := err.Error(); got != "apply: ***** is refused" {
+		t.Errorf("it says %q", got)
+	}
+	if !errors.Is(err, cause) {
+		t.Error("the cause cannot be asked for any more")
+	}
+	if ConcealError(nil, []string{"hunter2"}) != nil {
+		t.Error("no error became one")
 	}
 }
