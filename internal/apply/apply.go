@@ -234,9 +234,10 @@ func opOf(action plan.Action) string {
 func (a *Applier) stages(actions []plan.Action) [][]plan.Action {
 	slices.SortFunc(actions, func(x, y plan.Action) int { return a.Chosen.Compare(x.ID, y.ID) })
 	var out [][]plan.Action
-	for i, action := range actions {
-		if i == 0 || object.Stage(action.ID, a.Chosen) != object.Stage(actions[i-1].ID, a.Chosen) {
-			out = append(out, nil)
+	last := -1
+	for _, action := range actions {
+		if stage := object.Stage(action.ID, a.Chosen); stage != last {
+			out, last = append(out, nil), stage
 		}
 		out[len(out)-1] = append(out[len(out)-1], action)
 	}

@@ -351,7 +351,7 @@ func TestSecretsStayOutOfErrors(t *testing.T) {
 			if strings.Contains(err.Error(), c.value) {
 				t.Errorf("the value is told: %v", err)
 			}
-			_, err = r.Settled(t.Context(), r.parse(c.text)[0])
+			_, err = r.Settled(t.Context(), r.parse(c.text)[0], nil)
 			if err == nil || strings.Contains(err.Error(), c.value) {
 				t.Errorf("the value is told by a dry run: %v", err)
 			}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/bowline-dev/bowline/internal/ignore"
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/plan"
@@ -19,8 +20,8 @@ import (
 
 // Settled reports whether applying the object would change nothing, by asking
 // the API server in a dry run. It implements plan.Prober.
-func (a *Applier) Settled(ctx context.Context, desired *unstructured.Unstructured) (bool, error) {
-	before, after, err := a.DryRun(ctx, desired)
+func (a *Applier) Settled(ctx context.Context, desired *unstructured.Unstructured, ignored *ignore.Paths) (bool, error) {
+	before, after, err := a.DryRun(ctx, desired, ignored)
 	if err != nil {
 		return false, err
 	}
@@ -47,8 +48,8 @@ func (a *Applier) Exists(ctx context.Context, gvk schema.GroupVersionKind, id ob
 }
 
 // DryRun returns the object as it is, nil when it is not there, and as it would
-// be after an apply. Nothing is changed.
-func (a *Applier) DryRun(ctx context.Context, desired *unstructured.Unstructured) (before, after *unstructured.Unstructured, err error) {
+// be after an apply that leaves these fields to others. Nothing is changed.
+func (a *Applier) DryRun(ctx context.Context, desired *unstructured.Unstructured, ignored *ignore.Paths) (before, after *unstructured.Unstructured, err error) {
 	id := object.IDOf(desired)
 	resource, err := a.Cluster.Resources.Of(ctx, desired.GroupVersionKind())
 	if err != nil {
@@ -62,7 +63,7 @@ func (a *Applier) DryRun(ctx context.Context, desired *unstructured.Unstructured
 	if before, err = a.Live(ctx, plan.Action{ID: id, Version: desired.GroupVersionKind().Version}); err != nil {
 		return nil, nil, err
 	}
-	data, err := json.Marshal(desired)
+	data, err := json.Marshal(a.yield(desired, before, ignored))
 	if err != nil {
 		return nil, nil, failed("dry run", id, err)
 	}

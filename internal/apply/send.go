@@ -25,12 +25,8 @@ func (a *Applier) send(ctx context.Context, action plan.Action, desired *unstruc
 	if err := a.Observe.Watch(ctx, action.GVK()); err != nil {
 		return failed("apply", action.ID, err)
 	}
-	data, err := json.Marshal(desired)
-	if err != nil {
-		return failed("apply", action.ID, err)
-	}
 	a.Journal.Applying(action.ID)
-	answer, err := a.patch(ctx, resource, action, data)
+	answer, err := a.patch(ctx, resource, action, desired)
 	if err != nil {
 		a.Journal.NotApplied(action.ID)
 		return withoutSecrets(failed("apply", action.ID, err), desired)
@@ -42,9 +38,9 @@ func (a *Applier) send(ctx context.Context, action plan.Action, desired *unstruc
 // patch sends the object; where a field is immutable and the plan says so, the
 // object is replaced; where kubectl owned fields, they become ours first, so that
 // what is not desired goes.
-func (a *Applier) patch(ctx context.Context, r kube.Resource, action plan.Action, data []byte) (*metav1.PartialObjectMetadata, error) {
+func (a *Applier) patch(ctx context.Context, r kube.Resource, action plan.Action, desired *unstructured.Unstructured) (*metav1.PartialObjectMetadata, error) {
 	client := a.client(r, action.ID.Namespace)
-	answer, err := a.patchOnce(ctx, client, action.ID.Name, data)
+	answer, err := a.patchKeeping(ctx, client, action, desired)
 	if isImmutable(err) && action.Replace {
 		return nil, a.makeRoom(ctx, client, action)
 	}
@@ -58,10 +54,14 @@ func (a *Applier) patch(ctx context.Context, r kube.Resource, action plan.Action
 	if !taken {
 		return answer, nil
 	}
-	return a.patchOnce(ctx, client, action.ID.Name, data)
+	return a.patchKeeping(ctx, client, action, desired)
 }
 
-func (a *Applier) patchOnce(ctx context.Context, client metadata.ResourceInterface, name string, data []byte) (*metav1.PartialObjectMetadata, error) {
+func (a *Applier) patchOnce(ctx context.Context, client metadata.ResourceInterface, name string, desired *unstructured.Unstructured) (*metav1.PartialObjectMetadata, error) {
+	data, err := json.Marshal(desired)
+	if err != nil {
+		return nil, err
+	}
 	a.Count("apply")
 	force := true
 	return client.Patch(ctx, name, types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: a.Manager, Force: &force})

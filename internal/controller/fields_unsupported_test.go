@@ -24,12 +24,6 @@ var unsupportedFields = []struct {
 		},
 	},
 	{
-		name: "ignore", field: "spec.ignore", reason: "fields that others own would be taken",
-		set: func(s *kustomizev1.KustomizationSpec) {
-			s.Ignore = []kustomizev1.IgnoreRule{{Paths: []string{"/data/value"}}}
-		},
-	},
-	{
 		name: "oci-repository", field: "spec.sourceRef.kind OCIRepository", reason: "there is no such source",
 		set: func(s *kustomizev1.KustomizationSpec) { s.SourceRef.Kind = sourcev1.OCIRepositoryKind },
 	},
@@ -69,7 +63,6 @@ func TestFieldsNotSupported(t *testing.T) {
 		k := &kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Name: row.name, Namespace: s.namespace}}
 		edit(s, k, func(k *kustomizev1.Kustomization) {
 			k.Spec.Decryption, k.Spec.PostBuild, k.Spec.KubeConfig = nil, nil, nil
-			k.Spec.Ignore = nil
 			k.Spec.SourceRef.Kind = sourcev1.GitRepositoryKind
 		})
 		s.awaitLive(row.name, revision)

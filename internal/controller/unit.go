@@ -16,6 +16,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/build"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/ignore"
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/observe"
@@ -39,11 +40,15 @@ func UnitOf(k *kustomizev1.Kustomization, budget plan.Budget, allowRemoteBases b
 	if err := supported(k); err != nil {
 		return pipeline.Unit{}, err
 	}
+	ignored, err := ignore.New(k.Spec.Ignore)
+	if err != nil {
+		return pipeline.Unit{}, err
+	}
 	inventory, _ := report.Entries(k.Status.Inventory)
 	recipe := build.RecipeOf(k)
 	recipe.AllowRemoteBases = allowRemoteBases
 	return pipeline.Unit{
-		Name: client.ObjectKeyFromObject(k), Recipe: recipe, Replace: k.Spec.Force,
+		Name: client.ObjectKeyFromObject(k), Recipe: recipe, Replace: k.Spec.Force, Ignore: ignored,
 		Inventory: inventory,
 		Policy:    plan.Policy{Prune: k.Spec.Prune, Budget: budget, Approved: k.Annotations[AnnotationApprovedPlan]},
 	}, nil
@@ -60,7 +65,6 @@ func supported(k *kustomizev1.Kustomization) error {
 		}
 	}
 	note(k.Spec.KubeConfig != nil, "spec.kubeConfig")
-	note(len(k.Spec.Ignore) > 0, "spec.ignore")
 	note(!slices.Contains(sourceKinds, k.Spec.SourceRef.Kind), "spec.sourceRef.kind "+k.Spec.SourceRef.Kind)
 	return unsupported(fields)
 }

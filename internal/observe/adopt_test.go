@@ -38,7 +38,7 @@ func TestAdoption(t *testing.T) {
 				t.Fatalf("before adoption the state is %v, want unproven", got)
 			}
 			got := r.ledger.Adopt(id, u.Object)
-			if settled, err := r.applier.Settled(t.Context(), u); err != nil || !settled {
+			if settled, err := r.applier.Settled(t.Context(), u, nil); err != nil || !settled {
 				t.Errorf("a dry run finds it changed (%v)", err)
 			}
 			if got != plan.InSync && (kube.Builtin(id.Group) || got != plan.Unproven) {

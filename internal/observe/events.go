@@ -15,7 +15,7 @@ import (
 
 // reduceMeta keeps of an object's metadata what a record holds. Strings are
 // copied out of the decoded message, which would otherwise stay alive whole.
-func (l *Ledger) reduceMeta(m metav1.Object) Record {
+func (l *Ledger) reduceMeta(id object.ID, m metav1.Object) Record {
 	labels, annotations := m.GetLabels(), m.GetAnnotations()
 	fields := ownEntry(m.GetManagedFields(), l.manager)
 	version, _ := strconv.ParseUint(m.GetResourceVersion(), 10, 64)
@@ -25,10 +25,11 @@ func (l *Ledger) reduceMeta(m metav1.Object) Record {
 		Owner: types.NamespacedName{
 			Namespace: strings.Clone(labels[labelOwnerNamespace]), Name: strings.Clone(labels[labelOwnerName]),
 		},
-		own: ownershipOf(l.seed, fields), fields: fields,
+		fields:    fields,
 		Contender: strings.Clone(contender(m.GetManagedFields(), l.manager)),
 		Marks:     plan.MarksOf(m),
 	}
+	r.own = l.ownershipOf(id, &r)
 	return r
 }
 

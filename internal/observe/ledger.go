@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
@@ -93,6 +94,7 @@ type Ledger struct {
 	fights  map[object.ID]fight                  // guarded by mu
 	wanted  map[object.ID]wantedBy               // guarded by mu
 	wantsOf map[types.NamespacedName][]object.ID // guarded by mu; the same, by unit
+	ignored map[types.NamespacedName]ignoredOf   // guarded by mu; what units leave to others
 	// rules are the units' own words for health; unjudged are the units whose
 	// objects have not been judged by them yet.
 	rules    map[types.NamespacedName]*health.Rules // guarded by mu
@@ -127,7 +129,8 @@ func NewLedger(ctx context.Context, o Options) *Ledger {
 		fights:  map[object.ID]fight{},
 		wanted:  map[object.ID]wantedBy{},
 		wantsOf: map[types.NamespacedName][]object.ID{}, doubtful: map[types.NamespacedName]bool{},
-		rules: map[types.NamespacedName]*health.Rules{}, unjudged: map[types.NamespacedName]bool{},
+		ignored: map[types.NamespacedName]ignoredOf{},
+		rules:   map[types.NamespacedName]*health.Rules{}, unjudged: map[types.NamespacedName]bool{},
 	}
 }
 
@@ -183,7 +186,11 @@ func (l *Ledger) Adopt(id object.ID, want map[string]any) plan.State {
 	if !ok || len(r.fields) == 0 {
 		return plan.Drifted
 	}
-	covered, err := Covers(r.fields, want, kube.Builtin(id.Group))
+	ignored := l.ignored[r.Owner][id]
+	want = ignored.Without(&unstructured.Unstructured{Object: want}).Object
+	fields := ignored.Cut(r.fields)
+	r.own = ownershipOf(l.seed, fields)
+	covered, err := Covers(fields, want, kube.Builtin(id.Group))
 	switch {
 	case err != nil || covered == NotCovered:
 		return plan.Drifted
@@ -199,6 +206,9 @@ func (l *Ledger) Settle(id object.ID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r, ok := l.records[id]; ok && !r.blank {
+		if len(r.fields) > 0 {
+			r.own = ownershipOf(l.seed, l.ignored[r.Owner][id].Cut(r.fields))
+		}
 		r.base, r.fields = r.own, nil
 	}
 }
@@ -237,7 +247,7 @@ func (l *Ledger) dropPhantom(id object.ID, r *Record) {
 // Applied takes the API server's answer to an apply as the new base. Watch
 // events of the apply, and of what others did after it, may have come before.
 func (l *Ledger) Applied(id object.ID, digest string, answer *metav1.PartialObjectMetadata) {
-	seen := l.reduceMeta(answer)
+	seen := l.reduceMeta(id, answer)
 	seen.Digest = digest
 	seen.base, seen.fields = seen.own, nil
 	seen.blank = seen.own == 0

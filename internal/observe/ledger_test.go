@@ -68,7 +68,7 @@ const (
 )
 
 func (b *bench) event(uid, version, fields string) {
-	b.saw(thing, b.reduceMeta(at(uid, version, fields)))
+	b.saw(thing, b.reduceMeta(thing, at(uid, version, fields)))
 }
 
 func (b *bench) answer(uid, version, fields string) { b.Applied(thing, "d", at(uid, version, fields)) }
@@ -166,7 +166,7 @@ func TestOwnerChangeWakesTheOwnerThatLost(t *testing.T) {
 	b.answer("u", "10", all)
 	stolen := at("u", "11", some)
 	stolen.Labels[labelOwnerName] = other.Name
-	b.saw(thing, b.reduceMeta(stolen))
+	b.saw(thing, b.reduceMeta(thing, stolen))
 	told := b.told()
 	if len(told) != 2 || told[0] != other || told[1] != ours {
 		t.Errorf("told %v, want both the unit that the labels name now and the one that they named", told)
@@ -254,7 +254,7 @@ func TestClaims(t *testing.T) {
 			b.Want(other, wants)
 			theirs := at("u", "1", all)
 			theirs.Labels[labelOwnerName] = other.Name
-			b.saw(thing, b.reduceMeta(theirs))
+			b.saw(thing, b.reduceMeta(thing, theirs))
 		}, other, true, true, 0},
 		{"given up", "the other gets it, and is woken", func(b *bench) { b.Want(other, wants); b.Want(ours, nil) }, other, true, true, 1},
 		{"given up by all", "nobody claims it", func(b *bench) { b.Want(ours, nil) }, types.NamespacedName{}, false, false, 0},
@@ -272,7 +272,7 @@ func TestClaims(t *testing.T) {
 			b.Claim(other, []object.ID{thing}, true)
 			theirs := at("u", "1", all)
 			theirs.Labels[labelOwnerName] = other.Name
-			b.saw(thing, b.reduceMeta(theirs))
+			b.saw(thing, b.reduceMeta(thing, theirs))
 		}, other, true, true, 0},
 		{"built meanwhile", "what it wants is known then", func(b *bench) {
 			b.Want(ours, nil)

@@ -4,10 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/maphash"
-	"reflect"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/bowline-dev/bowline/internal/object"
 )
 
 // ownEntry returns the field set that manager applied to the main resource, in
@@ -139,14 +140,14 @@ func (w *coverWalk) item(node map[string]any, item any) {
 	}
 	fields, isMap := item.(map[string]any)
 	for key, child := range node {
-		if raw, ok := strings.CutPrefix(key, "v:"); ok && sameScalar(raw, item) {
+		if raw, ok := strings.CutPrefix(key, "v:"); ok && object.SameScalar(raw, item) {
 			return
 		}
 		raw, ok := strings.CutPrefix(key, "k:")
 		if !ok || !isMap {
 			continue
 		}
-		match, guessed := keysMatch(raw, fields)
+		match, guessed := object.KeysMatch(raw, fields)
 		if !match {
 			continue
 		}
@@ -158,49 +159,6 @@ func (w *coverWalk) item(node map[string]any, item any) {
 		return
 	}
 	w.result = NotCovered
-}
-
-// keysMatch reports whether the list item is the one with these keys. A key
-// that the item leaves out has been defaulted by the API server: protocol to TCP,
-// any other, which only custom resources have, to something that is guessed to
-// be what the keys say.
-func keysMatch(raw string, item map[string]any) (match, guessed bool) {
-	var keys map[string]any
-	if json.Unmarshal([]byte(raw), &keys) != nil {
-		return false, false
-	}
-	for name, want := range keys {
-		have, ok := item[name]
-		if !ok && name == "protocol" {
-			have, ok = "TCP", true
-		}
-		if ok && !equalScalars(want, have) {
-			return false, false
-		}
-		guessed = guessed || !ok
-	}
-	return true, guessed
-}
-
-func sameScalar(raw string, have any) bool {
-	var want any
-	return json.Unmarshal([]byte(raw), &want) == nil && equalScalars(want, have)
-}
-
-func equalScalars(a, b any) bool {
-	return reflect.DeepEqual(normal(a), normal(b))
-}
-
-// normal makes numbers of any decoder comparable.
-func normal(v any) any {
-	switch n := v.(type) {
-	case int64:
-		return float64(n)
-	case int:
-		return float64(n)
-	default:
-		return v
-	}
 }
 
 func empty(v any) bool {

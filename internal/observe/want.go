@@ -18,6 +18,7 @@ type wantedBy []types.NamespacedName
 func (l *Ledger) Want(unit types.NamespacedName, wants []plan.Want) {
 	l.mu.Lock()
 	delete(l.doubtful, unit)
+	l.leave(unit, ignoredIn(wants))
 	before := l.wantsOf[unit]
 	now := make([]object.ID, 0, len(wants))
 	for _, w := range wants {

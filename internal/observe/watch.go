@@ -281,7 +281,7 @@ func (w *watch) reduce(obj any) (object.ID, Record, error) {
 		return object.ID{}, Record{}, fmt.Errorf("read watch event of %s: %w", w.resource.GroupVersionResource, err)
 	}
 	id := object.ID{Group: w.resource.Group, Kind: w.resource.Kind, Namespace: m.GetNamespace(), Name: m.GetName()}
-	r := w.ledger.reduceMeta(m)
+	r := w.ledger.reduceMeta(id, m)
 	if u, ok := obj.(*unstructured.Unstructured); ok {
 		r.by = w.ledger.rulesOf(r.Owner)
 		r.Verdict = r.by.Of(w.ledger.life, u)

@@ -28,11 +28,12 @@ const auditConfirms = time.Second
 func (p *Pipeline) Audit(ctx context.Context, u Unit, t Target, a source.Artifact) (AuditResult, error) {
 	var out AuditResult
 	// A memory of its own: the unit may be running, and an audit needs the objects.
-	objects, err := p.rebuild(ctx, u, t, a, &memory{})
+	m := &memory{}
+	objects, err := p.rebuild(ctx, u, t, a, m)
 	if err != nil {
 		return out, at(Build, err)
 	}
-	compared, doubtful, err := compare(ctx, t, objects)
+	compared, doubtful, err := compare(ctx, t, m.wants, objects)
 	out.Objects = compared
 	if err != nil || len(doubtful) == 0 {
 		return out, at(Plan, err)
@@ -42,7 +43,7 @@ func (p *Pipeline) Audit(ctx context.Context, u Unit, t Target, a source.Artifac
 		return out, at(Plan, ctx.Err())
 	case <-time.After(auditConfirms):
 	}
-	_, doubtful, err = compare(ctx, t, doubtful)
+	_, doubtful, err = compare(ctx, t, m.wants, doubtful)
 	for id := range doubtful {
 		out.Disagree = append(out.Disagree, id)
 	}
@@ -52,14 +53,15 @@ func (p *Pipeline) Audit(ctx context.Context, u Unit, t Target, a source.Artifac
 
 // compare returns how many of the objects the ledger holds to be in sync, and
 // which of these a dry run would change.
-func compare(ctx context.Context, t Target, objects plan.Objects) (compared int, differ plan.Objects, err error) {
+func compare(ctx context.Context, t Target, wants []plan.Want, objects plan.Objects) (compared int, differ plan.Objects, err error) {
 	differ = plan.Objects{}
-	for id, desired := range objects {
+	for _, w := range wants {
+		id, desired := w.ID, objects[w.ID]
 		known, there := t.Ledger.Known(id)
-		if !there || known.State != plan.InSync || known.Digest != desired.GetAnnotations()[object.AppliedDigestAnnotation] {
+		if desired == nil || !there || known.State != plan.InSync || known.Digest != w.Digest {
 			continue
 		}
-		settled, err := t.Applier.Settled(ctx, desired)
+		settled, err := t.Applier.Settled(ctx, desired, w.Ignored)
 		if err != nil {
 			return compared, nil, err
 		}

@@ -64,7 +64,8 @@ func dress(ctx context.Context, u Unit, kinds *kube.Resources, built []*unstruct
 func mark(u Unit, o *unstructured.Unstructured) plan.Want {
 	unstructured.RemoveNestedField(o.Object, "status")
 	object.SetOwner(o, object.Owner{Group: object.KustomizeGroup, Name: u.Name.Name, Namespace: u.Name.Namespace})
-	digest := object.Digest(o)
+	ignored := u.Ignore.Of(o)
+	digest := object.Digest(ignored.Without(o))
 	setAnnotation(o, object.AppliedDigestAnnotation, digest)
 	id := object.IDOf(o)
 	// What holds data or takes other things with it is replaced only when it says so
@@ -72,7 +73,7 @@ func mark(u Unit, o *unstructured.Unstructured) plan.Want {
 	all := u.Replace && (u.Policy.Budget.Off || !plan.Guarded(id.GroupKind()))
 	return plan.Want{
 		ID: id, Version: o.GroupVersionKind().Version, Digest: digest,
-		Mode: modeOf(o), Replace: all || marked(o, annotationForce, "enabled"),
+		Mode: modeOf(o), Replace: all || marked(o, annotationForce, "enabled"), Ignored: ignored,
 	}
 }
 

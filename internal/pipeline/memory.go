@@ -16,6 +16,7 @@ type memory struct {
 	mu      sync.Mutex
 	recipe  string // guarded by mu
 	replace bool   // guarded by mu
+	ignore  string // guarded by mu
 	// artifact is the digest of the newest artifact known to mean the same;
 	// guarded by mu.
 	artifact string
@@ -31,7 +32,7 @@ type memory struct {
 // holds reports whether the last build still stands for the unit and artifact.
 func (m *memory) holds(u Unit, a source.Artifact) bool {
 	m.mu.Lock()
-	same := m.recipe == u.Recipe.Digest() && m.replace == u.Replace
+	same := m.recipe == u.Recipe.Digest() && m.replace == u.Replace && m.ignore == u.Ignore.String()
 	m.mu.Unlock()
 	return same && m.covers(a)
 }
@@ -79,6 +80,7 @@ func (p *Pipeline) rebuild(ctx context.Context, u Unit, t Target, a source.Artif
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.recipe, m.replace, m.artifact, m.reads, m.wants = u.Recipe.Digest(), u.Replace, a.Digest, reads, d.wants
+	m.recipe, m.replace, m.ignore = u.Recipe.Digest(), u.Replace, u.Ignore.String()
+	m.artifact, m.reads, m.wants = a.Digest, reads, d.wants
 	return d.objects, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/apply"
 	"github.com/bowline-dev/bowline/internal/build"
+	"github.com/bowline-dev/bowline/internal/ignore"
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/source"
@@ -28,7 +29,9 @@ type Unit struct {
 	Name   types.NamespacedName
 	Recipe build.Recipe
 	// Replace says that objects with changed immutable fields are replaced.
-	Replace   bool
+	Replace bool
+	// Ignore are the fields that are left to others; may be nil.
+	Ignore    *ignore.Rules
 	Inventory []plan.Entry
 	Policy    plan.Policy
 	// Recheck asks for a dry run of the objects for which only that can tell

@@ -42,7 +42,7 @@ func (p *Pipeline) Preview(ctx context.Context, u Unit, t Target, a source.Artif
 		diff := Difference{Action: action}
 		switch {
 		case action.Applies():
-			diff.Before, diff.After, diff.Err = t.Applier.DryRun(ctx, d.objects[action.ID])
+			diff.Before, diff.After, diff.Err = t.Applier.DryRun(ctx, d.objects[action.ID], action.Ignored)
 			if diff.Err != nil && d.creates(action.ID) {
 				diff.Before, diff.After, diff.Err = nil, d.objects[action.ID], nil
 			}

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/bowline-dev/bowline/internal/ignore"
 	"github.com/bowline-dev/bowline/internal/object"
 )
 
@@ -33,8 +34,9 @@ type Ledger interface {
 
 // Prober asks the API server what an apply would do, without doing it.
 type Prober interface {
-	// Settled reports whether applying the object would change nothing.
-	Settled(context.Context, *unstructured.Unstructured) (bool, error)
+	// Settled reports whether applying the object would change nothing, when these
+	// fields are left to others.
+	Settled(context.Context, *unstructured.Unstructured, *ignore.Paths) (bool, error)
 	// Exists reports whether the object is there, whoever made it.
 	Exists(context.Context, schema.GroupVersionKind, object.ID) (bool, error)
 }

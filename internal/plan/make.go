@@ -85,7 +85,7 @@ type maker struct {
 
 func (m *maker) add(verb Verb, w Want, uid types.UID, reason string) {
 	m.plan.Actions = append(m.plan.Actions, Action{
-		Verb: verb, ID: w.ID, Version: w.Version, Mode: w.Mode, Replace: w.Replace, Digest: w.Digest, UID: uid, Reason: reason,
+		Verb: verb, ID: w.ID, Version: w.Version, Mode: w.Mode, Replace: w.Replace, Ignored: w.Ignored, Digest: w.Digest, UID: uid, Reason: reason,
 	})
 }
 
@@ -171,7 +171,7 @@ func (m *maker) same(ctx context.Context, w Want, known Known) error {
 // probe settles by a dry run. An object that the API server refuses counts as
 // drifted: applying it reports why, beside all other failures.
 func (m *maker) probe(ctx context.Context, w Want, desired *unstructured.Unstructured) (State, error) {
-	settled, err := m.prober.Settled(ctx, desired)
+	settled, err := m.prober.Settled(ctx, desired, w.Ignored)
 	switch kind := failure.KindOf(err); {
 	case err != nil && (kind == failure.Unavailable || kind == failure.Timeout || kind == "" || ctx.Err() != nil):
 		return Unproven, fmt.Errorf("plan %s: %w", w.ID, err)

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/ignore"
 	"github.com/bowline-dev/bowline/internal/object"
 )
 
@@ -48,7 +49,7 @@ func (f *facts) Claimant(id object.ID) (types.NamespacedName, bool) {
 }
 func (f *facts) WantedByOther(id object.ID, _ types.NamespacedName) bool { return f.byOther[id] }
 func (f *facts) HealAfter(id object.ID) time.Duration                    { return f.waits[id] }
-func (f *facts) Settled(context.Context, *unstructured.Unstructured) (bool, error) {
+func (f *facts) Settled(context.Context, *unstructured.Unstructured, *ignore.Paths) (bool, error) {
 	f.asked++
 	return f.settled, f.probeErr
 }

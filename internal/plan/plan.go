@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/bowline-dev/bowline/internal/ignore"
 	"github.com/bowline-dev/bowline/internal/object"
 )
 
@@ -48,6 +49,9 @@ type Want struct {
 	// Replace says that the object is deleted and made anew when the API server
 	// refuses to change it because a field is immutable.
 	Replace bool
+	// Ignored are the fields that are left to others; nil where there are none. The
+	// digest is the one without them.
+	Ignored *ignore.Paths
 }
 
 // GVK returns the API group, version and kind.
@@ -81,9 +85,11 @@ type Action struct {
 	ID   object.ID
 	// Version is the API version to use.
 	Version string
-	// Mode and Replace are those of the Want; they are set for applies.
+	// Mode, Replace and Ignored are those of the Want; they are set for applies.
 	Mode    Mode
 	Replace bool
+	// Ignored are the fields that keep the value which the object has.
+	Ignored *ignore.Paths
 	// Digest is what the applied annotation will say.
 	Digest string
 	// UID is the proof for a deletion: only the object with this uid may go.
