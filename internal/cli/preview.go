@@ -117,7 +117,7 @@ func (c *cluster) artifact(ctx context.Context, o *diffOptions, ks *kustomizev1.
 		}
 		return workingCopy(root, g.Spec.Ignore)
 	}
-	req, err := controller.RequestOf(ctx, scoped, g)
+	req, err := controller.RequestOf(ctx, scoped, controller.GitIdentity{}, g)
 	if err != nil {
 		return a, nil, err
 	}

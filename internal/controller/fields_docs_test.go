@@ -113,12 +113,6 @@ func TestFieldsAreShown(t *testing.T) {
 			t.Errorf("%s is refused, and docs/fields.md says that it is %q", field, is)
 		}
 	}
-	for _, row := range unsupportedSources {
-		field, _, _ := strings.Cut(row.field, " ")
-		if is := tables["GitRepository"][field].is; !strings.Contains(is, "not supported yet") && !strings.Contains(is, "not yet") {
-			t.Errorf("%s is refused, and docs/fields.md says that it is %q", field, is)
-		}
-	}
 }
 
 // testsHere returns the names of the tests of this package.

@@ -69,39 +69,6 @@ func TestFieldsNotSupported(t *testing.T) {
 	}
 }
 
-// unsupportedSources are fields of a GitRepository that are refused.
-var unsupportedSources = []struct {
-	name, field, reason string
-	set                 func(*sourcev1.GitRepositorySpec)
-}{
-	{
-		name: "provider", field: "spec.provider github", reason: "it could not authenticate",
-		set: func(s *sourcev1.GitRepositorySpec) { s.Provider = sourcev1.GitProviderGitHub },
-	},
-}
-
-func TestSourceFieldsNotSupported(t *testing.T) {
-	t.Parallel()
-	s := newStage(t)
-	s.repo.Commit(map[string]string{"a.yaml": configMap("a", "1")})
-	for _, row := range unsupportedSources {
-		s.source(func(g *sourcev1.GitRepository) { g.Name = row.name; row.set(&g.Spec) })
-	}
-	s.unit("user", func(k *kustomizev1.Kustomization) { k.Spec.Path, k.Spec.SourceRef.Name = "./", "provider" })
-	for _, row := range unsupportedSources {
-		g := s.awaitRepository(row.name, "not supported", func(g *sourcev1.GitRepository) bool {
-			return says(g, metav1.ConditionFalse, report.ReasonNotSupported, "not supported yet: "+row.field)
-		})
-		if g.Status.Artifact != nil {
-			t.Errorf("%s: it has an artifact, although %s", row.name, row.reason)
-		}
-	}
-	if n := s.git.Fetches(); n != 0 {
-		t.Errorf("fetched %d times", n)
-	}
-	s.awaitFailure("user", meta.ArtifactFailedReason, "spec.provider")
-}
-
 // awaitRepository waits until a GitRepository is as it should be, and returns it.
 func (s *stage) awaitRepository(name, what string, ok func(*sourcev1.GitRepository) bool) *sourcev1.GitRepository {
 	s.Helper()

@@ -40,6 +40,7 @@ type gitRepositories struct {
 	// its sources in self.
 	references *references
 	self       *feed
+	identity   GitIdentity
 	// changed is told of every source whose artifact changed.
 	changed func(context.Context, sourceKey)
 }
@@ -134,7 +135,7 @@ func (r *gitRepositories) letGo(ctx context.Context, g *sourcev1.GitRepository) 
 func (r *gitRepositories) fetch(ctx context.Context, g *sourcev1.GitRepository) (source.Artifact, []inclusion, error) {
 	u := gitUser(client.ObjectKeyFromObject(g))
 	r.references.begin(u)
-	req, err := RequestOf(ctx, r.references.reader(u), g)
+	req, err := RequestOf(ctx, r.references.reader(u), r.identity, g)
 	r.references.end(u)
 	if err != nil {
 		return source.Artifact{}, nil, err
@@ -200,7 +201,10 @@ func (r *gitRepositories) reportFailure(g *sourcev1.GitRepository, a *attempt, n
 func gitReason(err error) string {
 	var unverified *git.UnverifiedError
 	var notIncluded *includeError
+	var provider *providerError
 	switch {
+	case errors.As(err, &provider):
+		return sourcev1.InvalidProviderConfigurationReason
 	case errors.As(err, &notIncluded):
 		return notIncluded.reason
 	case errors.As(err, &unverified):

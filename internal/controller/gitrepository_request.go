@@ -11,13 +11,10 @@ import (
 )
 
 // RequestOf says what to fetch for a GitRepository, with the credentials that
-// its Secrets hold now. Fields that this version does not act on are an error of
-// kind failure.Unsupported.
-func RequestOf(ctx context.Context, secrets client.Reader, g *sourcev1.GitRepository) (git.Request, error) {
-	if err := supportedGit(g); err != nil {
-		return git.Request{}, err
-	}
+// its Secrets hold now, or its provider issues.
+func RequestOf(ctx context.Context, secrets client.Reader, who GitIdentity, g *sourcev1.GitRepository) (git.Request, error) {
 	req := requestOf(g)
+	var secret map[string][]byte
 	if g.Spec.Timeout != nil {
 		req.Timeout = g.Spec.Timeout.Duration
 	}
@@ -29,6 +26,7 @@ func RequestOf(ctx context.Context, secrets client.Reader, g *sourcev1.GitReposi
 		if req.Auth, err = git.AuthFromSecret(g.Spec.URL, data); err != nil {
 			return git.Request{}, fmt.Errorf("read Secret %s/%s: %w", g.Namespace, g.Spec.SecretRef.Name, err)
 		}
+		secret = data
 	}
 	if g.Spec.ProxySecretRef != nil {
 		data, err := readSecret(ctx, secrets, g.Namespace, g.Spec.ProxySecretRef.Name, "spec.proxySecretRef")
@@ -40,7 +38,10 @@ func RequestOf(ctx context.Context, secrets client.Reader, g *sourcev1.GitReposi
 		}
 	}
 	var err error
-	req.Verify, err = verificationOf(ctx, secrets, g)
+	if req.Verify, err = verificationOf(ctx, secrets, g); err != nil {
+		return git.Request{}, err
+	}
+	err = who.authenticate(ctx, g, secret, &req)
 	return req, err
 }
 
@@ -62,12 +63,4 @@ func refOf(ref *sourcev1.GitRepositoryRef) git.Ref {
 		return git.Ref{}
 	}
 	return git.Ref{Branch: ref.Branch, Tag: ref.Tag, SemVer: ref.SemVer, Name: ref.Name, Commit: ref.Commit}
-}
-
-func supportedGit(g *sourcev1.GitRepository) error {
-	var fields []string
-	if g.GetProvider() != sourcev1.GitProviderGeneric {
-		fields = append(fields, "spec.provider "+g.GetProvider())
-	}
-	return unsupported(fields)
 }

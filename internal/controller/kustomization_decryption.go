@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
-	"github.com/fluxcd/pkg/auth"
 	"github.com/fluxcd/pkg/cache"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -44,7 +43,7 @@ type Decryption struct {
 // tokens for, until ctx is done.
 func NewDecryption(ctx context.Context, c client.Client, o sops.Options) *Decryption {
 	d := &Decryption{Ring: sops.NewRing(ctx, o), context: ctx, client: c}
-	auth.EnableObjectLevelWorkloadIdentity() // the library's switch is one of the whole process
+	accountIdentities()
 	// The only error is a size below one.
 	d.tokens, _ = cache.NewTokenCache(maxTokens)
 	return d

@@ -46,6 +46,7 @@ type gitConfig struct {
 	tls, clientCert, ssh   bool
 	tipsOnly               bool
 	onPush                 func(string)
+	admit                  func(user, password, bearer string) bool
 }
 
 // GitOption changes a GitServer.
@@ -58,6 +59,12 @@ func GitBasicAuth(user, password string) GitOption {
 
 // GitBearer lets in only those with this bearer token.
 func GitBearer(token string) GitOption { return func(c *gitConfig) { c.bearer = token } }
+
+// GitAdmit lets in those whom a function lets in, which gets what basic authentication
+// says, or the bearer token.
+func GitAdmit(f func(user, password, bearer string) bool) GitOption {
+	return func(c *gitConfig) { c.admit = f }
+}
 
 // GitTLS serves HTTPS with a certificate of a CA made for the test; see CA.
 func GitTLS() GitOption { return func(c *gitConfig) { c.tls = true } }
@@ -130,6 +137,11 @@ func (s *GitServer) front(next http.Handler) http.Handler {
 }
 
 func (c *gitConfig) admits(r *http.Request) bool {
+	if c.admit != nil {
+		user, password, _ := r.BasicAuth()
+		bearer, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		return c.admit(user, password, bearer)
+	}
 	if c.bearer != "" {
 		return r.Header.Get("Authorization") == "Bearer "+c.bearer
 	}

@@ -66,7 +66,7 @@ func AuthFromSecret(repository string, data map[string][]byte) (Auth, error) {
 	if a.Password != "" && a.Username == "" && u.User.Username() == "" && !userInURL {
 		return Auth{}, secretError("username", errors.New("it is missing while there is a password"))
 	}
-	_, err = a.tlsConfig()
+	_, err = a.TLS()
 	return a, err
 }
 
@@ -123,8 +123,8 @@ func (a Auth) signer() (ssh.Signer, error) {
 	return s, nil
 }
 
-// tlsConfig returns nil when there is nothing beside the system's defaults.
-func (a Auth) tlsConfig() (*tls.Config, error) {
+// TLS returns the settings for a connection, and nil when there is nothing beside the system's defaults.
+func (a Auth) TLS() (*tls.Config, error) {
 	if len(a.CA)+len(a.ClientCert)+len(a.ClientKey) == 0 {
 		return nil, nil
 	}
@@ -156,12 +156,12 @@ func (a Auth) tlsConfig() (*tls.Config, error) {
 // ProxyFromSecret reads the keys address, username and password.
 func ProxyFromSecret(data map[string][]byte) (Proxy, error) {
 	p := Proxy{Address: string(data["address"]), Username: string(data["username"]), Password: string(data["password"])}
-	_, err := p.url()
+	_, err := p.URL()
 	return p, err
 }
 
-// url returns nil for no proxy.
-func (p Proxy) url() (*url.URL, error) {
+// URL returns the address with the credentials, and nil for no proxy.
+func (p Proxy) URL() (*url.URL, error) {
 	if p == (Proxy{}) {
 		return nil, nil
 	}

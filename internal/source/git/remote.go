@@ -27,7 +27,7 @@ type remote struct {
 // newRemote prepares to visit a URL; it does not connect. The folder is for
 // files that exist only while it runs.
 func newRemote(u *url.URL, auth Auth, proxy Proxy, tmp string) (*remote, error) {
-	proxyURL, err := proxy.url()
+	proxyURL, err := proxy.URL()
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ func newRemote(u *url.URL, auth Auth, proxy Proxy, tmp string) (*remote, error) 
 		s, err := newSSH(u, auth, proxyURL, tmp)
 		return &remote{ssh: s}, err
 	}
-	cfg, err := auth.tlsConfig()
+	cfg, err := auth.TLS()
 	if err != nil {
 		return nil, err
 	}
