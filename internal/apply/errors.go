@@ -36,7 +36,7 @@ func failed(op string, id object.ID, err error) error {
 	case errors.As(err, &status):
 		explain(f, status.Status())
 		if strings.Contains(f.Err.Error(), "\n") {
-			f.Err = oneLine{f.Err}
+			f.Err = lineError{f.Err}
 		}
 		if plan.Guarded(id.GroupKind()) && isImmutable(f.Err) {
 			f.Remedy = "put back the old value, or have the object replaced, with what it holds, by the annotation kustomize.toolkit.fluxcd.io/force: enabled on it"
@@ -47,15 +47,15 @@ func failed(op string, id object.ID, err error) error {
 	return f
 }
 
-// oneLine is an error that prints on one line: the API server lists rights that
+// lineError is an error that prints on one line: the API server lists rights that
 // somebody lacks on lines of their own.
-type oneLine struct{ error }
+type lineError struct{ error }
 
 // Error implements error.
-func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
+func (e lineError) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
 
 // Unwrap returns the error as it was.
-func (e oneLine) Unwrap() error { return e.error }
+func (e lineError) Unwrap() error { return e.error }
 
 func isNetwork(err error) bool {
 	var n net.Error

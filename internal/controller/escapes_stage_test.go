@@ -73,7 +73,7 @@ func (s *stage) tenantNamespace(name string) {
 	in := func(what string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: what, Namespace: name} }
 	s.create(&corev1.ServiceAccount{ObjectMeta: in(deployer)})
 	s.create(&rbacv1.Role{ObjectMeta: in("gitops"), Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{"kustomize.toolkit.fluxcd.io", "source.toolkit.fluxcd.io"}, Resources: []string{"*"}, Verbs: []string{"*"}},
+		{APIGroups: []string{"kustomize.toolkit.fluxcd.io", "source.toolkit.fluxcd.io", "source.extensions.fluxcd.io"}, Resources: []string{"*"}, Verbs: []string{"*"}},
 	}})
 	for what, ref := range map[string]rbacv1.RoleRef{
 		"admin":  {APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "admin"},

@@ -3,6 +3,7 @@ package controller
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,7 +12,10 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/report"
@@ -59,98 +63,113 @@ func TestFleetOfOneApplication(t *testing.T) {
 	}
 }
 
-// A platform repository with a folder per cluster and a repository per tenant:
-// the addresses on a public host lead to loopback by mirrors and nothing else is
-// changed. Whatever needs nothing beyond this version is delivered; all else says
-// what it needs.
+// A platform repository with a folder per cluster and a repository per tenant, as
+// their authors wrote them, converges on an engine that locks tenants in: the
+// addresses on a public host lead to loopback by mirrors and nothing else is changed.
+// Set aside is what comes from an OCI registry or is delivered by Helm: of those kinds
+// there are definitions and nobody who acts on them.
 func TestFleetOfTenants(t *testing.T) {
 	t.Parallel()
-	platform, tenant := fleet(t, "multi-tenancy"), fleet(t, "multi-tenancy-dev-team")
-	for _, cluster := range []string{"staging", "production"} {
+	platform, team := fleet(t, "multi-tenancy"), fleet(t, "multi-tenancy-dev-team")
+	for cluster, tenancy := range map[string]Tenancy{
+		"production": {},
+		// The flags that the fleet sets for the toolkit's own engine.
+		"staging": {DefaultServiceAccount: "default", NoCrossNamespaceRefs: true},
+	} {
 		t.Run(cluster, func(t *testing.T) {
 			t.Parallel()
-			s, revision := tenantsStage(t, platform, tenant)
-			s.unit("flux-system", func(k *kustomizev1.Kustomization) {
-				k.Spec.Path, k.Spec.TargetNamespace = "./clusters/"+cluster, ""
+			s, revision := tenantsStage(t, platform, team, tenancy)
+			s.unit("flux-system", as("kustomize-controller"), func(k *kustomizev1.Kustomization) {
+				k.Spec.Path, k.Spec.TargetNamespace, k.Spec.SourceRef.Name = "./clusters/"+cluster, "", "flux-system"
 			})
 			s.awaitLive("flux-system", revision)
-			delivered := 0
-			for name, needs := range s.needs() {
-				if needs != nil {
-					s.awaitFailure(name, report.ReasonNotSupported, needs.Error())
-					delivered++
-				}
+			s.setAsideOCI()
+			for _, name := range []string{"kyverno", "kyverno-policies", "tenants"} {
+				s.awaitLive(name, revision)
 			}
-			if delivered != 3 {
-				t.Errorf("%d Kustomizations of the cluster need what is not supported, want all 3: they run as a service account", delivered)
+			apps := *s
+			apps.namespace, apps.repo = "apps", s.repo.On("dev-team")
+			k := apps.awaitUnit("dev-team", "ready", ready)
+			if n := len(k.Status.Inventory.Entries); n != 2 {
+				t.Errorf("the tenant has %d objects, want its HelmRepository and HelmRelease", n)
 			}
-			s.tenantsOf(cluster, revision)
-			s.kindsNotServed()
+			apps.confined(cluster)
 		})
 	}
 }
 
 // tenantsStage is a cluster of its own, as it is after the bootstrap: with the
-// namespace and the repository that the fleet's files name.
-func tenantsStage(t *testing.T, platform, tenant string) (s *stage, revision string) {
+// namespace, the account and the repository that the fleet's files name, and the
+// definitions of the kinds that are set aside.
+func tenantsStage(t *testing.T, platform, team string, tenancy Tenancy) (s *stage, revision string) {
+	t.Helper()
 	const address = "https://github.com/fluxcd/flux2-multi-tenancy"
 	cluster := testkit.Start(t, testkit.WithControllers())
 	server := testkit.NewGitServer(t)
 	repo := server.Repo("fleet")
-	engine := engineFor(t, cluster.Config, func(o *Options) { o.Mirrors = []string{address + "=" + repo.URL()} })
+	engine := engineFor(t, cluster.Config, func(o *Options) { o.Mirrors, o.Tenancy = []string{address + "=" + repo.URL()}, tenancy })
 	s = stageOn(t, cluster.Config)
 	s.engine, s.git, s.repo, s.namespace = engine, server, repo, "flux-system"
 	s.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}})
+	account := metav1.ObjectMeta{Name: "kustomize-controller", Namespace: s.namespace}
+	s.create(&corev1.ServiceAccount{ObjectMeta: account})
+	s.create(&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "cluster-reconciler"},
+		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: account.Name, Namespace: account.Namespace}}})
+	s.define("source.toolkit.fluxcd.io", "OCIRepository", "ocirepositories", "Namespaced", "v1beta2")
+	s.define("source.toolkit.fluxcd.io", "HelmRepository", "helmrepositories", "Namespaced", "v1beta1")
+	s.define("helm.toolkit.fluxcd.io", "HelmRelease", "helmreleases", "Namespaced", "v2beta1")
+	s.define("kyverno.io", "ClusterPolicy", "clusterpolicies", "Cluster", "v1")
 	revision = "main@sha1:" + repo.CommitDir(platform)
-	repo.On("dev-team").CommitDir(tenant)
-	s.source(func(g *sourcev1.GitRepository) { g.Spec.URL = address })
+	repo.On("dev-team").CommitDir(team)
+	s.source(func(g *sourcev1.GitRepository) { g.Name, g.Spec.URL = "flux-system", address })
 	return s, revision
 }
 
-// needs returns what every Kustomization of the namespace needs that is not
-// supported, nil for those that need nothing.
-func (s *stage) needs() map[string]error {
+// define installs a kind that takes anything.
+func (s *stage) define(group, kind, plural, scope, version string) {
 	s.Helper()
-	var list kustomizev1.KustomizationList
-	if err := s.client.List(s.Context(), &list, client.InNamespace(s.namespace)); err != nil {
+	schema := map[string]any{"openAPIV3Schema": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}}
+	s.create(&unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+		"metadata": map[string]any{"name": plural + "." + group},
+		"spec": map[string]any{
+			"group": group, "scope": scope,
+			"names":    map[string]any{"kind": kind, "plural": plural, "singular": strings.ToLower(kind), "listKind": kind + "List"},
+			"versions": []any{map[string]any{"name": version, "served": true, "storage": true, "schema": schema}},
+		},
+	}})
+}
+
+// setAsideOCI takes the part of whoever would deliver kyverno from its registry: its
+// Kustomization is suspended and said to be ready.
+func (s *stage) setAsideOCI() {
+	s.Helper()
+	const name = "kyverno-controller"
+	s.awaitFailure(name, report.ReasonNotSupported, "spec.sourceRef.kind OCIRepository")
+	k := &kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: s.namespace}}
+	edit(s, k, func(k *kustomizev1.Kustomization) { k.Spec.Suspend = true })
+	s.read(k)
+	before := k.DeepCopy()
+	k.Status.ObservedGeneration = k.Generation
+	report.Ready(k, meta.ReconciliationSucceededReason, "set aside")
+	if err := s.client.Status().Patch(s.Context(), k, client.MergeFrom(before)); err != nil {
 		s.Fatal(err)
 	}
-	out := map[string]error{}
-	for i := range list.Items {
-		out[list.Items[i].Name] = supported(&list.Items[i])
-	}
-	return out
 }
 
-// tenantsOf delivers the folder of tenants, whose content is plain, as the
-// administrator: its repository is fetched, its Kustomization says what it needs.
-func (s *stage) tenantsOf(cluster, revision string) {
+// confined has the tenant reach beyond its namespace, from its own repository.
+func (s *stage) confined(cluster string) {
 	s.Helper()
-	s.unit("tenants-plain", func(k *kustomizev1.Kustomization) {
-		k.Spec.Path, k.Spec.TargetNamespace = "./tenants/"+cluster, ""
+	s.repo.Commit(map[string]string{
+		cluster + "/kustomization.yaml": "resources: [escape.yaml]\n",
+		cluster + "/escape.yaml": manifest("rbac.authorization.k8s.io/v1", "ClusterRole", "", "all", "rules: []") + "---\n" +
+			manifest("v1", "ConfigMap", "flux-system", "a"),
 	})
-	s.awaitLive("tenants-plain", revision)
-	apps := *s
-	apps.namespace = "apps"
-	await(&apps, &sourcev1.GitRepositoryList{}, "dev-team", "fetched by the mirror", func(g *sourcev1.GitRepository) bool {
-		return says(g, metav1.ConditionTrue, meta.SucceededReason)
-	})
-	apps.awaitFailure("dev-team", report.ReasonNotSupported, "spec.serviceAccountName")
-	// The tenant's own folder holds a Helm release, a kind that this cluster lacks.
-	apps.unit("plain", func(k *kustomizev1.Kustomization) {
-		k.Spec.Path, k.Spec.SourceRef.Name, k.Spec.TargetNamespace = "./"+cluster, "dev-team", ""
-	})
-	apps.awaitFailure("plain", meta.ReconciliationFailedReason, "HelmRelease/apps/podinfo", "does not serve this kind")
-}
-
-// kindsNotServed delivers folders with kinds that the cluster lacks.
-func (s *stage) kindsNotServed() {
-	s.Helper()
-	for path, words := range map[string]string{"kyverno": "OCIRepository/flux-system/kyverno-controller", "kyverno-policies": "ClusterPolicy/verify-flux-images"} {
-		name := path + "-plain"
-		s.unit(name, func(k *kustomizev1.Kustomization) {
-			k.Spec.Path, k.Spec.TargetNamespace = "./infrastructure/"+path, ""
-		})
-		s.awaitFailure(name, meta.ReconciliationFailedReason, words, "does not serve this kind")
+	s.ask(&sourcev1.GitRepository{ObjectMeta: metav1.ObjectMeta{Name: "dev-team", Namespace: s.namespace}})
+	s.awaitFailure("dev-team", meta.ReconciliationFailedReason, "ClusterRole/all", `"system:serviceaccount:apps:dev-team" cannot patch resource "clusterroles"`)
+	err := s.client.Get(s.Context(), client.ObjectKey{Namespace: "flux-system", Name: "a"}, &corev1.ConfigMap{})
+	if !apierrors.IsNotFound(err) {
+		s.Errorf("the tenant wrote into the platform's namespace: %v", err)
 	}
 }
