@@ -132,7 +132,7 @@ func (p *plainText) startEngine() {
 		p.Fatal(err)
 	}
 	p.metrics = closedAddress(p.T)
-	engine := exec.Command(p.bowline, "controller", "--data-dir", filepath.Join(p.dir, "data"), "--metrics-addr", p.metrics, //nolint:noctx // it is ended below
+	engine := exec.Command(p.bowline, "controller", "--data-dir", filepath.Join(p.dir, "data"), "--metrics-addr", p.metrics,
 		"--health-addr", "0", "--tenancy", "open", "--log-level", "debug", "--kubeconfig", p.kubeconfig)
 	engine.Env, engine.Stdout, engine.Stderr = p.environment(), log, log
 	if err := engine.Start(); err != nil {

@@ -73,7 +73,7 @@ func (d *Decryption) Prepare(ctx context.Context, k *kustomizev1.Kustomization, 
 		return err
 	}
 	id := sops.Identity(k.Namespace, from, version, d.account(k))
-	keys, err := d.Ring.Open(from, id, data, d.cloud(k))
+	keys, err := d.Ring.Open(from, id, data, d.cloud(k)) //nolint:contextcheck // what it asks outlives the reconcile
 	if err != nil {
 		return err
 	}

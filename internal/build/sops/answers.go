@@ -102,7 +102,7 @@ func (a *answers) keepLocked(id string, key []byte) {
 // ask returns the answer, or fails when it does not come soon; whoever asked is then
 // woken when it does.
 func (a *answers) ask(ctx context.Context, q question) ([]byte, error) {
-	f, patience := a.fly(q)
+	f, patience := a.fly(q) //nolint:contextcheck // the question outlives who asks it
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
