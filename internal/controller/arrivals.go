@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -23,22 +24,41 @@ type arrivals struct {
 	// changes says that an object counts when it changes too: a definition is
 	// there for some time before its kind is served.
 	changes bool
+	// known returns the words by which an object of the resource is known.
+	known func(*metav1.PartialObjectMetadata) news
 	// arrived is called for everything that came.
-	arrived func()
+	arrived func(news)
 }
 
 // arrivalsOf returns the watches of everything that units may wait for.
-func arrivalsOf(client metadata.Interface, arrived func()) []*arrivals {
+func arrivalsOf(client metadata.Interface, arrived func(news)) []*arrivals {
 	rights := rbacv1.SchemeGroupVersion
-	return []*arrivals{
-		{client: client, resource: corev1.SchemeGroupVersion.WithResource("namespaces"), arrived: arrived},
-		{client: client, resource: apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions"), changes: true, arrived: arrived},
-		{client: client, resource: corev1.SchemeGroupVersion.WithResource("serviceaccounts"), arrived: arrived},
-		{client: client, resource: rights.WithResource("roles"), changes: true, arrived: arrived},
-		{client: client, resource: rights.WithResource("rolebindings"), changes: true, arrived: arrived},
-		{client: client, resource: rights.WithResource("clusterroles"), changes: true, arrived: arrived},
-		{client: client, resource: rights.WithResource("clusterrolebindings"), changes: true, arrived: arrived},
+	all := []*arrivals{
+		{resource: corev1.SchemeGroupVersion.WithResource("namespaces"), known: byName},
+		{resource: apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions"), changes: true, known: byGroup},
+		{resource: corev1.SchemeGroupVersion.WithResource("serviceaccounts"), known: byNamespaceAndName},
+		{resource: rights.WithResource("roles"), changes: true, known: byNamespace},
+		{resource: rights.WithResource("rolebindings"), changes: true, known: byNamespace},
+		{resource: rights.WithResource("clusterroles"), changes: true, known: byNothing},
+		{resource: rights.WithResource("clusterrolebindings"), changes: true, known: byNothing},
 	}
+	for _, a := range all {
+		a.client, a.arrived = client, arrived
+	}
+	return all
+}
+
+// What of an object a failure that wants it names in any case.
+func byName(o *metav1.PartialObjectMetadata) news             { return news{o.Name} }
+func byNamespace(o *metav1.PartialObjectMetadata) news        { return news{o.Namespace} }
+func byNamespaceAndName(o *metav1.PartialObjectMetadata) news { return news{o.Namespace, o.Name} }
+func byNothing(*metav1.PartialObjectMetadata) news            { return nil }
+
+// byGroup is for definitions, which are called by plural and group: a failure that
+// wants one names the kind and the group.
+func byGroup(o *metav1.PartialObjectMetadata) news {
+	_, group, _ := strings.Cut(o.Name, ".")
+	return news{group}
 }
 
 // Start implements manager.Runnable.
@@ -59,15 +79,17 @@ func (a *arrivals) Start(ctx context.Context) error {
 }
 
 // Add implements cache.ReflectorStore.
-func (a *arrivals) Add(any) error {
-	a.arrived()
+func (a *arrivals) Add(object any) error {
+	if o, ok := object.(*metav1.PartialObjectMetadata); ok {
+		a.arrived(a.known(o))
+	}
 	return nil
 }
 
 // Update implements cache.ReflectorStore.
-func (a *arrivals) Update(any) error {
+func (a *arrivals) Update(object any) error {
 	if a.changes {
-		a.arrived()
+		return a.Add(object)
 	}
 	return nil
 }
@@ -78,7 +100,7 @@ func (a *arrivals) Delete(any) error { return nil }
 // Replace implements cache.ReflectorStore. Anything may have come while nobody
 // watched.
 func (a *arrivals) Replace([]any, string) error {
-	a.arrived()
+	a.arrived(nil)
 	return nil
 }
 

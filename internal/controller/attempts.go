@@ -1,8 +1,8 @@
 package controller
 
 import (
-	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,6 +39,12 @@ type attempt struct {
 	// cameBy how much had come when it began.
 	wanting bool
 	cameBy  uint64
+	// lacks is the failure that says what was wanting.
+	lacks string
+	// pendingSince is when the wait for something that is not possible yet began; zero
+	// when none is on. stuck says that it ran out.
+	pendingSince time.Time
+	stuck        bool
 	// healAt is when an object that somebody keeps changing is healed again; zero
 	// when there is none. contested names those that an event told of.
 	healAt    time.Time
@@ -107,16 +113,18 @@ type attempts struct {
 	// something that they refer to changed.
 	drifted map[types.NamespacedName]bool // guarded by mu
 	// wanting holds the units that failed for want of something on the cluster,
-	// such as a namespace or a kind, which anybody may bring.
-	wanting map[types.NamespacedName]bool // guarded by mu
-	// arrivals counts what came that units may want.
-	arrivals uint64 // guarded by mu
+	// such as a namespace or a kind, which anybody may bring, with the failure.
+	wanting map[types.NamespacedName]string // guarded by mu
+	// arrivals counts what came that units may want, and recent is the last of it, each
+	// at its number modulo the length.
+	arrivals uint64                   // guarded by mu
+	recent   [rememberedArrivals]news // guarded by mu
 }
 
 func newAttempts() *attempts {
 	return &attempts{
 		byUnit: map[types.NamespacedName]*attempt{}, drifted: map[types.NamespacedName]bool{},
-		wanting: map[types.NamespacedName]bool{},
+		wanting: map[types.NamespacedName]string{},
 	}
 }
 
@@ -155,29 +163,62 @@ func (a *attempts) takeDrift(unit types.NamespacedName) bool {
 	return drifted
 }
 
-// want notes whether the unit failed for want of something on the cluster.
-func (a *attempts) want(unit types.NamespacedName, wanting bool) {
+// rememberedArrivals is how many arrivals are told apart. A unit that more of them
+// came by than that may have missed what it wants, and tries again.
+const rememberedArrivals = 256
+
+// news are the words by which something that came is known: a failure that wants it
+// holds all of them. Without words anything may have come.
+type news []string
+
+func (n news) concerns(failure string) bool {
+	return !slices.ContainsFunc(n, func(word string) bool { return !strings.Contains(failure, word) })
+}
+
+// want notes the failure of a unit for want of something on the cluster; "" means
+// that it wants nothing.
+func (a *attempts) want(unit types.NamespacedName, lacks string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if wanting {
-		a.wanting[unit] = true
+	if lacks != "" {
+		a.wanting[unit] = lacks
 	} else {
 		delete(a.wanting, unit)
 	}
 }
 
-// arrived notes that something came which units may want, and returns them.
-func (a *attempts) arrived() []types.NamespacedName {
+// arrived notes that something came which units may want, and returns those that do.
+func (a *attempts) arrived(n news) []types.NamespacedName {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.recent[a.arrivals%rememberedArrivals] = n
 	a.arrivals++
-	return slices.Collect(maps.Keys(a.wanting))
+	var units []types.NamespacedName
+	for unit, lacks := range a.wanting {
+		if n.concerns(lacks) {
+			units = append(units, unit)
+		}
+	}
+	return units
 }
 
-// cameBy returns how much has come so far: another number later means that
-// something came meanwhile.
+// cameBy returns how much has come so far.
 func (a *attempts) cameBy() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.arrivals
+}
+
+// came reports whether something that a failure wants has come since this much had,
+// and returns how much has now.
+func (a *attempts) came(since uint64, lacks string) (came bool, now uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.arrivals-since > rememberedArrivals {
+		return true, a.arrivals
+	}
+	for n := since; n < a.arrivals && !came; n++ {
+		came = a.recent[n%rememberedArrivals].concerns(lacks)
+	}
+	return came, a.arrivals
 }

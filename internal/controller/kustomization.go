@@ -165,9 +165,9 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 	if inputs := r.inputs(unit, artifact); r.attempt.inputs != inputs {
 		r.attempt.begin(inputs, r.now)
 		unit.Recheck = true
-	} else if r.attempt.wanting && r.attempt.cameBy != r.attempts.cameBy() {
+	} else if r.came() {
 		r.attempt.retry()
-	} else if left := r.attempt.barred(r.now); left > 0 && !drifted && !r.attempt.late {
+	} else if left := r.attempt.barred(r.now); left > 0 && !drifted && !r.attempt.late && !r.attempt.stuck {
 		return left
 	}
 	r.attempt.cameBy = r.attempts.cameBy()
@@ -223,11 +223,9 @@ func (r *kustomizationRun) deliver(ctx context.Context, unit pipeline.Unit, arti
 	r.keep(out)
 	r.contested(out.Plan)
 	if err != nil && out.Changes.Pending() {
-		// Of an object that is replaced and never carried our labels no event tells
-		// that it is gone; looking again is due ever later, the longer it takes.
-		elapsed := max(time.Second, r.now.Sub(r.attempt.began))
-		return min(elapsed, r.progress("Applying revision "+artifact.Revision+": "+err.Error()))
+		return r.pending(artifact, err)
 	}
+	r.attempt.pendingSince, r.attempt.stuck = time.Time{}, false
 	if err != nil && unit.Recipe.Decryption != nil {
 		err = unit.Recipe.Decryption.Conceal(err)
 	}

@@ -164,10 +164,9 @@ func (r *kustomizations) wakeDependents(ctx context.Context, name types.Namespac
 	}
 }
 
-// wakeWanting enqueues the Kustomizations that failed for want of something on
-// the cluster.
-func (r *kustomizations) wakeWanting() {
-	for _, unit := range r.attempts.arrived() {
+// wakeWanting enqueues the Kustomizations that failed for want of what came.
+func (r *kustomizations) wakeWanting(n news) {
+	for _, unit := range r.attempts.arrived(n) {
 		r.self.add(unit, soon)
 	}
 }

@@ -36,7 +36,7 @@ func (r *kustomizationRun) fail(reason string, err error) time.Duration {
 		r.log.Error(errors.New(message), "failed", "reason", reason, "revision", r.k.Status.LastAttemptedRevision, "retryIn", wait.String())
 		r.event = &notice{corev1.EventTypeWarning, reason, message}
 	}
-	if r.attempt.wanting && r.attempt.cameBy != r.attempts.cameBy() {
+	if r.came() {
 		return 0 // what was wanting may have come while this was under way
 	}
 	return wait
@@ -47,7 +47,42 @@ func (r *kustomizationRun) fail(reason string, err error) time.Duration {
 func (r *kustomizationRun) want(reason string, err error) {
 	r.attempt.wanting = reason != meta.BuildFailedReason &&
 		(errors.Is(err, failure.Of(failure.NotFound)) || errors.Is(err, failure.Of(failure.Denied)))
-	r.attempts.want(client.ObjectKeyFromObject(r.k), r.attempt.wanting)
+	r.attempt.lacks = ""
+	if r.attempt.wanting {
+		r.attempt.lacks = err.Error()
+	}
+	r.attempts.want(client.ObjectKeyFromObject(r.k), r.attempt.lacks)
+}
+
+// came reports whether something came that the last attempt failed for want of.
+func (r *kustomizationRun) came() bool {
+	if !r.attempt.wanting {
+		return false
+	}
+	came, now := r.attempts.came(r.attempt.cameBy, r.attempt.lacks)
+	if !came {
+		r.attempt.cameBy = now
+	}
+	return came
+}
+
+// pending waits for what an event will make possible, such as a definition that is
+// being established, until the timeout.
+func (r *kustomizationRun) pending(artifact source.Artifact, err error) time.Duration {
+	a, timeout := r.attempt, r.k.GetTimeout()
+	if a.pendingSince.IsZero() {
+		a.pendingSince = r.now
+	}
+	elapsed := r.now.Sub(a.pendingSince)
+	if left := timeout - elapsed; left > 0 {
+		// Of an object that is replaced and never carried our labels no event tells
+		// that it is gone; looking again is due ever later, the longer it takes.
+		return min(max(time.Second, elapsed), left, r.progress("Applying revision "+artifact.Revision+": "+err.Error()))
+	}
+	wait := r.fail(meta.ReconciliationFailedReason, &failure.Error{Op: "apply", Kind: failure.Timeout, Object: "revision " + artifact.Revision,
+		Err: fmt.Errorf("still waiting after %s: %w", timeout, err), Remedy: "see what holds it up, or raise spec.timeout"})
+	a.stuck = true // the event may come yet
+	return wait
 }
 
 // wait reports that the Kustomization waits for another object, whose event will
@@ -102,7 +137,7 @@ func (r *kustomizationRun) succeed(artifact source.Artifact, wants []plan.Want) 
 		inputs: r.attempt.inputs, began: r.attempt.began, checked: r.attempt.checked,
 		mayRead: r.attempt.mayRead, healAt: r.attempt.healAt, contested: r.attempt.contested,
 	}
-	r.attempts.want(client.ObjectKeyFromObject(r.k), false)
+	r.attempts.want(client.ObjectKeyFromObject(r.k), "")
 	return max(r.k.Spec.Interval.Duration, shortestWait)
 }
 
