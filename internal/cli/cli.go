@@ -181,7 +181,7 @@ func (a *app) commands() []*cobra.Command {
 		a.getCommand(), a.treeCommand(), a.eventsCommand(),
 		a.reconcileCommand(), a.suspendCommand(), a.resumeCommand(), a.approveCommand(),
 		a.buildCommand(), a.diffCommand(),
-		a.controllerCommand(), a.crdsCommand(), a.versionCommand(), a.docsCommand(), a.serveGitCommand(),
+		a.controllerCommand(), a.migrateCommand(), a.crdsCommand(), a.versionCommand(), a.docsCommand(), a.serveGitCommand(),
 	}
 }
 

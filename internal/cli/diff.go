@@ -9,12 +9,14 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/pipeline"
 	"github.com/bowline-dev/bowline/internal/plan"
+	"github.com/bowline-dev/bowline/internal/source/git"
 )
 
 type diffOptions struct {
@@ -25,6 +27,10 @@ type diffOptions struct {
 	noRemoteBases bool
 	// strictSubstitute is the engine's StrictPostBuildSubstitutions.
 	strictSubstitute bool
+	// store keeps what is fetched, for the next preview; nil means nobody does.
+	store *git.Store
+	// ageSecret holds age keys for whoever names none, as the engine has it.
+	ageSecret types.NamespacedName
 }
 
 func (a *app) diffCommand() *cobra.Command {

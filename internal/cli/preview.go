@@ -55,13 +55,20 @@ func (c *cluster) preview(ctx context.Context, o *diffOptions, name string) (p p
 	if !ok {
 		return p, fmt.Errorf("read kustomization/%s: it is a %T", name, obj)
 	}
+	return c.previewOf(ctx, o, ks)
+}
+
+// previewOf is preview for a Kustomization that was read from the connection's namespace.
+func (c *cluster) previewOf(ctx context.Context, o *diffOptions, ks *kustomizev1.Kustomization) (p previewed, err error) {
 	budget, err := plan.ParseBudget(o.budget)
 	if err != nil {
 		return p, err
 	}
+	decryption := controller.NewDecryption(ctx, c, sops.Options{Patience: keyServicePatience})
+	decryption.AgeSecret, decryption.Tenancy.Open = o.ageSecret, o.ageSecret.Name != ""
 	unit, err := controller.Prepare(ctx, c, ks, controller.UnitOptions{
 		Budget: budget, AllowRemoteBases: !o.noRemoteBases, LenientSubstitution: !o.strictSubstitute,
-		Decryption: controller.NewDecryption(ctx, c, sops.Options{Patience: keyServicePatience}),
+		Decryption: decryption,
 	})
 	if err != nil {
 		return p, err
@@ -120,6 +127,10 @@ func (c *cluster) artifact(ctx context.Context, o *diffOptions, ks *kustomizev1.
 	req, err := controller.RequestOf(ctx, scoped, controller.GitIdentity{}, g)
 	if err != nil {
 		return a, nil, err
+	}
+	if o.store != nil {
+		a, err = o.store.Fetch(ctx, req)
+		return a, func() {}, err
 	}
 	return fetchOnce(ctx, req, o.revision)
 }

@@ -266,6 +266,12 @@ func readObjects(ts *testscript.TestScript, text string) []*unstructured.Unstruc
 	return out
 }
 
+func readObject(ts *testscript.TestScript, text string) *unstructured.Unstructured {
+	u := &unstructured.Unstructured{}
+	ts.Check(yaml.Unmarshal([]byte(text), &u.Object))
+	return u
+}
+
 func applyWithStatus(ctx context.Context, cfg *rest.Config, u *unstructured.Unstructured) error {
 	c, err := client.New(cfg, client.Options{})
 	if err != nil {

@@ -30,7 +30,7 @@ const defaultSettings = "flux-system/bowline-settings"
 func settable() map[string]func(string) error {
 	anything := func(string) error { return nil }
 	return map[string]func(string) error{
-		"audit-interval": anything, "concurrency": anything, "max-file-size": anything,
+		"audit-interval": anything, "concurrency": anything, "custom-apply-stage-kinds": anything, "feature-gates": anything, "max-file-size": anything,
 		"no-cross-namespace-refs": anything, "no-remote-bases": anything,
 		"default-decryption-service-account": func(v string) error { return controller.Tenancy{DefaultServiceAccount: v}.Validate() },
 		"sops-age-secret":                    func(v string) error { _, err := ageSecretName(v, "flux-system"); return err },

@@ -101,7 +101,7 @@ func newManager(o Options, scheme *runtime.Scheme) (ctrl.Manager, error) {
 		HealthProbeBindAddress: orOff(o.HealthAddr),
 		PprofBindAddress:       orOff(o.PProfAddr),
 		LeaderElection:         o.LeaderElect, LeaderElectionNamespace: o.LeaderElectNamespace,
-		LeaderElectionID: "bowline.fleet.bowline.dev", LeaderElectionReleaseOnCancel: true,
+		LeaderElectionID: LeaseName, LeaderElectionReleaseOnCancel: true,
 		GracefulShutdownTimeout: &grace,
 	})
 	if err != nil {
@@ -112,6 +112,9 @@ func newManager(o Options, scheme *runtime.Scheme) (ctrl.Manager, error) {
 	}
 	return mgr, nil
 }
+
+// LeaseName is the name of the lease by which engines on one cluster take turns.
+const LeaseName = "bowline.fleet.bowline.dev"
 
 func orOff(addr string) string {
 	if addr == "" {
