@@ -158,3 +158,20 @@ func BenchmarkUsual(b *testing.B) {
 		}
 	}
 }
+
+// What people write is far below the limit, also over a status of a thousand lines.
+func TestLimitLeavesRoom(t *testing.T) {
+	t.Parallel()
+	e, err := Within("status.conditions.filter(e, e.type == 'Ready').all(e, e.status == 'True' && e.observedGeneration == metadata.generation)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conditions := make([]any, 1000)
+	for i := range conditions {
+		conditions[i] = map[string]any{"type": "Ready", "status": "True", "observedGeneration": int64(1)}
+	}
+	object := map[string]any{"metadata": map[string]any{"generation": int64(1)}, "status": map[string]any{"conditions": conditions}}
+	if ok, err := e.True(t.Context(), object); !ok || err != nil {
+		t.Errorf("got %t, %v", ok, err)
+	}
+}

@@ -49,7 +49,7 @@ func TestRules(t *testing.T) {
 		{name: "any version", reason: "health is not a matter of the version", check: check("odd.test/v2", "Odd", "false", "", "true"), object: "spec: {}", want: Failed},
 		{name: "other kind", reason: "nothing is said of it", check: check("odd.test/v1", "Even", "false", "", "true"), object: "spec: {}", want: Current},
 		{name: "too costly", reason: "it would hold up others", check: check("odd.test/v1", "Odd", endless, "", ""), object: "spec: {}", want: Failed,
-			message: "spec.healthCheckExprs[0].current takes more than 200000 steps; simplify the expression"},
+			message: "spec.healthCheckExprs[0].current takes more than 50000 steps; simplify the expression"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
