@@ -122,17 +122,12 @@ func (c *cluster) artifact(ctx context.Context, o *diffOptions, ks *kustomizev1.
 		if err != nil {
 			return a, nil, err
 		}
-		return workingCopy(root, g.Spec.Ignore)
+		if a, done, err = workingCopy(root, g.Spec.Ignore); err != nil {
+			return a, nil, err
+		}
+		return scoped.included(ctx, g, a, done, o.fetcher(), 0)
 	}
-	req, err := controller.RequestOf(ctx, scoped, controller.GitIdentity{}, g)
-	if err != nil {
-		return a, nil, err
-	}
-	if o.store != nil {
-		a, err = o.store.Fetch(ctx, req)
-		return a, func() {}, err
-	}
-	return fetchOnce(ctx, req, o.revision)
+	return scoped.fetched(ctx, g, o.revision, o.fetcher(), 0)
 }
 
 // workingCopy is the artifact of a folder as it is now.

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -49,12 +50,15 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs the transcripts in testdata/script, each in a namespace of
-// its own, $NS, of a cluster that serves the APIs.
+// its own, $NS, of a cluster that serves the APIs, and with the Git server $GIT.
 func TestScripts(t *testing.T) {
 	installAPIs(t)
+	srv := testkit.NewGitServer(t)
+	srv.Repo("fleet").Commit(map[string]string{"web/web.yaml": strings.Replace(configMap, "delivered", "web", 1) + "data: {greeting: committed}\n"})
+	srv.Repo("policies").Commit(map[string]string{"deploy/policy.yaml": strings.Replace(configMap, "delivered", "policy", 1) + "data: {policy: strict}\n"})
 	runScripts(t, "testdata/script", func(t *testing.T) (string, string) {
 		return testkit.Kubeconfig(t), testkit.Namespace(t)
-	})
+	}, "GIT="+srv.URL())
 }
 
 // TestScriptsOfPlanes runs transcripts that bring planes up themselves.

@@ -130,8 +130,17 @@ func (r *gitRepositories) circle(ctx context.Context, g *sourcev1.GitRepository)
 	return visit(g)
 }
 
-// include lays what is included over an artifact. Its revision stays; its digest tells of both.
 func include(g *sourcev1.GitRepository, main source.Artifact, parts []inclusion) (source.Artifact, error) {
+	artifacts := make([]source.Artifact, 0, len(parts))
+	for _, p := range parts {
+		artifacts = append(artifacts, p.artifact)
+	}
+	return Include(g, main, artifacts)
+}
+
+// Include lays what spec.include names over an artifact: parts are the artifacts of those that it
+// names, in that order. The revision stays; the digest tells of all.
+func Include(g *sourcev1.GitRepository, main source.Artifact, parts []source.Artifact) (source.Artifact, error) {
 	if len(parts) == 0 {
 		return main, nil
 	}
@@ -145,11 +154,11 @@ func include(g *sourcev1.GitRepository, main source.Artifact, parts []inclusion)
 	}); ok {
 		hides = t.Filter()
 	}
-	for _, p := range parts {
+	for i, spec := range g.Spec.Include {
 		// Paths begin at the root of an artifact, with or without saying so.
-		from, to := strings.TrimLeft(p.spec.GetFromPath(), "/"), strings.TrimLeft(p.spec.GetToPath(), "/")
-		if err := b.Include(p.artifact, from, to, hides); err != nil {
-			return source.Artifact{}, copyFailure(g, p.spec, err)
+		from, to := strings.TrimLeft(spec.GetFromPath(), "/"), strings.TrimLeft(spec.GetToPath(), "/")
+		if err := b.Include(parts[i], from, to, hides); err != nil {
+			return source.Artifact{}, copyFailure(g, spec, err)
 		}
 	}
 	tree := b.Tree()
@@ -157,7 +166,8 @@ func include(g *sourcev1.GitRepository, main source.Artifact, parts []inclusion)
 	if err != nil {
 		return source.Artifact{}, err
 	}
-	return source.Artifact{Revision: main.Revision, Digest: digest, Verified: main.Verified, Tree: tree}, nil
+	main.Digest, main.Tree = digest, tree
+	return main, nil
 }
 
 func copyFailure(g *sourcev1.GitRepository, spec sourcev1.GitRepositoryInclude, err error) error {
