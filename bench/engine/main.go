@@ -40,7 +40,7 @@ type config struct {
 
 // defaultEngine runs Bowline with its default settings.
 const defaultEngine = "bin/bowline controller --kubeconfig {kubeconfig} --data-dir {data-dir}" +
-	" --metrics-addr 127.0.0.1:{metrics-port} --health-addr 127.0.0.1:{health-port}"
+	" --metrics-addr 127.0.0.1:{metrics-port} --storage-addr 127.0.0.1:0 --health-addr 127.0.0.1:{health-port}"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -65,6 +65,8 @@ func (o *controllerOptions) addEngine(cmd *cobra.Command) {
 	f.StringVar(&o.engine.DataDir, "data-dir", "", "`folder` for copies of repositories; it may be lost at any time (default: below the user's cache folder)")
 	f.StringVar(&o.engine.MetricsAddr, "metrics-addr", ":8080", "`address` to serve /metrics on; 0 turns it off")
 	f.StringVar(&o.engine.HealthAddr, "health-addr", ":9440", "`address` to serve /healthz and /readyz on; 0 turns it off")
+	f.StringVar(&o.engine.StorageAddr, "storage-addr", ":9090", "`address` to serve the artifacts of sources on, for other controllers; 0 turns it off")
+	f.StringVar(&o.engine.StorageAdvAddr, "storage-adv-addr", "", "`address` in the URLs of artifacts (default: that of --storage-addr)")
 	f.StringVar(&o.engine.PProfAddr, "pprof-addr", "", "`address` to serve profiles on (default: off)")
 	f.BoolVar(&o.engine.LeaderElect, "leader-elect", false, "let several engines on one cluster take turns")
 	f.StringVar(&o.engine.LeaderElectNamespace, "leader-elect-namespace", "", "`namespace` of the lease (default: the engine's own)")

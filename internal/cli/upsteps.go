@@ -217,7 +217,7 @@ func (b *bringUp) startEngine(ctx context.Context) (string, error) {
 		return "", err
 	}
 	args := append([]string{"controller", "--data-dir", b.plane.Path("engine"),
-		"--health-addr", b.settings.HealthAddr, "--metrics-addr", b.settings.MetricsAddr}, b.connectionArgs()...)
+		"--health-addr", b.settings.HealthAddr, "--metrics-addr", b.settings.MetricsAddr, "--storage-addr", "127.0.0.1:0"}, b.connectionArgs()...)
 	exited, err := engine.Start(self, args, b.connectionEnv())
 	if err != nil {
 		return "", err

@@ -41,6 +41,7 @@ type artifactGenerators struct {
 	attempts  *attempts
 	tenancy   Tenancy
 	self      *feed
+	published *published
 	// changed is told of every artifact that changed.
 	changed func(context.Context, sourceKey)
 
@@ -254,6 +255,7 @@ func (r *artifactGenerators) drop(ctx context.Context, name types.NamespacedName
 	r.mu.Unlock()
 	key := sourceKey{Kind: sourcev1.ExternalArtifactKind, NamespacedName: name}
 	r.artifacts.drop(key)
+	r.published.withdraw(key)
 	r.changed(ctx, key)
 }
 

@@ -121,7 +121,7 @@ func (r *generatorRun) ensure(ctx context.Context, o *output) (*meta.Artifact, e
 			return nil, err
 		}
 	}
-	status := artifactStatus(sourcev1.ExternalArtifactKind, key, o.Artifact, there.Status.Artifact, r.now)
+	status := r.published.status(ctx, sourceKey{sourcev1.ExternalArtifactKind, key}, o.Artifact, there.Status.Artifact, r.now)
 	want.Status.Artifact = status
 	want.Generation = max(there.Generation, 1)
 	want.Status.Conditions = there.Status.Conditions

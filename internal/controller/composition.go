@@ -26,7 +26,7 @@ type composition struct {
 func newComposition(e *engine) *composition {
 	generators := &artifactGenerators{
 		turns: e.turns, client: e.mgr.GetClient(), events: e.events, clock: clock.RealClock{},
-		artifacts: e.units.artifacts, attempts: newAttempts(), tenancy: e.options.Tenancy, self: &feed{}, changed: e.sourceChanged,
+		artifacts: e.units.artifacts, attempts: newAttempts(), tenancy: e.options.Tenancy, self: &feed{}, published: e.published, changed: e.sourceChanged,
 		made: newMade(), makers: newMakers(),
 	}
 	transport, _ := http.DefaultTransport.(*http.Transport)

@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/bowline-dev/bowline/internal/apply"
+	"github.com/bowline-dev/bowline/internal/artifactserve"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
@@ -49,6 +50,7 @@ type engine struct {
 	// composition is nil where the cluster lacks its kinds.
 	composition *composition
 	events      record.EventRecorder
+	published   *published
 	// references is what units and sources read from ConfigMaps and Secrets.
 	references *references
 	// turns counts reconciles.
@@ -59,12 +61,13 @@ type engine struct {
 
 // newEngine wires the stages together: the one place where each learns of the
 // others.
-func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.Cluster, store *git.Store, budget plan.Budget) *engine {
+func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.Cluster, store *git.Store, served *artifactserve.Server, budget plan.Budget) *engine {
 	e := &engine{options: o, mgr: mgr, log: o.Logger, meters: newMeters(), turns: &atomic.Uint64{}}
 	realClock := clock.RealClock{}
 	e.references = newReferences(ctx, mgr.GetAPIReader(), cluster.Metadata, realClock, e.wake)
 	events := newRecorder(ctx, mgr.GetScheme(), cluster, o.Logger)
 	e.events = events
+	e.published = &published{server: served, log: o.Logger}
 	units := &kustomizations{
 		turns:  e.turns,
 		client: mgr.GetClient(), events: events, clock: realClock,
@@ -93,7 +96,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	e.sources = &gitRepositories{
 		turns:  e.turns,
 		client: mgr.GetClient(), references: e.references, self: &feed{}, events: events, clock: realClock,
-		store: store, artifacts: units.artifacts, attempts: newAttempts(), changed: e.sourceChanged,
+		store: store, artifacts: units.artifacts, published: e.published, attempts: newAttempts(), changed: e.sourceChanged,
 		identity: newGitIdentity(uncached{mgr.GetClient(), mgr.GetAPIReader()}, o.Tenancy),
 	}
 	return e

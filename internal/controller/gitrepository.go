@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
@@ -35,6 +34,7 @@ type gitRepositories struct {
 	clock     clock.PassiveClock
 	store     *git.Store
 	artifacts *artifacts
+	published *published
 	attempts  *attempts
 	// references is what credentials are read through: a change of one enqueues
 	// its sources in self.
@@ -53,6 +53,7 @@ func (r *gitRepositories) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 	err := r.client.Get(ctx, req.NamespacedName, g)
 	if apierrors.IsNotFound(err) || err == nil && !g.DeletionTimestamp.IsZero() {
 		r.artifacts.drop(key)
+		r.published.withdraw(key)
 		r.attempts.forget(req.NamespacedName)
 		r.references.forget(gitUser(req.NamespacedName))
 		r.tell(ctx, key)
@@ -77,7 +78,7 @@ func (r *gitRepositories) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 		ctrl.LoggerFrom(ctx).Info("fetched", "revision", artifact.Revision)
 		r.tell(ctx, key)
 	}
-	again := r.report(g, artifact, included, fetchErr)
+	again := r.report(ctx, g, artifact, included, fetchErr)
 	if !equality.Semantic.DeepEqual(before.Status, g.Status) {
 		if err := r.client.Status().Patch(ctx, g, client.MergeFrom(before), owner); err != nil {
 			return ctrl.Result{}, fmt.Errorf("write the status: %w", err)
@@ -107,7 +108,7 @@ func (r *gitRepositories) recalled(ctx context.Context, g *sourcev1.GitRepositor
 	if err != nil {
 		return source.Artifact{}, err
 	}
-	if !sameInclusions(g, included) {
+	if !r.sameInclusions(ctx, g, included) {
 		return source.Artifact{}, errors.New("what it includes has changed")
 	}
 	artifact, err := r.store.Recall(ctx, requestOf(g), g.Status.Artifact.Revision)
@@ -158,7 +159,7 @@ func gitUser(name types.NamespacedName) user {
 
 // report puts what a fetch came to into the status and returns when to fetch
 // again. After a failure the last artifact stays.
-func (r *gitRepositories) report(g *sourcev1.GitRepository, artifact source.Artifact, included []inclusion, err error) time.Duration {
+func (r *gitRepositories) report(ctx context.Context, g *sourcev1.GitRepository, artifact source.Artifact, included []inclusion, err error) time.Duration {
 	attempt := r.attempts.of(client.ObjectKeyFromObject(g))
 	now := r.clock.Now()
 	g.Status.ObservedGeneration = g.Generation
@@ -169,17 +170,15 @@ func (r *gitRepositories) report(g *sourcev1.GitRepository, artifact source.Arti
 		return r.reportFailure(g, attempt, now, err)
 	}
 	attempt.failures = 0
-	if g.Status.Artifact == nil || g.Status.Artifact.Revision != artifact.Revision || g.Status.Artifact.Digest != artifact.Digest {
-		g.Status.Artifact = &meta.Artifact{
-			Path:     fmt.Sprintf("gitrepository/%s/%s", g.Namespace, g.Name),
-			Revision: artifact.Revision, Digest: artifact.Digest, LastUpdateTime: metav1.NewTime(now),
-		}
+	before := g.Status.Artifact
+	g.Status.Artifact = r.published.status(ctx, repositoryKey(g.Namespace, g.Name), artifact, before, now)
+	if !same(before, g.Status.Artifact) {
 		r.events.Eventf(g, corev1.EventTypeNormal, "NewArtifact", "stored artifact for revision '%s'", artifact.Revision)
 	}
 	g.Status.ObservedIgnore = g.Spec.Ignore
 	g.Status.ObservedSparseCheckout = g.Spec.SparseCheckout
 	g.Status.ObservedRecurseSubmodules = g.Spec.RecurseSubmodules
-	reportIncluded(g, included)
+	r.reportIncluded(ctx, g, included)
 	reportVerified(g, artifact.Verified)
 	report.Ready(g, meta.SucceededReason, fmt.Sprintf("stored artifact for revision '%s'", artifact.Revision))
 	report.Stored(g, meta.SucceededReason, fmt.Sprintf("stored artifact for revision '%s'", artifact.Revision))

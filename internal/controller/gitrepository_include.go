@@ -9,7 +9,6 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -41,8 +40,8 @@ func (e *includeError) Unwrap() error { return e.err }
 type inclusion struct {
 	spec     sourcev1.GitRepositoryInclude
 	artifact source.Artifact
-	// status is the artifact as it is told in the status.
-	status *meta.Artifact
+	// told is what the status of its source says.
+	told *meta.Artifact
 }
 
 func repositoryKey(namespace, name string) sourceKey {
@@ -65,7 +64,7 @@ func (r *gitRepositories) inclusions(ctx context.Context, g *sourcev1.GitReposit
 			"it includes this one in turn: "+strings.Join(circle, " → "), "remove one of the includes")
 	}
 	out := make([]inclusion, 0, len(g.Spec.Include))
-	for i, spec := range g.Spec.Include {
+	for _, spec := range g.Spec.Include {
 		name := spec.GitRepositoryRef.Name
 		var dep sourcev1.GitRepository
 		err := r.client.Get(ctx, client.ObjectKey{Namespace: g.Namespace, Name: name}, &dep)
@@ -79,27 +78,20 @@ func (r *gitRepositories) inclusions(ctx context.Context, g *sourcev1.GitReposit
 		if !ok {
 			return nil, includeNotReady(g, name, reasonNoArtifact, failure.Unavailable, "it has no artifact yet", "it is included as soon as it has; see its conditions")
 		}
-		out = append(out, inclusion{spec, artifact, r.includedAs(g, i, &dep, artifact)})
+		out = append(out, inclusion{spec, artifact, dep.Status.Artifact.DeepCopy()})
 	}
 	return out, nil
 }
 
 // includedAs is what the status says of an artifact: what it says already, if that is still so.
-func (r *gitRepositories) includedAs(g *sourcev1.GitRepository, i int, dep *sourcev1.GitRepository, a source.Artifact) *meta.Artifact {
-	if i < len(g.Status.IncludedArtifacts) && isArtifact(g.Status.IncludedArtifacts[i], a) {
+func (r *gitRepositories) includedAs(ctx context.Context, g *sourcev1.GitRepository, i int, p inclusion) *meta.Artifact {
+	if i < len(g.Status.IncludedArtifacts) && r.published.is(ctx, g.Status.IncludedArtifacts[i], p.artifact) {
 		return g.Status.IncludedArtifacts[i]
 	}
-	if isArtifact(dep.Status.Artifact, a) {
-		return dep.Status.Artifact.DeepCopy()
+	if r.published.is(ctx, p.told, p.artifact) {
+		return p.told
 	}
-	return &meta.Artifact{
-		Path:     fmt.Sprintf("gitrepository/%s/%s", dep.Namespace, dep.Name),
-		Revision: a.Revision, Digest: a.Digest, LastUpdateTime: metav1.NewTime(r.clock.Now()),
-	}
-}
-
-func isArtifact(m *meta.Artifact, a source.Artifact) bool {
-	return m != nil && m.Revision == a.Revision && m.Digest == a.Digest
+	return r.published.status(ctx, repositoryKey(g.Namespace, p.spec.GitRepositoryRef.Name), p.artifact, nil, r.clock.Now())
 }
 
 // circle returns the names on the way from g back to g through includes, both ends with them, and
@@ -183,12 +175,12 @@ func copyFailure(g *sourcev1.GitRepository, spec sourcev1.GitRepositoryInclude, 
 }
 
 // sameInclusions reports whether the status tells of the same artifacts.
-func sameInclusions(g *sourcev1.GitRepository, parts []inclusion) bool {
+func (r *gitRepositories) sameInclusions(ctx context.Context, g *sourcev1.GitRepository, parts []inclusion) bool {
 	if len(parts) != len(g.Status.IncludedArtifacts) {
 		return false
 	}
 	for i, p := range parts {
-		if !isArtifact(g.Status.IncludedArtifacts[i], p.artifact) {
+		if !r.published.is(ctx, g.Status.IncludedArtifacts[i], p.artifact) {
 			return false
 		}
 	}
@@ -196,12 +188,13 @@ func sameInclusions(g *sourcev1.GitRepository, parts []inclusion) bool {
 }
 
 // reportIncluded says what a new artifact includes.
-func reportIncluded(g *sourcev1.GitRepository, parts []inclusion) {
+func (r *gitRepositories) reportIncluded(ctx context.Context, g *sourcev1.GitRepository, parts []inclusion) {
 	g.Status.ObservedInclude = g.Spec.Include
-	g.Status.IncludedArtifacts = nil
-	for _, p := range parts {
-		g.Status.IncludedArtifacts = append(g.Status.IncludedArtifacts, p.status)
+	var included []*meta.Artifact
+	for i, p := range parts {
+		included = append(included, r.includedAs(ctx, g, i, p))
 	}
+	g.Status.IncludedArtifacts = included
 	report.Included(g)
 }
 

@@ -34,6 +34,10 @@ type Options struct {
 	// MetricsAddr, HealthAddr and PProfAddr are where metrics, health and
 	// profiles are served; empty or "0" means not at all.
 	MetricsAddr, HealthAddr, PProfAddr string
+	// StorageAddr is where the artifacts of sources are served to other controllers;
+	// empty or "0" means not at all. StorageAdvAddr is the address that they are told,
+	// if it is another one.
+	StorageAddr, StorageAdvAddr string
 	// LeaderElect makes engines on one cluster take turns.
 	LeaderElect          bool
 	LeaderElectNamespace string

@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/bowline-dev/bowline/internal/artifactserve"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/plan"
@@ -65,7 +66,11 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer store.Close()
-	e := newEngine(ctx, o, mgr, cluster, store, budget)
+	served, err := serveArtifacts(ctx, o, mgr)
+	if err != nil {
+		return err
+	}
+	e := newEngine(ctx, o, mgr, cluster, store, served, budget)
 	if err := e.register(ctx); err != nil {
 		return err
 	}
@@ -115,6 +120,30 @@ func newManager(o Options, scheme *runtime.Scheme) (ctrl.Manager, error) {
 
 // LeaseName is the name of the lease by which engines on one cluster take turns.
 const LeaseName = "bowline.fleet.bowline.dev"
+
+// serveArtifacts starts to serve artifacts with the manager, and returns nil where
+// they are not to be served.
+func serveArtifacts(ctx context.Context, o Options, mgr ctrl.Manager) (*artifactserve.Server, error) {
+	if orOff(o.StorageAddr) == "0" {
+		return nil, nil
+	}
+	listener, address, err := artifactserve.Listen(ctx, o.StorageAddr, o.StorageAdvAddr)
+	if err != nil {
+		return nil, err
+	}
+	server := artifactserve.NewServer(address, o.Logger.WithName("artifacts"))
+	return server, mgr.Add(serving(func(ctx context.Context) error { return artifactserve.Serve(ctx, listener, server) }))
+}
+
+// serving runs on engines that stand by, too: whoever asks one is told at once that
+// it has nothing.
+type serving func(context.Context) error
+
+// Start implements manager.Runnable.
+func (s serving) Start(ctx context.Context) error { return s(ctx) }
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (s serving) NeedLeaderElection() bool { return false }
 
 func orOff(addr string) string {
 	if addr == "" {

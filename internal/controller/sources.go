@@ -3,9 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
-	"time"
 
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -110,17 +108,4 @@ func (a *artifacts) missing(ctx context.Context, c client.Reader, key sourceKey,
 		return fmt.Sprintf("%s '%s' has no artifact yet", key.Kind, key.NamespacedName), true
 	}
 	return fmt.Sprintf("%s '%s' is not ready: %s", key.Kind, key.NamespacedName, r.Message), false
-}
-
-// artifactStatus describes an artifact in the status of its source. before is what
-// the status said; the time of the last update stays while the artifact is the same.
-func artifactStatus(kind string, name types.NamespacedName, a source.Artifact, before *meta.Artifact, now time.Time) *meta.Artifact {
-	status := &meta.Artifact{
-		Path:     strings.ToLower(kind) + "/" + name.Namespace + "/" + name.Name,
-		Revision: a.Revision, Digest: a.Digest, Metadata: a.Metadata, LastUpdateTime: metav1.NewTime(now.Truncate(time.Second)),
-	}
-	if before != nil && before.Revision == status.Revision && before.Digest == status.Digest {
-		status.LastUpdateTime = before.LastUpdateTime
-	}
-	return status
 }

@@ -22,7 +22,7 @@ var floors = [][]string{
 	{"internal/object", "internal/failure"},
 	{"api", "internal/expr", "internal/ignore"},
 	{"internal/source", "internal/crds", "internal/gitserve", "internal/rules", "examples"},
-	{"internal/build"},
+	{"internal/build", "internal/artifactserve"},
 	{"internal/kube"},
 	{"internal/plan"},
 	{"internal/apply"},
