@@ -26,7 +26,6 @@ import (
 	"github.com/bowline-dev/bowline/internal/source/local"
 )
 
-
 // artifact is a folder with a file of each sort.
 func artifact(t *testing.T, content string) source.Artifact {
 	t.Helper()
@@ -35,7 +34,7 @@ func artifact(t *testing.T, content string) source.Artifact {
 		"app/a.yaml": content, "app/empty": "", "long/" + strings.Repeat("n", 200): "x", "ignored.yaml": "x", ".sourceignore": "ignored.yaml\n", "large.bin": strings.Repeat("x", 200_000), "too-large.bin": strings.Repeat("x", 300_000),
 	} {
 		at := filepath.Join(dir, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o700), os.WriteFile(at, []byte(data), 0o700)); err != nil { //nolint:gosec // one that can be run
+		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o700), os.WriteFile(at, []byte(data), 0o700)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -181,7 +180,7 @@ func TestHTTP(t *testing.T) {
 		})
 	}
 	s.Withdraw("GitRepository", name)
-	if answer, err := http.Get(third.URL); err != nil || answer.StatusCode != 404 { //nolint:noctx,bodyclose // it is over
+	if answer, err := http.Get(third.URL); err != nil || answer.StatusCode != http.StatusNotFound { //nolint:bodyclose // it is over
 		t.Errorf("after the source has gone: %v, %v", answer, err)
 	}
 }
