@@ -30,6 +30,7 @@ type controllerOptions struct {
 	featureGates  []string
 	stageKinds    []string
 	ageSecret     string
+	vaultConfig   string
 	logLevel      string
 	logFormat     string
 }
@@ -79,6 +80,7 @@ func (o *controllerOptions) addEngine(cmd *cobra.Command) {
 	f.BoolVar(&o.engine.Tenancy.NoCrossNamespaceRefs, "no-cross-namespace-refs", false, "refuse references to sources of other namespaces, in platform namespaces too")
 	f.StringVar(&o.engine.DefaultDecryptionAccount, "default-decryption-service-account", "", "`name` of the service account that asks key services for every Kustomization whose spec.decryption names none")
 	f.StringVar(&o.ageSecret, "sops-age-secret", "", "Secret with age keys for Kustomizations whose spec.decryption names none, as `NAMESPACE/NAME`, or a name in RUNTIME_NAMESPACE; no tenant gets them")
+	f.StringVar(&o.vaultConfig, "sops-vault-configmap", "", "ConfigMap with the Vault and OpenBao servers at which service accounts may log in to decrypt, as `NAMESPACE/NAME`, or a name in RUNTIME_NAMESPACE")
 	f.StringVar(&o.settings, "settings", defaultSettings, "ConfigMap with settings of the engine, as `NAMESPACE/NAME`; empty means none")
 	f.StringVar(&o.engine.DeletionBudget, "deletion-budget", "50%", "`share` of a Kustomization's objects that may be deleted without approval, or off")
 	f.DurationVar(&o.engine.AuditInterval, "audit-interval", 0, "how often a sample of what is known is compared with dry runs; 0 means the default, negative never")
@@ -140,7 +142,11 @@ func (o *controllerOptions) settle(kept engineSettings, flags *pflag.FlagSet) (e
 	if o.engine.StageKinds, err = controller.ParseStageKinds(o.stageKinds); err != nil {
 		return err
 	}
-	if o.engine.AgeSecret, err = ageSecretName(o.ageSecret, os.Getenv("RUNTIME_NAMESPACE")); err != nil {
+	own := os.Getenv("RUNTIME_NAMESPACE")
+	if o.engine.AgeSecret, err = nameOfOwn("--sops-age-secret", o.ageSecret, own); err != nil {
+		return err
+	}
+	if o.engine.VaultConfig, err = nameOfOwn("--sops-vault-configmap", o.vaultConfig, own); err != nil {
 		return err
 	}
 	if o.engine.Tenancy.Open, err = controller.ParseTenancy(o.tenancy); err != nil {
@@ -154,9 +160,9 @@ func (o *controllerOptions) settle(kept engineSettings, flags *pflag.FlagSet) (e
 	return nil
 }
 
-// ageSecretName reads the value of --sops-age-secret. The toolkit's engine takes a name
-// in its own namespace, which its deployment states in RUNTIME_NAMESPACE.
-func ageSecretName(s, own string) (types.NamespacedName, error) {
+// nameOfOwn reads the value of a flag that names an object. The toolkit's engine takes a
+// name in its own namespace, which its deployment states in RUNTIME_NAMESPACE.
+func nameOfOwn(flag, s, own string) (types.NamespacedName, error) {
 	if s == "" {
 		return types.NamespacedName{}, nil
 	}
@@ -165,8 +171,8 @@ func ageSecretName(s, own string) (types.NamespacedName, error) {
 		namespace, name = own, s
 	}
 	if namespace == "" || name == "" || strings.Contains(name, "/") {
-		return types.NamespacedName{}, &failure.Error{Op: "read flag", Object: "--sops-age-secret", Kind: failure.Invalid,
-			Err: fmt.Errorf("%q names no Secret", s), Remedy: "write it as NAMESPACE/NAME"}
+		return types.NamespacedName{}, &failure.Error{Op: "read flag", Object: flag, Kind: failure.Invalid,
+			Err: fmt.Errorf("%q names no object", s), Remedy: "write it as NAMESPACE/NAME"}
 	}
 	return types.NamespacedName{Namespace: namespace, Name: name}, nil
 }

@@ -33,7 +33,8 @@ func settable() map[string]func(string) error {
 		"audit-interval": anything, "concurrency": anything, "custom-apply-stage-kinds": anything, "feature-gates": anything, "max-file-size": anything,
 		"no-cross-namespace-refs": anything, "no-remote-bases": anything,
 		"default-decryption-service-account": func(v string) error { return controller.Tenancy{DefaultServiceAccount: v}.Validate() },
-		"sops-age-secret":                    func(v string) error { _, err := ageSecretName(v, "flux-system"); return err },
+		"sops-age-secret":                    func(v string) error { _, err := nameOfOwn("sops-age-secret", v, "flux-system"); return err },
+		"sops-vault-configmap":               func(v string) error { _, err := nameOfOwn("sops-vault-configmap", v, "flux-system"); return err },
 		"deletion-budget":                    func(v string) error { _, err := plan.ParseBudget(v); return err },
 		"default-service-account":            func(v string) error { return controller.Tenancy{DefaultServiceAccount: v}.Validate() },
 		"platform-namespaces": func(v string) error {

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -17,8 +18,10 @@ import (
 	"github.com/getsops/sops/v3/keys"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
 	"github.com/bowline-dev/bowline/internal/build"
 	"github.com/bowline-dev/bowline/internal/build/sops"
@@ -145,6 +148,8 @@ type vault struct {
 	decrypts atomic.Int64
 	held     atomic.Bool
 	release  chan struct{}
+	// login holds the role and token of the last login, token that of the last request.
+	login, token atomic.Value
 }
 
 func newVault(t *testing.T) *vault {
@@ -159,9 +164,15 @@ func newVault(t *testing.T) *vault {
 func (v *vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var body map[string]string
 	_ = json.NewDecoder(r.Body).Decode(&body)
+	if strings.HasSuffix(r.URL.Path, "/login") {
+		v.login.Store(body["role"] + " " + body["jwt"])
+		_ = json.NewEncoder(w).Encode(map[string]any{"auth": map[string]string{"client_token": "hvs.logged-in"}})
+		return
+	}
 	answer := map[string]string{"ciphertext": "vault:v1:" + body["plaintext"]}
 	if strings.Contains(r.URL.Path, "/decrypt/") {
 		v.decrypts.Add(1)
+		v.token.Store(r.Header.Get("X-Vault-Token"))
 		if v.held.Load() {
 			<-v.release
 		}
@@ -215,6 +226,53 @@ func TestDecryptionHangs(t *testing.T) {
 	s.awaitLive("app", revision)
 	if got := string(s.secret("db").Data["password"]); got != "late" {
 		t.Errorf("the Secret holds %q", got)
+	}
+}
+
+// TestDecryptionVaultAccount logs an account in at a Vault server that the
+// administrator lists, and at no other.
+func TestDecryptionVaultAccount(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	v := newVault(t)
+	list := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "vault", Namespace: s.namespace},
+		Data: map[string]string{"config.yaml": "instances:\n- address: https://elsewhere.example.com\n  loginPath: auth/kubernetes/login\n"}}
+	s.create(list)
+	s.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "decrypter", Namespace: s.namespace}})
+	d := NewDecryption(t.Context(), s.client, sops.Options{Patience: patience})
+	d.VaultConfig = client.ObjectKeyFromObject(list)
+	unit := unitIn(s.namespace, decrypted(""), func(k *kustomizev1.Kustomization) { k.Spec.Decryption.ServiceAccountName = "decrypter" })
+	sealed := v.seal(t, secretManifest("db", "in-transit"))
+	attempt := func() (*unstructured.Unstructured, error) {
+		u := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(sealed), &u.Object); err != nil {
+			t.Fatal(err)
+		}
+		recipe := &build.Recipe{}
+		if err := d.Prepare(t.Context(), unit, s.client, recipe, nil); err != nil {
+			t.Fatal(err)
+		}
+		_, err := recipe.Decryption.Object(t.Context(), u)
+		return u, err
+	}
+	if _, err := attempt(); !errors.Is(err, failure.Of(failure.Denied)) || !strings.Contains(err.Error(), "lists no server with this address") || v.login.Load() != nil {
+		t.Fatalf("a server that is not listed: %v; it was told %v", err, v.login.Load())
+	}
+	edit(s, list, func(m *corev1.ConfigMap) {
+		m.Data["config.yaml"] = strings.ReplaceAll(m.Data["config.yaml"], "https://elsewhere.example.com", v.URL)
+	})
+	u, err := attempt()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _, _ := unstructured.NestedString(u.Object, "stringData", "password"); got != "in-transit" || v.token.Load() != "hvs.logged-in" {
+		t.Errorf("password %q, with token %v", got, v.token.Load())
+	}
+	login, _ := v.login.Load().(string)
+	role, token, _ := strings.Cut(login, " ")
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+	if err != nil || role != s.namespace+"_decrypter" || !strings.Contains(string(payload), v.URL) {
+		t.Errorf("logged in as %q with a token for %s (%v)", role, payload, err)
 	}
 }
 

@@ -31,6 +31,9 @@ type Decryption struct {
 	// AgeSecret holds age keys for units whose spec.decryption names no Secret; empty
 	// means none. Confined units do not get them.
 	AgeSecret types.NamespacedName
+	// VaultConfig is the ConfigMap that lists the Vault and OpenBao servers at which
+	// service accounts may log in, and where; empty means none.
+	VaultConfig types.NamespacedName
 
 	// context bounds what is asked on behalf of nobody in particular.
 	context context.Context //nolint:containedctx // the engine's: credentials are asked for long after Prepare
@@ -52,7 +55,7 @@ func NewDecryption(ctx context.Context, c client.Client, o sops.Options) *Decryp
 // decryptionOf is the decryption of an engine.
 func decryptionOf(ctx context.Context, mgr ctrl.Manager, o Options) *Decryption {
 	d := NewDecryption(ctx, uncached{mgr.GetClient(), mgr.GetAPIReader()}, o.keyServices)
-	d.Tenancy, d.DefaultServiceAccount, d.AgeSecret = o.Tenancy, o.DefaultDecryptionAccount, o.AgeSecret
+	d.Tenancy, d.DefaultServiceAccount, d.AgeSecret, d.VaultConfig = o.Tenancy, o.DefaultDecryptionAccount, o.AgeSecret, o.VaultConfig
 	return d
 }
 

@@ -54,13 +54,19 @@ func (d *Decryption) cloud(k *kustomizev1.Kustomization) sops.Cloud {
 		return all
 	}
 	ctx := d.context
-	return sops.Cloud{
+	out := sops.Cloud{
 		AWS: func(region string) awssdk.CredentialsProvider {
 			return aws.NewCredentialsProvider(ctx, with(kustomizev1.MetricDecryptWithAWS, auth.WithSTSRegion(region))...)
 		},
 		Azure: azure.NewTokenCredential(ctx, with(kustomizev1.MetricDecryptWithAzure)...),
 		GCP:   gcp.NewTokenSource(ctx, with(kustomizev1.MetricDecryptWithGCP)...),
 	}
+	if d.VaultConfig.Name != "" {
+		out.Vault = func(ctx context.Context, address string) (string, error) {
+			return d.vaultToken(ctx, address, with(kustomizev1.MetricDecryptWithVault, auth.WithAudiences(address)))
+		}
+	}
+	return out
 }
 
 // uncached is a client that reads from the API server: a read through the cache would

@@ -68,6 +68,9 @@ type Options struct {
 	// AgeSecret holds age keys for all units that are not confined and whose
 	// spec.decryption names no Secret; empty means none.
 	AgeSecret types.NamespacedName
+	// VaultConfig lists the Vault servers at which service accounts may log in; see
+	// Decryption.
+	VaultConfig types.NamespacedName
 	// DeletionBudget is how much a commit may delete without approval: a share
 	// such as "50%", or "off"; empty means "50%".
 	DeletionBudget string

@@ -68,7 +68,7 @@ func (d *Decrypter) noKey(s *server) error {
 	r := &reason{kind: failure.Invalid}
 	var refused []string
 	for _, f := range s.refused {
-		refused = append(refused, f.recipient+": "+oneLineOf(f.err))
+		refused = append(refused, f.recipient+": "+s.issued.from(oneLineOf(f.err)))
 		if r.err == nil {
 			r.err, r.kind = f.err, kindOf(f.err)
 		}

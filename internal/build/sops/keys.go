@@ -2,6 +2,7 @@ package sops
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -32,12 +33,15 @@ const (
 // entries names them for messages.
 const entries = "*.agekey, *.asc, sops.vault-token, sops.aws-kms, sops.azure-kv or sops.gcp-kms"
 
-// Cloud is how requests to the key services of clouds are authenticated where no
+// Cloud is how requests to key services are authenticated where no
 // key says so: with the identity of a workload. Each may be nil, which means not at all.
 type Cloud struct {
 	AWS   func(region string) aws.CredentialsProvider
 	Azure azcore.TokenCredential
 	GCP   oauth2.TokenSource
+	// Vault logs in to the Vault or OpenBao server at an address and returns a token. It
+	// decides which addresses may be told who asks.
+	Vault func(ctx context.Context, address string) (string, error)
 }
 
 // Keys is what can decrypt the files of a unit.

@@ -39,6 +39,8 @@ type server struct {
 	// answered.
 	recipients []string
 	refused    []refusal
+	// issued are tokens that were got on the way, which no message may quote.
+	issued concealed
 }
 
 type refusal struct {
@@ -74,7 +76,7 @@ func (s *server) decrypt(key *keyservice.Key, text []byte) ([]byte, error) {
 	case *keyservice.Key_VaultKey:
 		v := k.VaultKey
 		return s.there(fmt.Sprintf("Vault %s (%s/keys/%s)", v.GetVaultAddress(), v.GetEnginePath(), v.GetKeyName()), v.GetVaultAddress(),
-			s.keys.vault != "", func() ([]byte, error) { return s.vault(v, text) })
+			s.keys.vault != "" || s.keys.cloud.Vault != nil, func() ([]byte, error) { return s.vault(v, text) })
 	case *keyservice.Key_KmsKey:
 		return s.there("AWS KMS "+k.KmsKey.GetArn(), "aws "+region(k.KmsKey.GetArn()), s.keys.cloud.AWS != nil,
 			func() ([]byte, error) { return s.aws(k.KmsKey, text) })
@@ -148,7 +150,15 @@ func (k *Keys) withOpenPGP(text []byte) ([]byte, error) {
 
 func (s *server) vault(v *keyservice.VaultKey, text []byte) ([]byte, error) {
 	key := hcvault.MasterKey{VaultAddress: v.GetVaultAddress(), EnginePath: v.GetEnginePath(), KeyName: v.GetKeyName(), EncryptedKey: string(text)}
-	hcvault.Token(s.keys.vault).ApplyToMasterKey(&key)
+	token := s.keys.vault
+	if token == "" {
+		var err error
+		if token, err = s.keys.cloud.Vault(s.ctx, v.GetVaultAddress()); err != nil {
+			return nil, err
+		}
+	}
+	s.issued.add(token)
+	hcvault.Token(token).ApplyToMasterKey(&key)
 	if s.options.HTTPClient != nil {
 		copied := *s.options.HTTPClient // the library configures it
 		hcvault.NewHTTPClient(&copied).ApplyToMasterKey(&key)
