@@ -31,7 +31,7 @@ func (m *migration) preview(ctx context.Context) (string, error) {
 	defer store.Close()
 	o := &diffOptions{budget: "off", noRemoteBases: m.settings["no-remote-bases"] == "true", store: store,
 		strictSubstitute: !strings.Contains(m.settings["feature-gates"], "StrictPostBuildSubstitutions=false")}
-	if o.ageSecret, err = ageSecretName(m.settings["sops-age-secret"], m.options.fluxNamespace); err != nil {
+	if o.ageSecret, err = nameOfOwn("sops-age-secret", m.settings["sops-age-secret"], m.options.fluxNamespace); err != nil {
 		return "", err
 	}
 	objects, digests := 0, 0

@@ -84,7 +84,8 @@ func TestSettings(t *testing.T) {
 		{"without a value", "a flag alone is set", one("--no-remote-bases"), open("no-remote-bases", "true"), ""},
 		{"set to what holds anyway", "it says nothing", one("--no-cross-namespace-refs=false", "--default-service-account="), open(), ""},
 		{"key of the controller", "it is in the controller's namespace", one("--sops-age-secret=sops"), open("sops-age-secret", "flux-system/sops"), ""},
-		{"argument that the engine lacks", "secrets could not be read", one("--sops-vault-configmap=vaults"), nil, "it runs with --sops-vault-configmap=vaults, which this version does not do"},
+		{"argument that the engine lacks", "secrets could not be read", one("--override-manager=vaults"), nil, "it runs with --override-manager=vaults, which this version does not do"},
+		{"list of the controller", "it is in the controller's namespace", one("--sops-vault-configmap=vaults"), open("sops-vault-configmap", "flux-system/vaults"), ""},
 		{"argument of tomorrow", "nobody knows what it means", one("--no-such=1"), nil, "--no-such=1"},
 		{"gates that matter not", "they change how, not what", one("--feature-gates=DisableStatusPollerCache=true,CacheSecretsAndConfigMaps=true"), open(), ""},
 		{"gate that the engine has", "it is told", one("--feature-gates=AdditiveCELDependencyCheck=true"), open("feature-gates", "AdditiveCELDependencyCheck=true"), ""},
@@ -101,7 +102,7 @@ func TestSettings(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			got, err := row.flux.Settings(func(name string) bool {
-				return name == "no-remote-bases" || name == "no-cross-namespace-refs" || name == "default-service-account" || name == "sops-age-secret"
+				return name == "no-remote-bases" || name == "no-cross-namespace-refs" || name == "default-service-account" || name == "sops-age-secret" || name == "sops-vault-configmap"
 			})
 			if row.words != "" {
 				if err == nil || !strings.Contains(err.Error(), row.words) || !errors.Is(err, failure.Of(failure.Unsupported)) {

@@ -73,7 +73,7 @@ func (c *Controller) settings(distribution string, settable func(string) bool) (
 		case value == "" || value == "false" && name != "no-remote-bases":
 		case !settable(name):
 			return nil, c.refuse("--" + name + "=" + value)
-		case name == "sops-age-secret":
+		case name == "sops-age-secret" || name == "sops-vault-configmap":
 			out[name] = c.Namespace + "/" + value
 		default:
 			out[name] = value
