@@ -75,6 +75,12 @@ func (r *gitRepositories) inclusions(ctx context.Context, g *sourcev1.GitReposit
 			return nil, fmt.Errorf("read GitRepository %s/%s: %w", g.Namespace, name, err)
 		}
 		artifact, ok := r.artifacts.get(repositoryKey(g.Namespace, name))
+		if !ok && dep.Status.Artifact != nil {
+			// After a restart: what is on disk does until it is fetched, or another one is.
+			if artifact, err = r.recalled(ctx, &dep); err == nil {
+				ok = true
+			}
+		}
 		if !ok {
 			return nil, includeNotReady(g, name, reasonNoArtifact, failure.Unavailable, "it has no artifact yet", "it is included as soon as it has; see its conditions")
 		}

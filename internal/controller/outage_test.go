@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/bowline-dev/bowline/internal/gitserve"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
@@ -193,10 +194,20 @@ func TestRestartWithoutSource(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := stageOn(t, instance.Config)
-			revision := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "1")})
-			s.source()
+			module := s.git.Repo("module").Commit(map[string]string{"c.yaml": configMap("c", "1")})
+			other := s.git.Repo("other")
+			other.Commit(map[string]string{"deploy/b.yaml": configMap("b", "1")})
+			revision := "main@sha1:" + s.repo.CommitFiles(map[string]gitserve.File{
+				"app/a.yaml": {Data: []byte(configMap("a", "1"))}, "app/module": {Data: []byte(module), Mode: "160000"},
+				".gitmodules": {Data: []byte("[submodule \"m\"]\n\tpath = app/module\n\turl = ../module.git\n")},
+			})
+			s.source(func(g *sourcev1.GitRepository) { g.Name, g.Spec.URL = "other", other.URL() })
+			s.source(includes("deploy", "app/included"), func(g *sourcev1.GitRepository) { g.Spec.RecurseSubmodules = true })
 			s.unit("app")
 			s.awaitLive("app", revision)
+			if got := s.names(""); got != "a b c" {
+				t.Fatalf("delivered %q, want a b c", got)
+			}
 			was := s.config("a")
 			row.away(s)
 			if err := first.stop(); err != nil {
@@ -213,6 +224,9 @@ func TestRestartWithoutSource(t *testing.T) {
 			})
 			if words := told(); strings.Contains(words, "Ready=False") {
 				t.Errorf("it was not ready for a while:\n%s", words)
+			}
+			if got := s.names(""); got != "a b c" {
+				t.Errorf("there is %q, want a b c: what is included and what is in submodules is on disk, too", got)
 			}
 		})
 	}
