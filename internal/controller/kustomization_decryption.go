@@ -75,7 +75,7 @@ func (d *Decryption) Prepare(ctx context.Context, k *kustomizev1.Kustomization, 
 	if err != nil {
 		return err
 	}
-	id := sops.Identity(k.Namespace, from, version, d.account(k))
+	id := sops.Identity(k.Namespace, from, version, d.account(k), fmt.Sprint(spec.SecretRef == nil))
 	keys, err := d.Ring.Open(from, id, data, d.cloud(k)) //nolint:contextcheck // what it asks outlives the reconcile
 	if err != nil {
 		return err

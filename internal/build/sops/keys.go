@@ -62,17 +62,25 @@ type Keys struct {
 
 // Open reads the entries of a Secret. from names it in messages; data may be
 // nil, where the identity of a workload is all there is; identity names these keys,
-// see Identity. Entries with other names are ignored. Errors are of kind Invalid and
+// see Identity: keys of one identity are opened once. Entries with other names are ignored. Errors are of kind Invalid and
 // name the entry, never its content.
 func (r *Ring) Open(from, identity string, data map[string][]byte, cloud Cloud) (*Keys, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if k, ok := r.opened[identity]; ok {
+		return k, nil
+	}
 	k := &Keys{from: from, identity: identity, cloud: cloud, http: r.options.HTTPClient}
 	for _, name := range slices.Sorted(maps.Keys(data)) {
-		value := data[name]
-		if err := k.add(name, value); err != nil {
+		if err := k.add(name, data[name]); err != nil {
 			return nil, &failure.Error{Op: "read keys of", Kind: failure.Invalid, Object: fmt.Sprintf("%s (%s)", from, name),
 				Err: err, Remedy: "correct that entry of the Secret that spec.decryption.secretRef names"}
 		}
 	}
+	if len(r.opened) >= maxOpened {
+		clear(r.opened)
+	}
+	r.opened[identity] = k
 	return k, nil
 }
 

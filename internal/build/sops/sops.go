@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/getsops/sops/v3/logging"
@@ -42,7 +43,13 @@ type Options struct {
 type Ring struct {
 	options Options
 	answers *answers
+
+	mu     sync.Mutex
+	opened map[string]*Keys // guarded by mu; by identity
 }
+
+// maxOpened bounds the keys that are kept opened.
+const maxOpened = 512
 
 // NewRing returns an empty ring. What it waits for in the background ends with ctx.
 func NewRing(ctx context.Context, o Options) *Ring {
@@ -54,7 +61,7 @@ func NewRing(ctx context.Context, o Options) *Ring {
 	}
 	// The library logs on its own, to standard error, and quotes what it reads.
 	logging.SetLevel(0)
-	return &Ring{options: o, answers: newAnswers(ctx, o)}
+	return &Ring{options: o, answers: newAnswers(ctx, o), opened: map[string]*Keys{}}
 }
 
 // Identity turns what tells keys apart, such as the uid and version of their Secret
