@@ -1,16 +1,20 @@
 package controller
 
 import (
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strings"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/acl"
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	swapi "github.com/fluxcd/source-watcher/api/v2/v1beta1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -36,7 +40,7 @@ var escapesBySecret = []escape{
 				called := fmt.Sprintf("app-%d", i)
 				a.refusedUnit(called, func(k *kustomizev1.Kustomization) {
 					k.Spec.PostBuild = &kustomizev1.PostBuild{SubstituteFrom: []kustomizev1.SubstituteReference{{Kind: "Secret", Name: name}}}
-				})
+				}, "spec.postBuild.substituteFrom[0]")
 			}
 		}, harm: deliveredToOwn,
 	},
@@ -48,7 +52,7 @@ var escapesBySecret = []escape{
 			for i, name := range trickyNames() {
 				a.refusedUnit(fmt.Sprintf("app-%d", i), func(k *kustomizev1.Kustomization) {
 					k.Spec.Decryption = &kustomizev1.Decryption{Provider: "sops", SecretRef: &meta.LocalObjectReference{Name: name}}
-				})
+				}, "spec.decryption.secretRef")
 			}
 		}, harm: deliveredToOwn,
 	},
@@ -64,21 +68,29 @@ var escapesBySecret = []escape{
 	},
 	{
 		name: "kubeconfig-to-the-hub", aim: "the engine's rights, through a kubeconfig without credentials",
-		try: func(a *tenant) { a.kubeconfig("") }, harm: hubChanged,
+		try: func(a *tenant) { a.kubeconfig("", "the cluster of Secret") }, harm: hubChanged,
 	},
 	{
 		name: "kubeconfig-with-exec", aim: "having the engine run a program",
 		try: func(a *tenant) {
-			a.kubeconfig("exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/sh, args: ['-c', 'id'], interactiveMode: Never}")
+			a.kubeconfig("exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/sh, args: ['-c', 'id'], interactiveMode: Never}", "users[me].exec")
 		}, harm: hubChanged,
 	},
 	{
 		name: "kubeconfig-with-token-file", aim: "the engine's own token",
-		try: func(a *tenant) { a.kubeconfig("tokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token") }, harm: hubChanged,
+		try: func(a *tenant) {
+			a.kubeconfig("tokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token", "users[me].tokenFile")
+		}, harm: hubChanged,
 	},
 	{
 		name: "kubeconfig-with-client-files", aim: "the engine's own certificate",
-		try: func(a *tenant) { a.kubeconfig("client-certificate: /etc/passwd, client-key: /etc/passwd") }, harm: hubChanged,
+		try: func(a *tenant) {
+			a.kubeconfig("client-certificate: /etc/passwd, client-key: /etc/passwd", "users[me].client-certificate")
+		}, harm: hubChanged,
+	},
+	{
+		name: "kubeconfig-with-its-own-token", aim: "delivering to the hub without the engine knowing that it is the hub",
+		try: func(a *tenant) { a.kubeconfig("token: "+a.token(), "the cluster that the engine itself runs on") }, harm: hubChanged,
 	},
 	{
 		name: "kubeconfig-of-another", aim: "another tenant's cluster",
@@ -94,9 +106,9 @@ var escapesBySecret = []escape{
 
 func hubChanged(a *tenant) bool { return a.has(&corev1.Namespace{}, "", "dev-more") }
 
-// refusedUnit makes a Kustomization of the folder "app", which the API or the engine
-// has to refuse.
-func (a *tenant) refusedUnit(name string, change func(*kustomizev1.Kustomization)) {
+// refusedUnit makes a Kustomization of the folder "app", which the API, or the engine
+// with these words, has to refuse.
+func (a *tenant) refusedUnit(name string, change func(*kustomizev1.Kustomization), words ...string) {
 	a.Helper()
 	k := &kustomizev1.Kustomization{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: a.namespace},
@@ -113,8 +125,10 @@ func (a *tenant) refusedUnit(name string, change func(*kustomizev1.Kustomization
 	if err != nil {
 		a.Fatal(err)
 	}
-	k = a.awaitUnit(name, "refused", refused[*kustomizev1.Kustomization])
-	a.Logf("%s: %s", name, report.Condition(k, meta.ReadyCondition).Message)
+	a.awaitUnit(name, fmt.Sprintf("refused: %q", words), func(k *kustomizev1.Kustomization) bool {
+		c := report.Condition(k, meta.ReadyCondition)
+		return refused(k) && !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(c.Message, w) })
+	})
 }
 
 // refusedSource makes a GitRepository which the API or the engine has to refuse.
@@ -145,15 +159,18 @@ func refused[T report.Conditioned](o T) bool {
 }
 
 // kubeconfig delivers to the hub itself, as a user with these credentials.
-func (a *tenant) kubeconfig(user string) {
+func (a *tenant) kubeconfig(user, word string) {
 	a.Helper()
+	if len(a.cluster.config.CAData) == 0 {
+		a.Fatal("the kubeconfig of the tests holds no certificate authority")
+	}
 	text := fmt.Sprintf(`apiVersion: v1
 kind: Config
-clusters: [{name: hub, cluster: {server: '%s', insecure-skip-tls-verify: true}}]
+clusters: [{name: hub, cluster: {server: '%s', certificate-authority-data: %s}}]
 users: [{name: me, user: {%s}}]
 contexts: [{name: hub, context: {cluster: hub, user: me}}]
 current-context: hub
-`, a.cluster.config.Host, user)
+`, a.cluster.config.Host, base64.StdEncoding.EncodeToString(a.cluster.config.CAData), user)
 	a.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "hub", Namespace: a.namespace}, StringData: map[string]string{"value": text}})
 	a.repo.Commit(map[string]string{"app/a.yaml": manifest("v1", "Namespace", "", "dev-more")})
 	a.source()
@@ -161,8 +178,19 @@ current-context: hub
 		a.refusedUnit(fmt.Sprintf("app-%d", i), func(k *kustomizev1.Kustomization) {
 			k.Spec.TargetNamespace, k.Spec.ServiceAccountName = "", account
 			k.Spec.KubeConfig = &meta.KubeConfigReference{SecretRef: &meta.SecretKeyReference{Name: "hub"}}
-		})
+		}, word)
 	}
+}
+
+// token is one of the tenant's own account.
+func (a *tenant) token() string {
+	a.Helper()
+	request := &authenticationv1.TokenRequest{}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: deployer, Namespace: a.namespace}}
+	if err := a.client.SubResource("token").Create(a.Context(), account, request); err != nil {
+		a.Fatal(err)
+	}
+	return request.Status.Token
 }
 
 // What another tenant's repository holds is for who can show the remote that they may
