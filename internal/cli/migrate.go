@@ -118,7 +118,7 @@ func (a *app) migrateFlux(ctx context.Context, o *migrateOptions) error {
 	if err := m.takeOver(ctx); err != nil || !o.run || o.dryRun {
 		return err
 	}
-	return m.runEngine(ctx)
+	return m.runEngine()
 }
 
 // steps carries steps out and prints what each found or did.

@@ -62,6 +62,8 @@ func (m *migration) previewOne(ctx context.Context, o *diffOptions, k *kustomize
 	if k.Spec.ServiceAccountName == "" {
 		k.Spec.ServiceAccountName = m.settings["default-service-account"]
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // the watches of its ledger end with it
 	scoped := *m.cluster
 	scoped.namespace = k.Namespace
 	p, err := scoped.previewOf(ctx, o, k)

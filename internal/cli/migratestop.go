@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -81,17 +83,24 @@ func (m *migration) engineFlags() *pflag.FlagSet {
 	return cmd.Flags()
 }
 
-// runEngine runs the engine until it is interrupted.
-func (m *migration) runEngine(ctx context.Context) error {
-	o := &controllerOptions{clusterFlags: m.options.clusterFlags}
-	cmd := &cobra.Command{}
-	o.addEngine(cmd)
-	o.settings, o.engine.LeaderElect, o.engine.LeaderElectNamespace = m.options.settings, true, m.options.fluxNamespace
-	if err := cmd.Flags().Parse(m.options.engineArgs); err != nil {
+// runEngine turns this process into one that runs the engine: nothing of what looking
+// at the cluster left behind, such as watches, lives on in it.
+func (m *migration) runEngine() error {
+	path, err := executable()
+	if err != nil {
 		return err
 	}
+	argv := []string{os.Args[0], "controller", "--leader-elect", "--leader-elect-namespace", m.options.fluxNamespace, "--settings", m.options.settings}
+	for flag, value := range map[string]string{"--kubeconfig": m.options.kubeconfig, "--context": m.options.context} {
+		if value != "" {
+			argv = append(argv, flag, value)
+		}
+	}
 	printf(m.Out, "\nThe engine runs, until it is interrupted.\n")
-	return m.runController(ctx, o, cmd.Flags())
+	if err := syscall.Exec(path, append(argv, m.options.engineArgs...), os.Environ()); err != nil {
+		return &failure.Error{Op: "start", Object: path, Kind: failure.Unavailable, Err: err, Remedy: "start the engine with `" + m.name + " controller`"}
+	}
+	return nil
 }
 
 // giveBack starts the controllers again that were stopped.
