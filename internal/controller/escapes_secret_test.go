@@ -83,7 +83,7 @@ var escapesBySecret = []escape{
 	},
 	{
 		name: "kubeconfig-with-its-own-token", aim: "delivering to the hub without the engine knowing that it is the hub",
-		try: func(a *tenant) { a.kubeconfig("token: "+a.token()) }, harm: hubChanged,
+		try: func(a *tenant) { a.kubeconfig("token: " + a.token()) }, harm: hubChanged,
 	},
 	{
 		name: "kubeconfig-of-another", aim: "another tenant's cluster",
