@@ -18,6 +18,7 @@ const quietFor = 5 * time.Second
 func giveBack(ctx context.Context, c clock.WithTicker, busy func() uint64) error {
 	ticker := c.NewTicker(quietFor)
 	defer ticker.Stop()
+	var code codePages
 	var before uint64
 	owed := true
 	for {
@@ -27,12 +28,14 @@ func giveBack(ctx context.Context, c clock.WithTicker, busy func() uint64) error
 		case <-ticker.C():
 		}
 		now := busy()
-		switch {
-		case now != before:
+		if now != before {
 			before, owed = now, true
-		case owed:
+			continue
+		}
+		if owed {
 			debug.FreeOSMemory()
 			owed = false
 		}
+		code.release()
 	}
 }
