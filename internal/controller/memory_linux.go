@@ -43,8 +43,9 @@ func mappedFiles() int {
 	return pages * os.Getpagesize()
 }
 
+// unmapCode drops the pages of the executable that its file still holds.
 func unmapCode() {
-	maps, err := os.ReadFile("/proc/self/maps")
+	smaps, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
 		return
 	}
@@ -52,24 +53,44 @@ func unmapCode() {
 	if err != nil {
 		return
 	}
-	for line := range strings.Lines(string(maps)) {
-		if from, to, ok := unwritable(line, self); ok {
-			// An advice that is not taken costs memory and nothing else.
-			_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED)
-		}
+	for _, r := range unchanged(string(smaps), self) {
+		// An advice that is not taken costs memory and nothing else.
+		_, _, _ = unix.Syscall(unix.SYS_MADVISE, r.from, r.to-r.from, unix.MADV_DONTNEED)
 	}
 }
 
-// unwritable reads a line of /proc/self/maps: "from-to perms offset device inode
-// path". It reports whether the range maps the file and cannot be written to, since
-// dropping what was written would lose it.
-func unwritable(line, file string) (from, to uintptr, ok bool) {
-	fields := strings.Fields(line)
-	if len(fields) != 6 || fields[5] != file || len(fields[1]) != 4 || fields[1][1] != '-' {
-		return 0, 0, false
+// addresses are a range of memory.
+type addresses struct{ from, to uintptr }
+
+// unchanged returns the ranges in /proc/self/smaps that map the file, cannot be
+// written to and never were: a loader changes pages before it makes them read-only,
+// and what it wrote is nowhere else. The kernel counts such pages as anonymous.
+func unchanged(smaps, file string) []addresses {
+	var found []addresses
+	var last addresses
+	for line := range strings.Lines(smaps) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) >= 5 && strings.Contains(fields[0], "-"):
+			last = rangeOf(fields, file)
+		case len(fields) == 3 && fields[0] == "Anonymous:" && fields[1] == "0" && last.from < last.to:
+			found = append(found, last)
+		}
 	}
-	first, last, ok := strings.Cut(fields[0], "-")
-	start, err1 := strconv.ParseUint(first, 16, 64)
-	end, err2 := strconv.ParseUint(last, 16, 64)
-	return uintptr(start), uintptr(end), ok && err1 == nil && err2 == nil && start < end
+	return found
+}
+
+// rangeOf reads "from-to perms offset device inode path"; it is empty where that is
+// not the file, or can be written to.
+func rangeOf(fields []string, file string) addresses {
+	if len(fields) != 6 || fields[5] != file || len(fields[1]) != 4 || fields[1][1] != '-' {
+		return addresses{}
+	}
+	first, last, _ := strings.Cut(fields[0], "-")
+	from, err1 := strconv.ParseUint(first, 16, 64)
+	to, err2 := strconv.ParseUint(last, 16, 64)
+	if err1 != nil || err2 != nil {
+		return addresses{}
+	}
+	return addresses{uintptr(from), uintptr(to)}
 }
