@@ -81,6 +81,8 @@ func (o *controllerOptions) addEngine(cmd *cobra.Command) {
 	f.StringVar(&o.engine.DefaultDecryptionAccount, "default-decryption-service-account", "", "`name` of the service account that asks key services for every Kustomization whose spec.decryption names none")
 	f.StringVar(&o.ageSecret, "sops-age-secret", "", "Secret with age keys for Kustomizations whose spec.decryption names none, as `NAMESPACE/NAME`, or a name in RUNTIME_NAMESPACE; no tenant gets them")
 	f.StringVar(&o.vaultConfig, "sops-vault-configmap", "", "ConfigMap with the Vault and OpenBao servers at which service accounts may log in to decrypt, as `NAMESPACE/NAME`, or a name in RUNTIME_NAMESPACE")
+	f.BoolVar(&o.engine.Kubeconfigs.AllowExec, "insecure-kubeconfig-exec", false, "let kubeconfigs of other clusters name a program, which runs with the rights of the engine")
+	f.BoolVar(&o.engine.Kubeconfigs.AllowInsecureTLS, "insecure-kubeconfig-tls", false, "let kubeconfigs of other clusters do without TLS, or without checking who answers")
 	f.StringVar(&o.settings, "settings", defaultSettings, "ConfigMap with settings of the engine, as `NAMESPACE/NAME`; empty means none")
 	f.StringVar(&o.engine.DeletionBudget, "deletion-budget", "50%", "`share` of a Kustomization's objects that may be deleted without approval, or off")
 	f.DurationVar(&o.engine.AuditInterval, "audit-interval", 0, "how often a sample of what is known is compared with dry runs; 0 means the default, negative never")

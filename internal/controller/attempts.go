@@ -15,6 +15,10 @@ import (
 type attempt struct {
 	// inputs identifies what was attempted: generation, artifact, requests.
 	inputs string
+	// station is the cluster that the unit was last delivered to.
+	station *station
+	// due says that the first run with these inputs is still to come.
+	due bool
 	// failures counts failed attempts with these inputs in a row.
 	failures int
 	// retryAt is when a failed attempt may be repeated.
@@ -58,7 +62,7 @@ type attempt struct {
 
 // begin notes new inputs; the failures with the old ones no longer count.
 func (a *attempt) begin(inputs string, now time.Time) {
-	*a = attempt{inputs: inputs, began: now, changed: a.changed, changes: a.changes, checked: a.checked, contested: a.contested}
+	*a = attempt{inputs: inputs, due: true, began: now, changed: a.changed, changes: a.changes, checked: a.checked, contested: a.contested, station: a.station}
 }
 
 // failed notes a failure and returns how long to wait before the next attempt:

@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
@@ -90,9 +91,9 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 		ledger: e.ledger, explain: explainWith(cluster, mgr.GetAPIReader()),
 	}
 	hub.Applier.Chosen = o.StageKinds
-	units.targets = newTargets(hub, o.Tenancy.Account, mgr.GetScheme(), mgr.GetRESTMapper(), realClock)
 	units.unitOptions.Wake = units.wakeDecrypted
 	e.units = units
+	units.targets = newTargets(ctx, hub, e.targetOptions(realClock))
 	e.sources = &gitRepositories{
 		turns:  e.turns,
 		client: mgr.GetClient(), references: e.references, self: &feed{}, events: events, clock: realClock,
@@ -100,6 +101,43 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 		identity: newGitIdentity(uncached{mgr.GetClient(), mgr.GetAPIReader()}, o.Tenancy),
 	}
 	return e
+}
+
+// targetOptions says how units reach the clusters that they are delivered to.
+func (e *engine) targetOptions(c clock.PassiveClock) targetOptions {
+	return targetOptions{
+		tenancy: e.options.Tenancy, scheme: e.mgr.GetScheme(), mapper: e.mgr.GetRESTMapper(), clock: c, references: e.references,
+		remote: remoteOptions{
+			kubeconfig: e.options.Kubeconfigs, patience: e.options.patience,
+			workers: e.options.Concurrency, requests: e.options.Requests,
+			count: e.meters.request, log: e.log.WithName("remote"), identity: e.workloadIdentity,
+		},
+		units: func(ctx context.Context) ([]kustomizev1.Kustomization, error) {
+			var list kustomizev1.KustomizationList
+			err := e.mgr.GetClient().List(ctx, &list, client.UnsafeDisableDeepCopy)
+			return list.Items, err
+		},
+		wake: func(unit types.NamespacedName, retry bool) {
+			priority := soon
+			if retry {
+				e.units.attempts.drift(unit)
+				priority = urgent
+			}
+			e.units.self.add(unit, priority)
+		},
+		left:  e.units.pipeline.Forget,
+		moved: e.units.tellMoved,
+	}
+}
+
+// workloadIdentity asks with a client that reads from the API server: a cache would
+// hold all service accounts of the cluster for the one that is asked for now and then.
+func (e *engine) workloadIdentity(ctx context.Context, namespace string, data map[string][]byte) (*rest.Config, time.Time, error) {
+	c, err := client.New(e.mgr.GetConfig(), client.Options{HTTPClient: e.mgr.GetHTTPClient(), Scheme: e.mgr.GetScheme(), Mapper: e.mgr.GetRESTMapper()})
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	return WorkloadIdentity(c)(ctx, namespace, data)
 }
 
 // NewApplier returns the apply stage for a cluster. count may be nil.
@@ -132,12 +170,14 @@ func (e *engine) wake(u user) {
 		e.units.self.add(u.NamespacedName, soon)
 	case sourcev1.GitRepositoryKind:
 		e.sources.self.add(u.NamespacedName, soon)
+	case kindLink:
+		e.units.targets.lookAt(u)
 	}
 }
 
 // register adds the reconcilers to the manager: one entry per kind.
 func (e *engine) register(ctx context.Context) error {
-	if err := e.meters.register(e.options.Registry, e.ledger); err != nil {
+	if err := e.meters.register(e.options.Registry, e.units.targets.objects); err != nil {
 		return err
 	}
 	indexer := e.mgr.GetFieldIndexer()

@@ -67,8 +67,8 @@ func fluxStage(t *testing.T) (*stage, *rest.Config) {
 }
 
 // A cluster changes engine in place: nothing is restarted or deleted, what Flux
-// delivered is pruned by the inventory that it left, and what this version cannot do
-// is left alone.
+// delivered is pruned by the inventory that it left, and what nobody may
+// remove is left alone.
 func TestTakesOverFromFlux(t *testing.T) {
 	t.Parallel()
 	s, config := fluxStage(t)
@@ -88,7 +88,7 @@ func TestTakesOverFromFlux(t *testing.T) {
 	s.leftByFlux("tenant", func(k *kustomizev1.Kustomization) { k.Spec.ServiceAccountName = "tenant" }, "tenant__ConfigMap")
 	revision := "main@sha1:" + s.repo.Commit(map[string]string{
 		"app/a.yaml": configMap("a", "1"), "app/web.yaml": web, "app/left-alone.yaml": configMap("left-alone", "ours"),
-		"app/fresh.yaml": configMap("fresh", "1"),
+		"app/fresh.yaml": configMap("fresh", "1"), "tenant/a.yaml": configMap("tenant", "1"),
 	})
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: s.namespace}}
 	await(s, &appsv1.DeploymentList{}, "web", "running", func(d *appsv1.Deployment) bool { return d.Status.ReadyReplicas == 1 })
@@ -109,27 +109,28 @@ func TestTakesOverFromFlux(t *testing.T) {
 	if n := len(k.Status.Inventory.Entries); n != 4 {
 		t.Errorf("the inventory holds %v, want a, fresh, web and left-alone", k.Status.Inventory.Entries)
 	}
-	s.leavesUnsupportedAlone()
+	s.leavesUnreachableAlone()
 	if err := s.client.Delete(t.Context(), s.fleet()); err != nil {
 		t.Fatal(err)
 	}
 	s.awaitGone(s.fleet(), &sourcev1.GitRepositoryList{})
 }
 
-// leavesUnsupportedAlone deletes the Kustomizations that this version cannot
-// remove the objects of: they stay, until told to leave the objects behind.
-func (s *stage) leavesUnsupportedAlone() {
+// leavesUnreachableAlone deletes the Kustomizations whose objects nobody may remove:
+// one of another cluster stays until told to leave them behind, and one whose account
+// is gone goes without them.
+func (s *stage) leavesUnreachableAlone() {
 	s.Helper()
-	for name, field := range map[string]string{"remote": "spec.kubeConfig", "tenant": "spec.serviceAccountName"} {
-		k := s.awaitFailure(name, report.ReasonNotSupported, "not supported yet: "+field)
-		if len(k.Status.Inventory.Entries) == 0 {
-			s.Errorf("%s: the inventory is lost", name)
-		}
-		if err := s.client.Delete(s.Context(), k); err != nil {
-			s.Fatal(err)
-		}
-		s.awaitFailure(name, report.ReasonNotSupported, "remove what was delivered", field, "deletionPolicy: Orphan")
-		edit(s, s.kustomization(name), func(k *kustomization) { k.Spec.DeletionPolicy = kustomizev1.DeletionPolicyOrphan })
+	remote := s.awaitFailure("remote", meta.ReconciliationFailedReason, "Secret/"+s.namespace+"/remote", "spec.kubeConfig")
+	tenant := s.awaitFailure("tenant", meta.ReconciliationFailedReason, "ServiceAccount "+s.namespace+"/tenant")
+	if len(remote.Status.Inventory.Entries) == 0 || len(tenant.Status.Inventory.Entries) == 0 {
+		s.Error("an inventory is lost")
+	}
+	s.delete(remote)
+	s.delete(tenant)
+	s.awaitFailure("remote", meta.PruneFailedReason, "Secret/"+s.namespace+"/remote", "deletionPolicy: Orphan")
+	edit(s, s.kustomization("remote"), func(k *kustomization) { k.Spec.DeletionPolicy = kustomizev1.DeletionPolicyOrphan })
+	for _, name := range []string{"remote", "tenant"} {
 		s.awaitGone(s.kustomization(name), &kustomizev1.KustomizationList{})
 	}
 	if !s.there("tenant") || !s.there("a") {

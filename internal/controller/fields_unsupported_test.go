@@ -18,12 +18,6 @@ var unsupportedFields = []struct {
 	set                 func(*kustomizev1.KustomizationSpec)
 }{
 	{
-		name: "kubeconfig", field: "spec.kubeConfig", reason: "it would be delivered to the wrong cluster",
-		set: func(s *kustomizev1.KustomizationSpec) {
-			s.KubeConfig = &meta.KubeConfigReference{SecretRef: &meta.SecretKeyReference{Name: "remote"}}
-		},
-	},
-	{
 		name: "oci-repository", field: "spec.sourceRef.kind OCIRepository", reason: "there is no such source",
 		set: func(s *kustomizev1.KustomizationSpec) { s.SourceRef.Kind = sourcev1.OCIRepositoryKind },
 	},
@@ -62,7 +56,6 @@ func TestFieldsNotSupported(t *testing.T) {
 	for _, row := range unsupportedFields {
 		k := &kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Name: row.name, Namespace: s.namespace}}
 		edit(s, k, func(k *kustomizev1.Kustomization) {
-			k.Spec.Decryption, k.Spec.PostBuild, k.Spec.KubeConfig = nil, nil, nil
 			k.Spec.SourceRef.Kind = sourcev1.GitRepositoryKind
 		})
 		s.awaitLive(row.name, revision)

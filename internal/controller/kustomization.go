@@ -164,26 +164,55 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 	drifted := r.attempts.takeDrift(unit.Name)
 	if inputs := r.inputs(unit, artifact); r.attempt.inputs != inputs {
 		r.attempt.begin(inputs, r.now)
-		unit.Recheck = true
 	} else if r.came() {
 		r.attempt.retry()
 	} else if left := r.attempt.barred(r.now); left > 0 && !drifted && !r.attempt.late && !r.attempt.stuck {
 		return left
 	}
 	r.attempt.cameBy = r.attempts.cameBy()
-	if r.target, err = r.targets.of(ctx, r.k); err != nil {
+	return r.reach(ctx, unit, artifact, drifted)
+}
+
+// reach finds the cluster that the unit is delivered to, and delivers it.
+func (r *kustomizationRun) reach(ctx context.Context, unit pipeline.Unit, artifact source.Artifact, drifted bool) time.Duration {
+	var err error
+	if r.target, err = r.targets.of(ctx, r.k); errors.Is(err, errConnecting) {
+		return r.wait(meta.ProgressingReason, err.Error(), true)
+	} else if err != nil {
 		return r.fail(meta.ReconciliationFailedReason, err)
 	}
-	if unit.Recheck || r.attempt.failures > 0 {
+	if s := r.target.access.station; r.attempt.station != s {
+		r.attempt.station, r.attempt.due, r.attempt.mayRead = s, true, ""
+	}
+	leave, ok := r.targets.enter(r.target, unit.Name) //nolint:contextcheck // it ends with leave
+	if !ok {
+		if drifted {
+			r.attempts.drift(unit.Name) // for when it is let in
+		}
+		return placeComes
+	}
+	defer leave()
+	if r.attempt.due || r.attempt.failures > 0 {
 		if err := r.targets.accountExists(ctx, r.target); err != nil {
-			return r.fail(meta.ReconciliationFailedReason, err)
+			return r.failThere(meta.ReconciliationFailedReason, err)
 		}
 	}
 	if err := r.target.ledger.Judge(ctx, unit.Name, r.wording.of(r.k).health); err != nil {
-		return r.fail(meta.HealthCheckFailedReason, err)
+		return r.failThere(meta.HealthCheckFailedReason, err)
 	}
-	unit.Recheck = unit.Recheck || r.attempt.recheck(r.now, r.k.Spec.Interval.Duration)
+	unit.Recheck = r.attempt.due || r.attempt.recheck(r.now, r.k.Spec.Interval.Duration)
 	return r.deliver(ctx, unit, artifact)
+}
+
+// failThere reports what failed on the cluster. Of one that does not answer it says
+// just that, however many requests that ended.
+func (r *kustomizationRun) failThere(reason string, err error) time.Duration {
+	if l := r.target.access.link; l != nil {
+		if why := l.turnedAway(client.ObjectKeyFromObject(r.k)); why != nil {
+			return r.fail(meta.ReconciliationFailedReason, why)
+		}
+	}
+	return r.fail(reason, err)
 }
 
 // understood says what in the Kustomization itself cannot be acted on, before anything
@@ -220,6 +249,7 @@ func (r *kustomizationRun) deliver(ctx context.Context, unit pipeline.Unit, arti
 	out, err := r.pipeline.Run(timed, unit, r.target.scoped(timed, unit.Name), artifact, func(ctx context.Context, entries []plan.Entry) error {
 		return r.intend(ctx, artifact, entries)
 	})
+	r.attempt.due = false
 	r.keep(out)
 	r.contested(out.Plan)
 	if err != nil && out.Changes.Pending() {
@@ -230,7 +260,7 @@ func (r *kustomizationRun) deliver(ctx context.Context, unit pipeline.Unit, arti
 		err = unit.Recipe.Decryption.Conceal(err)
 	}
 	if err != nil {
-		return r.fail(reasonOf(err), r.tenancy.explain(r.k, err))
+		return r.failThere(reasonOf(err), r.tenancy.explain(r.k, err))
 	}
 	if unit.Recheck {
 		r.attempt.checked = r.now

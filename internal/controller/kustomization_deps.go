@@ -133,9 +133,10 @@ func (r *kustomizationRun) neighbours(ctx context.Context) []pipeline.Neighbour 
 	if err := r.client.List(ctx, &list, client.MatchingFields{indexSource: key.String()}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil // the cache is stopping
 	}
+	here := r.targets.sameCluster(r.target)
 	units := make([]pipeline.Neighbour, 0, len(list.Items))
 	for i := range list.Items {
-		if !list.Items[i].DeletionTimestamp.IsZero() ||
+		if !list.Items[i].DeletionTimestamp.IsZero() || !here(&list.Items[i]) ||
 			r.tenancy.Confined(list.Items[i].Namespace) && !r.tenancy.Confined(r.k.Namespace) { // the ledger says why
 			continue
 		}

@@ -32,11 +32,11 @@ func (r *kustomizations) finalize(ctx context.Context, k *kustomizev1.Kustomizat
 	name := client.ObjectKeyFromObject(k)
 	inventory, _ := report.Entries(k.Status.Inventory)
 	if removes(k) && len(inventory) > 0 {
-		if err := removable(k); err != nil {
-			return ctrl.Result{}, r.reportStuck(ctx, k, report.ReasonNotSupported, err.Error())
-		}
 		remaining, err := r.remove(ctx, k, inventory)
 		r.references.wrote(idsOf(inventory))
+		if errors.Is(err, errNoPlace) || errors.Is(err, errConnecting) {
+			return ctrl.Result{RequeueAfter: placeComes}, nil
+		}
 		if err != nil {
 			a := r.attempts.of(name)
 			wait := a.failed(r.clock.Now(), false, k.GetRetryInterval())
@@ -72,20 +72,39 @@ func idsOf(entries []plan.Entry) []object.ID {
 func (r *kustomizations) remove(ctx context.Context, k *kustomizev1.Kustomization, inventory []plan.Entry) ([]plan.Entry, error) {
 	target, err := r.targets.of(ctx, k)
 	if err != nil {
-		return nil, err
+		return inventory, orLetGo(err)
 	}
+	leave, ok := r.targets.enter(target, client.ObjectKeyFromObject(k)) //nolint:contextcheck // it ends with leave
+	if !ok {
+		return inventory, errNoPlace
+	}
+	defer leave()
 	if err := r.targets.accountRemains(ctx, target); errors.Is(err, failure.Of(failure.NotFound)) {
 		r.events.Event(k, corev1.EventTypeWarning, meta.PruneFailedReason,
 			clip(fmt.Sprintf("ServiceAccount %s is gone, so what was delivered stays: %s", target.account, entryNames(inventory))))
 		return nil, nil
 	} else if err != nil {
-		return nil, err
+		return inventory, orLetGo(err)
 	}
 	remaining, err := r.pipeline.Remove(ctx, client.ObjectKeyFromObject(k), target.Target, inventory)
-	if errors.Is(err, failure.Of(failure.Denied)) && target.account.Name != "" {
-		err = fmt.Errorf("%w; or set spec.deletionPolicy: Orphan to keep what was delivered", err)
+	if err != nil && target.access.link != nil {
+		if why := target.access.link.turnedAway(client.ObjectKeyFromObject(k)); why != nil {
+			err = why
+		}
+	}
+	if err != nil && (target.access.link != nil || target.account.Name != "") {
+		err = orLetGo(err)
 	}
 	return remaining, err
+}
+
+// errNoPlace: too many others are at work on the cluster. The unit is woken.
+var errNoPlace = errors.New("waiting for its turn on the cluster")
+
+// orLetGo adds what else can be done about a deletion that cannot be carried out:
+// nothing is deleted unseen, or with other rights.
+func orLetGo(err error) error {
+	return fmt.Errorf("%w; or set spec.deletionPolicy: Orphan to keep what was delivered", err)
 }
 
 // removes says whether deleting the Kustomization deletes what it delivered.
@@ -101,21 +120,6 @@ func removes(k *kustomizev1.Kustomization) bool {
 	default:
 		return k.Spec.Prune
 	}
-}
-
-// removable says why this version cannot remove what another engine delivered: it
-// is on another cluster.
-func removable(k *kustomizev1.Kustomization) error {
-	var fields []string
-	if k.Spec.KubeConfig != nil {
-		fields = append(fields, "spec.kubeConfig")
-	}
-	if len(fields) == 0 {
-		return nil
-	}
-	return &failure.Error{Op: "remove what was delivered", Kind: failure.Unsupported,
-		Err:    fmt.Errorf("not supported yet: %s", strings.Join(fields, ", ")),
-		Remedy: "leave it to an engine that supports it, or set spec.deletionPolicy: Orphan to keep what was delivered"}
 }
 
 func (r *kustomizations) reportStuck(ctx context.Context, k *kustomizev1.Kustomization, reason, message string) error {

@@ -40,7 +40,7 @@ func (r *kustomizationRun) assess(ctx context.Context, unit pipeline.Unit, artif
 		err = r.target.ledger.Follow(ctx, unit.Name, refs)
 	}
 	if err != nil {
-		return r.fail(meta.HealthCheckFailedReason, err)
+		return r.failThere(meta.HealthCheckFailedReason, err)
 	}
 	if len(ids) == 0 {
 		report.NoHealth(r.k)

@@ -135,7 +135,7 @@ func (r *kustomizationRun) succeed(artifact source.Artifact, wants []plan.Want) 
 	}
 	*r.attempt = attempt{
 		inputs: r.attempt.inputs, began: r.attempt.began, checked: r.attempt.checked,
-		mayRead: r.attempt.mayRead, healAt: r.attempt.healAt, contested: r.attempt.contested,
+		station: r.attempt.station, mayRead: r.attempt.mayRead, healAt: r.attempt.healAt, contested: r.attempt.contested,
 	}
 	r.attempts.want(client.ObjectKeyFromObject(r.k), "")
 	return max(r.k.Spec.Interval.Duration, shortestWait)
@@ -170,6 +170,18 @@ func (r *kustomizationRun) contested(p *plan.Plan) {
 	if who := report.Names(names); who != r.attempt.contested {
 		r.attempt.contested = who
 		r.events.Event(r.k, corev1.EventTypeWarning, report.ReasonDriftContested, clip(report.Names(words)))
+	}
+}
+
+// tellMoved tells that a Kustomization is delivered to another cluster from now on.
+func (r *kustomizations) tellMoved(k *kustomizev1.Kustomization) {
+	if ids := inventoryOf(k); len(ids) > 0 {
+		names := make([]string, 0, len(ids))
+		for _, id := range ids {
+			names = append(names, id.String())
+		}
+		r.events.Event(k, corev1.EventTypeWarning, report.ReasonTargetChanged,
+			clip("It is delivered to another cluster now; what it delivered before stays where it was: "+report.Names(names)))
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/bowline-dev/bowline/internal/build"
-	"github.com/bowline-dev/bowline/internal/observe"
 	"github.com/bowline-dev/bowline/internal/pipeline"
 	"github.com/bowline-dev/bowline/internal/source"
 )
@@ -37,10 +36,10 @@ func newMeters() *meters {
 	}
 }
 
-func (m *meters) register(r prometheus.Registerer, ledger *observe.Ledger) error {
+func (m *meters) register(r prometheus.Registerer, known func() int) error {
 	objects := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "bowline_ledger_objects", Help: "Objects that the ledger knows.",
-	}, func() float64 { return float64(ledger.Len()) })
+		Name: "bowline_ledger_objects", Help: "Objects that the ledgers of all clusters know.",
+	}, func() float64 { return float64(known()) })
 	for _, c := range []prometheus.Collector{m.builds, m.requests, m.audited, m.disagreements, objects} {
 		if err := r.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)

@@ -19,6 +19,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/build/kustomize"
 	"github.com/bowline-dev/bowline/internal/build/sops"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/pipeline"
 )
@@ -88,6 +89,12 @@ type Options struct {
 
 	// keyServices says how key services are reached.
 	keyServices sops.Options
+	// Kubeconfigs says what kubeconfigs of other clusters may hold; by default neither
+	// programs to run nor connections that nobody checks.
+	Kubeconfigs kube.KubeconfigOptions
+
+	// patience is how long another cluster may take to answer; 0 means 10 s.
+	patience time.Duration
 	// builder is the build stage; nil means kustomize.
 	builder pipeline.Builder
 }
@@ -107,6 +114,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Registry == nil {
 		o.Registry = metrics.Registry
+	}
+	if o.patience == 0 {
+		o.patience = 10 * time.Second
 	}
 	if o.builder == nil {
 		o.builder = kustomize.Build

@@ -18,127 +18,251 @@ import (
 	"github.com/bowline-dev/bowline/internal/report"
 )
 
-// accountOf says as which service account of its own namespace a Kustomization is
-// delivered; "" means with the engine's own rights. It is asked for every run, so
-// that it must answer from memory.
-type accountOf func(*kustomizev1.Kustomization) string
-
 // delivery is where a unit is delivered to, and in whose name. Reads and writes of
-// the target are made with those rights; what the ledger sees, it sees with the
-// engine's.
+// the target are made with those rights; what the ledger sees, it sees with those of
+// whoever keeps it.
 type delivery struct {
 	pipeline.Target
 	ledger *observe.Ledger
 	// account is the service account in whose name the unit is delivered; the zero
-	// value means the engine's own.
+	// value means the rights of the access itself.
 	account types.NamespacedName
-	// rights are those of the account; nil with the engine's own.
+	// rights are those of the account; nil where others need no guarding from it.
 	rights  *rights
 	explain explainer
+	access  *access
+}
+
+// access is a way to a cluster with one set of credentials: the engine's own to the
+// hub, or those of a kubeconfig. All accounts that are impersonated share it.
+type access struct {
+	*delivery
+	station *station
+	link    *link // nil: the engine's own
+	found   accountsFound
+
+	mu       sync.Mutex
+	accounts map[types.NamespacedName]*delivery // guarded by mu
+}
+
+func newAccess(d *delivery, s *station, l *link) *access {
+	a := &access{delivery: d, station: s, link: l, found: newAccountsFound(), accounts: map[types.NamespacedName]*delivery{}}
+	d.access = a
+	return a
 }
 
 // targets knows where each unit is delivered to.
 type targets struct {
-	hub     *delivery
-	account accountOf
-	scheme  *runtime.Scheme
-	mapper  meta.RESTMapper
-	clock   clock.PassiveClock
+	targetOptions
+	hub *access
+	// bulkhead keeps clusters that are slow to answer from taking all workers.
+	bulkhead *bulkhead
 
 	mu       sync.Mutex
-	accounts map[types.NamespacedName]*delivery                     // guarded by mu; on the hub
-	users    map[types.NamespacedName]map[types.NamespacedName]bool // guarded by mu; units by account
-	used     map[types.NamespacedName]types.NamespacedName          // guarded by mu; the account of each unit
-	// found is when an account was last seen to exist.
-	found accountsFound
+	places   map[types.NamespacedName]place // guarded by mu; where each unit was last found to belong
+	links    map[linkKey]*link              // guarded by mu
+	stations map[stationKey]*station        // guarded by mu; all but the hub
 }
 
-func newTargets(hub *delivery, account accountOf, scheme *runtime.Scheme, mapper meta.RESTMapper, c clock.PassiveClock) *targets {
-	return &targets{
-		hub: hub, account: account, scheme: scheme, mapper: mapper, clock: c,
-		accounts: map[types.NamespacedName]*delivery{},
-		users:    map[types.NamespacedName]map[types.NamespacedName]bool{},
-		used:     map[types.NamespacedName]types.NamespacedName{},
-		found:    newAccountsFound(),
+// targetOptions is what targets is made from.
+type targetOptions struct {
+	tenancy    Tenancy
+	scheme     *runtime.Scheme
+	mapper     meta.RESTMapper // of the hub
+	clock      clock.PassiveClock
+	references *references
+	remote     remoteOptions
+	// units lists all Kustomizations.
+	units func(context.Context) ([]kustomizev1.Kustomization, error)
+	// wake brings a unit back at once; retry says that what it failed for is over.
+	wake func(unit types.NamespacedName, retry bool)
+	// left is told of a unit that is delivered to another cluster from now on.
+	left func(unit types.NamespacedName)
+	// moved tells the people of a Kustomization that it is delivered to another cluster.
+	moved func(*kustomizev1.Kustomization)
+}
+
+// place is where a unit belongs.
+type place struct {
+	link    *link // nil: the hub, by the engine's own access
+	account types.NamespacedName
+	// station is the cluster that it was last delivered to; nil before.
+	station *station
+}
+
+func newTargets(ctx context.Context, hub *delivery, o targetOptions) *targets {
+	t := &targets{
+		targetOptions: o, bulkhead: newBulkhead(o.remote.workers, o.wake),
+		places: map[types.NamespacedName]place{}, links: map[linkKey]*link{}, stations: map[stationKey]*station{},
 	}
+	t.remote.life = ctx //nolint:fatcontext // links outlive the calls that make them
+	s := &station{targets: t, hub: true, cluster: hub.Cluster, ledger: hub.ledger, slots: hub.Applier.Slots}
+	t.hub = newAccess(hub, s, nil)
+	return t
 }
 
-// of returns where the Kustomization is delivered to. It sends no request.
-func (t *targets) of(_ context.Context, k *kustomizev1.Kustomization) (*delivery, error) {
+// of returns where the Kustomization is delivered to. It sends no request: a cluster
+// that is not reached yet is an error that wraps errConnecting, and the unit is woken
+// once that is over.
+func (t *targets) of(ctx context.Context, k *kustomizev1.Kustomization) (*delivery, error) {
+	unit := client.ObjectKeyFromObject(k)
 	account := types.NamespacedName{}
-	if name := t.account(k); name != "" {
+	if name := t.tenancy.Account(k); name != "" {
 		account = types.NamespacedName{Namespace: k.Namespace, Name: name}
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.use(client.ObjectKeyFromObject(k), account)
-	if account.Name == "" {
-		return t.hub, nil
+	if k.Spec.KubeConfig == nil {
+		t.move(ctx, k, place{account: account, station: t.hub.station})
+		return t.hub.as(account, t.scheme, t.mapper)
 	}
-	if d, ok := t.accounts[account]; ok {
-		return d, nil
-	}
-	d, err := t.hub.as(account, t)
+	l, err := t.linkOf(k) //nolint:contextcheck // it outlives the call
 	if err != nil {
 		return nil, err
 	}
-	t.accounts[account] = d
-	return d, nil
+	t.move(ctx, k, place{link: l, account: account})
+	a, err := l.enterable(unit)
+	if err != nil {
+		return nil, err
+	}
+	t.move(ctx, k, place{link: l, account: account, station: a.station})
+	mapper := t.mapper
+	if !a.station.hub {
+		mapper = nil
+	}
+	return a.as(account, t.scheme, mapper)
 }
 
-// use notes that the unit is delivered as the account from now on. Clients that no
-// unit uses are let go. The lock is held.
-func (t *targets) use(unit, account types.NamespacedName) {
-	before, ok := t.used[unit]
-	if ok && before == account {
-		return
+// move notes where the unit belongs from now on, and lets go of what nobody uses any
+// more. A place without a station leaves the last one as it is.
+func (t *targets) move(ctx context.Context, k *kustomizev1.Kustomization, to place) {
+	unit := client.ObjectKeyFromObject(k)
+	t.mu.Lock()
+	from, known := t.places[unit]
+	if to.station == nil {
+		to.station = from.station
 	}
-	if ok {
-		delete(t.users[before], unit)
-		if len(t.users[before]) == 0 {
-			delete(t.users, before)
-			delete(t.accounts, before)
-		}
+	t.places[unit] = to
+	changed := known && from != to
+	if changed {
+		t.release(from)
 	}
-	t.used[unit] = account
-	if t.users[account] == nil {
-		t.users[account] = map[types.NamespacedName]bool{}
+	t.mu.Unlock()
+	if changed && from.station != nil && from.station != to.station {
+		from.station.forget(ctx, unit)
+		t.left(unit)
+		t.moved(k)
 	}
-	t.users[account][unit] = true
 }
 
 // forget drops what is remembered of a unit that is gone.
 func (t *targets) forget(ctx context.Context, unit types.NamespacedName) {
-	t.hub.ledger.Want(unit, nil)
-	_ = t.hub.ledger.Follow(ctx, unit, nil) // following nothing asks nobody
-	_ = t.hub.ledger.Judge(ctx, unit, nil)  // what it leaves behind is nobody's matter
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.use(unit, types.NamespacedName{})
-	delete(t.used, unit)
-	delete(t.users[types.NamespacedName{}], unit)
+	from, known := t.places[unit]
+	delete(t.places, unit)
+	if known {
+		t.release(from)
+	}
+	t.mu.Unlock()
+	if from.station != nil {
+		from.station.forget(ctx, unit)
+	}
 }
 
-// claim enters what an inventory holds as wanted. That of a unit which acts as an
-// account may have been written by whoever may write its status.
+// release lets go of an account or a link that the last unit has left. The lock is
+// held.
+func (t *targets) release(from place) {
+	if from.link == nil && from.account.Name == "" {
+		return
+	}
+	var linked, acted bool
+	for _, p := range t.places {
+		linked = linked || p.link == from.link
+		acted = acted || p.link == from.link && p.account == from.account
+	}
+	if from.link != nil && !linked {
+		from.link.close()
+		return
+	}
+	if !acted {
+		a := t.hub
+		if from.link != nil {
+			a = from.link.access
+		}
+		if a != nil {
+			a.drop(from.account)
+		}
+	}
+}
+
+// claim enters what an inventory holds as wanted. What is on another cluster is
+// claimed when that is reached.
 func (t *targets) claim(k *kustomizev1.Kustomization) {
 	if k.Spec.KubeConfig != nil {
-		return // what it holds is on another cluster
+		return
 	}
-	entries, _ := report.Entries(k.Status.Inventory)
-	t.hub.ledger.Claim(client.ObjectKeyFromObject(k), idsOf(entries), t.account(k) != "")
+	t.mu.Lock()
+	t.places[client.ObjectKeyFromObject(k)] = place{station: t.hub.station}
+	t.mu.Unlock()
+	t.hub.station.claim(k)
 }
 
-// as returns the same place with the rights of a service account.
-func (d *delivery) as(account types.NamespacedName, t *targets) (*delivery, error) {
-	target, err := AsAccount(d.Target, account)
+// sameCluster returns a filter for the Kustomizations that are delivered to the same
+// cluster as one that is delivered by d. Of a cluster that was not reached yet
+// nothing is known: it must not hold up others.
+func (t *targets) sameCluster(d *delivery) func(*kustomizev1.Kustomization) bool {
+	return func(k *kustomizev1.Kustomization) bool {
+		if k.Spec.KubeConfig == nil {
+			return d.access.station.hub
+		}
+		key, err := linkKeyOf(k)
+		if err != nil {
+			return false
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		l := t.links[key]
+		return l != nil && l.access != nil && l.access.station == d.access.station
+	}
+}
+
+// objects returns how many objects all ledgers know.
+func (t *targets) objects() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.hub.ledger.Len()
+	for _, s := range t.stations {
+		n += s.ledger.Len()
+	}
+	return n
+}
+
+// as returns the same place with the rights of a service account; the zero value
+// means those of the access itself.
+func (a *access) as(account types.NamespacedName, scheme *runtime.Scheme, mapper meta.RESTMapper) (*delivery, error) {
+	if account.Name == "" {
+		return a.delivery, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if d, ok := a.accounts[account]; ok {
+		return d, nil
+	}
+	target, err := AsAccount(a.Target, account)
 	if err != nil {
 		return nil, err
 	}
-	return &delivery{
-		Target: target, ledger: d.ledger, account: account,
-		rights: newRights(target.Cluster, t.clock), explain: explainAs(target.Cluster, t.scheme, t.mapper),
-	}, nil
+	d := &delivery{
+		Target: target, ledger: a.ledger, account: account, access: a,
+		rights: newRights(target.Cluster, a.station.targets.clock), explain: explainAs(target.Cluster, scheme, mapper),
+	}
+	a.accounts[account] = d
+	return d, nil
+}
+
+// drop lets go of the clients of an account.
+func (a *access) drop(account types.NamespacedName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.accounts, account)
 }
 
 // AsAccount returns the target with the rights of a service account: everything
@@ -154,7 +278,7 @@ func AsAccount(t pipeline.Target, account types.NamespacedName) (pipeline.Target
 }
 
 // explainAs says why an object is not ready, as far as the cluster's own rights
-// tell.
+// tell. A mapper of nil means one that asks the cluster.
 func explainAs(cluster *kube.Cluster, scheme *runtime.Scheme, mapper meta.RESTMapper) explainer {
 	reader := sync.OnceValues(func() (client.Client, error) {
 		return client.New(cluster.Config, client.Options{HTTPClient: cluster.HTTP, Scheme: scheme, Mapper: mapper})
@@ -166,4 +290,10 @@ func explainAs(cluster *kube.Cluster, scheme *runtime.Scheme, mapper meta.RESTMa
 		}
 		return explainWith(cluster, r)(ctx, id, version)
 	}
+}
+
+// inventoryOf returns the objects that the status of a Kustomization names.
+func inventoryOf(k *kustomizev1.Kustomization) []object.ID {
+	entries, _ := report.Entries(k.Status.Inventory)
+	return idsOf(entries)
 }

@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/bowline-dev/bowline/internal/failure"
-	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/observe"
 	"github.com/bowline-dev/bowline/internal/plan"
@@ -42,22 +41,23 @@ func (t *targets) accountExists(ctx context.Context, d *delivery) error {
 		return nil
 	}
 	now := t.clock.Now()
-	t.found.mu.Lock()
-	fresh := now.Sub(t.found.at[d.account]) < accountTrusted
-	t.found.mu.Unlock()
+	found := d.access.found
+	found.mu.Lock()
+	fresh := now.Sub(found.at[d.account]) < accountTrusted
+	found.mu.Unlock()
 	if fresh {
 		return nil
 	}
-	err := t.lookUp(ctx, t.hub.Cluster, d.account)
-	t.found.mu.Lock()
-	defer t.found.mu.Unlock()
-	for account, at := range t.found.at {
+	err := d.lookUp(ctx)
+	found.mu.Lock()
+	defer found.mu.Unlock()
+	for account, at := range found.at {
 		if now.Sub(at) >= accountTrusted {
-			delete(t.found.at, account)
+			delete(found.at, account)
 		}
 	}
 	if err == nil {
-		t.found.at[d.account] = now
+		found.at[d.account] = now
 	}
 	return err
 }
@@ -68,13 +68,15 @@ func (t *targets) accountRemains(ctx context.Context, d *delivery) error {
 	if d.account.Name == "" {
 		return nil
 	}
-	return t.lookUp(ctx, t.hub.Cluster, d.account)
+	return d.lookUp(ctx)
 }
 
-// lookUp reads the account once, with the engine's rights. Its error is of kind
-// failure.NotFound when there is no such account.
-func (t *targets) lookUp(ctx context.Context, cluster *kube.Cluster, account types.NamespacedName) error {
-	accounts := cluster.Metadata.Resource(corev1.SchemeGroupVersion.WithResource("serviceaccounts"))
+// lookUp reads the account once, with the rights of the access. Its error is of kind
+// failure.NotFound when there is no such account. Whether there is one cannot be
+// known on a cluster whose kubeconfig may impersonate and not read it.
+func (d *delivery) lookUp(ctx context.Context) error {
+	account := d.account
+	accounts := d.access.Cluster.Metadata.Resource(corev1.SchemeGroupVersion.WithResource("serviceaccounts"))
 	_, err := accounts.Namespace(account.Namespace).Get(ctx, account.Name, metav1.GetOptions{})
 	switch {
 	case err == nil:
@@ -82,6 +84,8 @@ func (t *targets) lookUp(ctx context.Context, cluster *kube.Cluster, account typ
 	case apierrors.IsNotFound(err):
 		return &failure.Error{Op: "act as", Kind: failure.NotFound, Object: "ServiceAccount " + account.String(),
 			Err: errors.New("not found"), Remedy: "create it, or correct spec.serviceAccountName"}
+	case apierrors.IsForbidden(err) && d.access.link != nil:
+		return nil
 	case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
 		return &failure.Error{Op: "read", Kind: failure.Denied, Object: "ServiceAccount " + account.String(), Err: err,
 			Remedy: "give the engine's identity the right to get service accounts"}
@@ -90,11 +94,11 @@ func (t *targets) lookUp(ctx context.Context, cluster *kube.Cluster, account typ
 	}
 }
 
-// mayRead fails when the unit asks for the health of an object that its account may
-// not read: the ledger, which sees with the engine's rights, must not tell it. What
+// mayRead fails when the unit asks for the health of an object that it may not read
+// itself: the ledger, which sees with other rights, must not tell it. What
 // the unit delivers itself it knows.
 func (d *delivery) mayRead(ctx context.Context, wants []plan.Want, refs []observe.Reference) error {
-	if d.account.Name == "" {
+	if d.account.Name == "" && d.access.link == nil {
 		return nil
 	}
 	own := make(map[object.ID]bool, len(wants))
@@ -122,7 +126,11 @@ func (d *delivery) unreadable(id object.ID, err error) error {
 	f := &failure.Error{Op: "check health of", Kind: failure.Unavailable, Object: id.String(), Err: err}
 	if apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) {
 		f.Kind = failure.Denied
-		f.Remedy = fmt.Sprintf("give ServiceAccount %s the right to get it, or remove it from spec.healthChecks", d.account)
+		who := "the user of the kubeconfig"
+		if d.account.Name != "" {
+			who = "ServiceAccount " + d.account.String()
+		}
+		f.Remedy = fmt.Sprintf("give %s the right to get it, or remove it from spec.healthChecks", who)
 	}
 	return f
 }

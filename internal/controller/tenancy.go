@@ -92,7 +92,7 @@ func (t Tenancy) Account(k *kustomizev1.Kustomization) string {
 		return k.Spec.ServiceAccountName
 	case t.DefaultServiceAccount != "":
 		return t.DefaultServiceAccount
-	case t.Confined(k.Namespace):
+	case t.Confined(k.Namespace) && k.Spec.KubeConfig == nil: // a kubeconfig has its own rights
 		return confinedAccount
 	default:
 		return ""

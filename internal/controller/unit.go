@@ -64,7 +64,6 @@ func supported(k *kustomizev1.Kustomization) error {
 			fields = append(fields, field)
 		}
 	}
-	note(k.Spec.KubeConfig != nil, "spec.kubeConfig")
 	note(!slices.Contains(sourceKinds, k.Spec.SourceRef.Kind), "spec.sourceRef.kind "+k.Spec.SourceRef.Kind)
 	return unsupported(fields)
 }

@@ -41,12 +41,18 @@ func NewCluster(config *rest.Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.Resources, err = resourcesOf(config, httpClient); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func resourcesOf(config *rest.Config, httpClient *http.Client) (*Resources, error) {
 	disco, err := discovery.NewDiscoveryClientForConfigAndClient(config, httpClient)
 	if err != nil {
 		return nil, fmt.Errorf("set up the discovery client for %s: %w", config.Host, err)
 	}
-	c.Resources = NewResources(disco)
-	return c, nil
+	return NewResources(disco), nil
 }
 
 // clientsOn makes the clients that share a connection pool. Resources is left to

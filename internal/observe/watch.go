@@ -150,6 +150,9 @@ func (w *watch) note(err error) {
 			w.kindGone()
 			return
 		}
+		if errors.Is(err, kube.ErrShut) {
+			return // whoever shut it tells why, once
+		}
 		w.ledger.log.Info("watch interrupted; trying again", "kind", w.resource.GroupKind().String(), "cause", err.Error())
 		return
 	default:

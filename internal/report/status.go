@@ -28,6 +28,8 @@ const (
 	ReasonCircularDependency = "CircularDependency"
 	// ReasonDriftContested: somebody keeps changing an object that is healed.
 	ReasonDriftContested = "DriftContested"
+	// ReasonTargetChanged: it is delivered to another cluster from now on.
+	ReasonTargetChanged = "TargetChanged"
 )
 
 // Conditioned is an object with conditions, such as the toolkit's kinds.

@@ -50,11 +50,37 @@ func AtEnd(f func()) Option { return func(o *options) { o.atEnd = append(o.atEnd
 // tests call get no more than a testing.TB, so it has to live here.
 var shared struct {
 	sync.Mutex
-	inMain   bool
-	options  options
+	inMain bool
+	options
+	first, other sharedCluster
+}
+
+// sharedCluster is a cluster that is made when the first test asks for it.
+type sharedCluster struct {
 	instance *Instance
 	root     string
 	err      error // of the one attempt to start
+}
+
+func (c *sharedCluster) start(executable string, chosen options) error {
+	if c.instance == nil && c.err == nil {
+		c.root, c.err = os.MkdirTemp("", "bowline-test-")
+		if c.err == nil {
+			c.instance, c.err = newInstance(executable, c.root, chosen)
+		}
+	}
+	return c.err
+}
+
+func (c *sharedCluster) end() {
+	if c.instance != nil {
+		if err := c.instance.stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "testkit: stop the cluster:", err)
+		}
+	}
+	if c.root != "" {
+		_ = os.RemoveAll(c.root)
+	}
 }
 
 // Main runs the tests of a package with one cluster for all of them, made when the first test
@@ -69,18 +95,12 @@ func Main(m *testing.M, opts ...Option) {
 	os.Exit(code)
 }
 
-// endShared stops the cluster of this package, if a test asked for one.
+// endShared stops the clusters of this package that tests asked for.
 func endShared() {
 	shared.Lock()
 	defer shared.Unlock()
-	if shared.instance != nil {
-		if err := shared.instance.stop(); err != nil {
-			fmt.Fprintln(os.Stderr, "testkit: stop the cluster:", err)
-		}
-	}
-	if shared.root != "" {
-		_ = os.RemoveAll(shared.root)
-	}
+	shared.first.end()
+	shared.other.end()
 }
 
 // Cluster returns how to talk to the cluster of this package as its administrator, unthrottled.
@@ -104,16 +124,27 @@ func sharedInstance(t testing.TB) *Instance {
 	if !shared.inMain {
 		t.Fatal("testkit: this package has no cluster: give it a TestMain that calls testkit.Main")
 	}
-	if shared.instance == nil && shared.err == nil {
-		shared.root, shared.err = os.MkdirTemp("", "bowline-test-")
-		if shared.err == nil {
-			shared.instance, shared.err = newInstance(executable, shared.root, shared.options)
-		}
+	if err := shared.first.start(executable, shared.options); err != nil {
+		t.Fatalf("testkit: %v", err)
 	}
-	if shared.err != nil {
-		t.Fatalf("testkit: %v", shared.err)
+	return shared.first.instance
+}
+
+// Other returns how to talk, as its administrator, to a second cluster of this package,
+// which is an API server alone. It is made when the first test asks for it, and gone at
+// the end.
+func Other(t testing.TB) *rest.Config {
+	t.Helper()
+	executable := Localkube(t)
+	shared.Lock()
+	defer shared.Unlock()
+	if !shared.inMain {
+		t.Fatal("testkit: this package has no cluster: give it a TestMain that calls testkit.Main")
 	}
-	return shared.instance
+	if err := shared.other.start(executable, newOptions(nil)); err != nil {
+		t.Fatalf("testkit: %v", err)
+	}
+	return rest.CopyConfig(shared.other.instance.Config)
 }
 
 // namespaceDeletion bounds the request that deletes a namespace after its test.

@@ -1,0 +1,67 @@
+package controller
+
+import (
+	"slices"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// bulkhead bounds how many workers are with other clusters at one time, for each
+// cluster and in all: however many hang, some are left for everybody else.
+type bulkhead struct {
+	each, all int
+	wake      func(unit types.NamespacedName, retry bool)
+
+	mu     sync.Mutex
+	inside map[*link]int // guarded by mu
+	sum    int           // guarded by mu
+	queue  []waiter      // guarded by mu; in the order in which they came
+}
+
+type waiter struct {
+	link *link
+	unit types.NamespacedName
+}
+
+// newBulkhead divides the workers: a cluster gets at most a quarter, all together a
+// half.
+func newBulkhead(workers int, wake func(types.NamespacedName, bool)) *bulkhead {
+	return &bulkhead{each: max(1, workers/4), all: max(1, workers/2), wake: wake, inside: map[*link]int{}}
+}
+
+// enter takes a place, and reports whether there was one. Otherwise the unit is woken
+// when there is. leave must be called once after it was let in.
+func (b *bulkhead) enter(l *link, unit types.NamespacedName) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.room(l) {
+		b.inside[l]++
+		b.sum++
+		return true
+	}
+	if w := (waiter{l, unit}); !slices.Contains(b.queue, w) {
+		b.queue = append(b.queue, w)
+	}
+	return false
+}
+
+func (b *bulkhead) room(l *link) bool { return b.inside[l] < b.each && b.sum < b.all }
+
+// leave gives the place back, and wakes who may have it.
+func (b *bulkhead) leave(l *link) {
+	b.mu.Lock()
+	b.sum--
+	if b.inside[l]--; b.inside[l] == 0 {
+		delete(b.inside, l)
+	}
+	var next []types.NamespacedName
+	if i := slices.IndexFunc(b.queue, func(w waiter) bool { return b.room(w.link) }); i >= 0 {
+		next = append(next, b.queue[i].unit)
+		b.queue = slices.Delete(b.queue, i, i+1)
+	}
+	b.mu.Unlock()
+	for _, unit := range next {
+		b.wake(unit, false)
+	}
+}
