@@ -61,29 +61,29 @@ var escapesBySecret = []escape{
 	},
 	{
 		name: "kubeconfig-to-the-hub", aim: "the engine's rights, through a kubeconfig without credentials",
-		try: func(a *tenant) { a.kubeconfig("") }, harm: hubChanged,
+		try: func(a *tenant) { a.kubeconfig("", "the cluster of Secret") }, harm: hubChanged,
 	},
 	{
 		name: "kubeconfig-with-exec", aim: "having the engine run a program",
 		try: func(a *tenant) {
-			a.kubeconfig("exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/sh, args: ['-c', 'id'], interactiveMode: Never}")
+			a.kubeconfig("exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/sh, args: ['-c', 'id'], interactiveMode: Never}", "users[me].exec")
 		}, harm: hubChanged,
 	},
 	{
 		name: "kubeconfig-with-token-file", aim: "the engine's own token",
 		try: func(a *tenant) {
-			a.kubeconfig("tokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token")
+			a.kubeconfig("tokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token", "users[me].tokenFile")
 		}, harm: hubChanged,
 	},
 	{
 		name: "kubeconfig-with-client-files", aim: "the engine's own certificate",
 		try: func(a *tenant) {
-			a.kubeconfig("client-certificate: /etc/passwd, client-key: /etc/passwd")
+			a.kubeconfig("client-certificate: /etc/passwd, client-key: /etc/passwd", "users[me].client-certificate")
 		}, harm: hubChanged,
 	},
 	{
 		name: "kubeconfig-with-its-own-token", aim: "delivering to the hub without the engine knowing that it is the hub",
-		try: func(a *tenant) { a.kubeconfig("token: " + a.token()) }, harm: hubChanged,
+		try: func(a *tenant) { a.kubeconfig("token: "+a.token(), "the cluster that the engine itself runs on") }, harm: hubChanged,
 	},
 	{
 		name: "kubeconfig-of-another", aim: "another tenant's cluster",
@@ -152,7 +152,7 @@ func refused[T report.Conditioned](o T) bool {
 }
 
 // kubeconfig delivers to the hub itself, as a user with these credentials.
-func (a *tenant) kubeconfig(user string) {
+func (a *tenant) kubeconfig(user, word string) {
 	a.Helper()
 	if len(a.cluster.config.CAData) == 0 {
 		a.Fatal("the kubeconfig of the tests holds no certificate authority")
@@ -171,7 +171,7 @@ current-context: hub
 		a.refusedUnit(fmt.Sprintf("app-%d", i), func(k *kustomizev1.Kustomization) {
 			k.Spec.TargetNamespace, k.Spec.ServiceAccountName = "", account
 			k.Spec.KubeConfig = &meta.KubeConfigReference{SecretRef: &meta.SecretKeyReference{Name: "hub"}}
-		})
+		}, word)
 	}
 }
 
