@@ -88,9 +88,17 @@ func (c *cluster) previewOf(ctx context.Context, o *diffOptions, ks *kustomizev1
 }
 
 // target is where the Kustomization is delivered to, with the rights that it is
-// delivered with. Whoever previews it needs the right to impersonate its account.
+// delivered with. Whoever previews it needs the right to read its kubeconfig, and to
+// impersonate its account.
 func (c *cluster) target(ctx context.Context, ks *kustomizev1.Kustomization) (pipeline.Target, error) {
-	kc, err := kube.NewCluster(c.config)
+	config := c.config
+	if ks.Spec.KubeConfig != nil {
+		var err error
+		if config, err = controller.RemoteConfig(ctx, c, ks); err != nil {
+			return pipeline.Target{}, err
+		}
+	}
+	kc, err := kube.NewCluster(config)
 	if err != nil {
 		return pipeline.Target{}, err
 	}

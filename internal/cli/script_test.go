@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"flag"
 	"net"
@@ -56,9 +57,13 @@ func TestScripts(t *testing.T) {
 	srv := testkit.NewGitServer(t)
 	srv.Repo("fleet").Commit(map[string]string{"web/web.yaml": strings.Replace(configMap, "delivered", "web", 1) + "data: {greeting: committed}\n"})
 	srv.Repo("policies").Commit(map[string]string{"deploy/policy.yaml": strings.Replace(configMap, "delivered", "policy", 1) + "data: {policy: strict}\n"})
+	kubeconfig, err := os.ReadFile(testkit.Kubeconfig(t))
+	if err != nil {
+		t.Fatal(err)
+	}
 	runScripts(t, "testdata/script", func(t *testing.T) (string, string) {
 		return testkit.Kubeconfig(t), testkit.Namespace(t)
-	}, "GIT="+srv.URL())
+	}, "GIT="+srv.URL(), "KUBECONFIG_BASE64="+base64.StdEncoding.EncodeToString(kubeconfig))
 }
 
 // TestScriptsOfPlanes runs transcripts that bring planes up themselves.

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/fluxcd/pkg/auth"
 	authutils "github.com/fluxcd/pkg/auth/utils"
@@ -75,15 +75,30 @@ func KubeconfigOf(data map[string][]byte, secret types.NamespacedName, key strin
 		Err: fmt.Errorf("there is no key %s", strings.Join(keys, " or ")), Remedy: "put the kubeconfig there, or set spec.kubeConfig.secretRef.key"}
 }
 
-// allowAccountIdentities lets objects name the service accounts whose identity they
-// use. The library's switch is one of the whole process, hence set once.
-var allowAccountIdentities = sync.OnceFunc(auth.EnableObjectLevelWorkloadIdentity)
+// RemoteConfig returns the way to the cluster of spec.kubeConfig with what c may read,
+// as the engine goes it: for whoever wants to know what the engine would do.
+func RemoteConfig(ctx context.Context, c client.Client, k *kustomizev1.Kustomization) (*rest.Config, error) {
+	key, err := linkKeyOf(k)
+	if err != nil {
+		return nil, err
+	}
+	name := types.NamespacedName{Namespace: key.namespace, Name: key.name}
+	data, _, err := readData(ctx, c, reference{key.kind, name}, "spec.kubeConfig")
+	if err != nil {
+		return nil, err
+	}
+	if key.kind == kindSecret {
+		return KubeconfigOf(data, name, key.key, kube.KubeconfigOptions{})
+	}
+	config, _, err := WorkloadIdentity(c)(ctx, key.namespace, data)
+	return config, err
+}
 
 // WorkloadIdentity returns what asks the clouds that are known for the way to a
 // cluster, as the ConfigMaps of spec.kubeConfig.configMapRef name it. The client must
 // not read from a cache: it reads one service account now and then.
 func WorkloadIdentity(c client.Client) func(context.Context, string, map[string][]byte) (*rest.Config, time.Time, error) {
-	allowAccountIdentities()
+	accountIdentities()
 	return func(ctx context.Context, namespace string, data map[string][]byte) (*rest.Config, time.Time, error) {
 		provider, err := authutils.ProviderByName[auth.RESTConfigProvider](string(data[meta.KubeConfigKeyProvider]))
 		if err != nil {

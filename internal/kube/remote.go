@@ -216,13 +216,13 @@ func (r *Remote) send(life context.Context, req *http.Request, way *Way) (*http.
 	a := &answer{remote: r, cancel: cancel, left: largestAnswer, until: time.Now().Add(longestAnswer)}
 	a.unlink = context.AfterFunc(life, func() { cancel(context.Cause(life)) })
 	a.timer = time.AfterFunc(r.patience, func() { cancel(errLate) })
-	out := req.WithContext(ctx)
+	out := req.WithContext(ctx) //nolint:contextcheck // of the request; life only ends it
 	out.URL = way.at(req.URL)
 	out.Host = ""
-	response, err := way.with.RoundTrip(out) //nolint:contextcheck // of the request; life only ends it
+	response, err := way.with.RoundTrip(out)
 	if err != nil {
 		a.end()
-		return nil, r.failed(ctx, req, err)
+		return nil, r.failed(ctx, req, err) //nolint:contextcheck // as above
 	}
 	r.answered.Store(time.Now().UnixNano())
 	a.ReadCloser, a.ctx = response.Body, ctx
@@ -293,7 +293,7 @@ func (a *answer) Read(p []byte) (int, error) {
 	if n > 0 && err == nil && a.timer.Stop() {
 		a.timer.Reset(max(0, min(a.remote.patience, time.Until(a.until))))
 	}
-	if err != nil && !errors.Is(err, io.EOF) && errors.Is(context.Cause(a.ctx), errLate) {
+	if err != nil && errors.Is(context.Cause(a.ctx), errLate) { // an end that comes now may be ours
 		err = &failure.Error{Kind: failure.Timeout, Err: errors.New("the answer does not end")}
 		a.remote.trouble(err, true)
 	}
