@@ -6,8 +6,6 @@ import (
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/bowline-dev/bowline/internal/pipeline"
 )
 
 // auditSample is how many units an audit looks at; over time it gets round to
@@ -52,11 +50,11 @@ func (e *engine) auditOne(ctx context.Context, k *kustomizev1.Kustomization) {
 	if err != nil || !ok || k.Spec.Suspend || !k.DeletionTimestamp.IsZero() {
 		return
 	}
-	var audit pipeline.AuditResult
-	target, err := e.units.targets.of(ctx, k)
-	if err == nil {
-		audit, err = e.units.pipeline.Audit(ctx, unit, target.Target, artifact)
+	target, ok := e.units.targets.at(k)
+	if !ok {
+		return
 	}
+	audit, err := e.units.pipeline.Audit(ctx, unit, target.Target, artifact)
 	if err != nil {
 		e.log.Info("audit not completed", "kustomization", client.ObjectKeyFromObject(k), "cause", err.Error())
 		return

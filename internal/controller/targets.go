@@ -114,11 +114,10 @@ func (t *targets) of(ctx context.Context, k *kustomizev1.Kustomization) (*delive
 		t.move(ctx, k, place{account: account, station: t.hub.station})
 		return t.hub.as(account, t.scheme, t.mapper)
 	}
-	l, err := t.linkOf(k) //nolint:contextcheck // it outlives the call
+	l, err := t.linkOf(k, account) //nolint:contextcheck // it outlives the call
 	if err != nil {
 		return nil, err
 	}
-	t.move(ctx, k, place{link: l, account: account})
 	a, err := l.enterable(unit)
 	if err != nil {
 		return nil, err
@@ -132,25 +131,58 @@ func (t *targets) of(ctx context.Context, k *kustomizev1.Kustomization) (*delive
 }
 
 // move notes where the unit belongs from now on, and lets go of what nobody uses any
-// more. A place without a station leaves the last one as it is.
+// more.
 func (t *targets) move(ctx context.Context, k *kustomizev1.Kustomization, to place) {
 	unit := client.ObjectKeyFromObject(k)
 	t.mu.Lock()
+	from := t.settle(unit, to)
+	t.mu.Unlock()
+	if from.station != nil && from.station != to.station {
+		from.station.forget(ctx, unit)
+		t.left(unit)
+		t.moved(k)
+	}
+}
+
+// settle notes where the unit belongs, and returns where it did. A place without a
+// station leaves the last one as it is. The lock is held.
+func (t *targets) settle(unit types.NamespacedName, to place) (from place) {
 	from, known := t.places[unit]
 	if to.station == nil {
 		to.station = from.station
 	}
 	t.places[unit] = to
-	changed := known && from != to
-	if changed {
+	if known && from != to {
 		t.release(from)
 	}
-	t.mu.Unlock()
-	if changed && from.station != nil && from.station != to.station {
-		from.station.forget(ctx, unit)
-		t.left(unit)
-		t.moved(k)
+	return from
+}
+
+// at returns where the Kustomization was last delivered to, and takes it nowhere: for
+// those who look without its worker. ok is false while it is on its way.
+func (t *targets) at(k *kustomizev1.Kustomization) (d *delivery, ok bool) {
+	account := types.NamespacedName{}
+	if name := t.tenancy.Account(k); name != "" {
+		account = types.NamespacedName{Namespace: k.Namespace, Name: name}
 	}
+	t.mu.Lock()
+	p, known := t.places[client.ObjectKeyFromObject(k)]
+	a := t.hub
+	if p.link != nil {
+		a = p.link.access
+	}
+	open := known && p.account == account && (k.Spec.KubeConfig != nil) == (p.link != nil) && a != nil &&
+		a.station == p.station && (p.link == nil || p.link.err == nil)
+	t.mu.Unlock()
+	if !open {
+		return nil, false
+	}
+	mapper := t.mapper
+	if !a.station.hub {
+		mapper = nil
+	}
+	d, err := a.as(account, t.scheme, mapper)
+	return d, err == nil
 }
 
 // forget drops what is remembered of a unit that is gone.

@@ -8,15 +8,18 @@ import (
 )
 
 // bulkhead bounds how many workers are with other clusters at one time, for each
-// cluster and in all: however many hang, some are left for everybody else.
+// cluster, for each tenant and in all: however many hang, some are left for
+// everybody else.
 type bulkhead struct {
 	each, all int
 	wake      func(unit types.NamespacedName, retry bool)
 
 	mu     sync.Mutex
 	inside map[*link]int // guarded by mu
-	sum    int           // guarded by mu
-	queue  []waiter      // guarded by mu; in the order in which they came
+	// tenants counts those with the clusters of one tenant; guarded by mu.
+	tenants map[string]int
+	sum     int      // guarded by mu
+	queue   []waiter // guarded by mu; in the order in which they came
 }
 
 type waiter struct {
@@ -24,10 +27,10 @@ type waiter struct {
 	unit types.NamespacedName
 }
 
-// newBulkhead divides the workers: a cluster gets at most a quarter, all together a
-// half.
+// newBulkhead divides the workers: a cluster gets at most a quarter, and so do all of
+// a tenant's, all together a half.
 func newBulkhead(workers int, wake func(types.NamespacedName, bool)) *bulkhead {
-	return &bulkhead{each: max(1, workers/4), all: max(1, workers/2), wake: wake, inside: map[*link]int{}}
+	return &bulkhead{each: max(1, workers/4), all: max(1, workers/2), wake: wake, inside: map[*link]int{}, tenants: map[string]int{}}
 }
 
 // enter takes a place, and reports whether there was one. Otherwise the unit is woken
@@ -37,6 +40,7 @@ func (b *bulkhead) enter(l *link, unit types.NamespacedName) bool {
 	defer b.mu.Unlock()
 	if b.room(l) {
 		b.inside[l]++
+		b.tenants[l.tenant]++
 		b.sum++
 		return true
 	}
@@ -46,7 +50,9 @@ func (b *bulkhead) enter(l *link, unit types.NamespacedName) bool {
 	return false
 }
 
-func (b *bulkhead) room(l *link) bool { return b.inside[l] < b.each && b.sum < b.all }
+func (b *bulkhead) room(l *link) bool {
+	return b.inside[l] < b.each && b.sum < b.all && (l.tenant == "" || b.tenants[l.tenant] < b.each)
+}
 
 // leave gives the place back, and wakes who may have it.
 func (b *bulkhead) leave(l *link) {
@@ -54,6 +60,9 @@ func (b *bulkhead) leave(l *link) {
 	b.sum--
 	if b.inside[l]--; b.inside[l] == 0 {
 		delete(b.inside, l)
+	}
+	if b.tenants[l.tenant]--; b.tenants[l.tenant] == 0 {
+		delete(b.tenants, l.tenant)
 	}
 	var next []types.NamespacedName
 	if i := slices.IndexFunc(b.queue, func(w waiter) bool { return b.room(w.link) }); i >= 0 {

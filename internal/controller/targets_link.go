@@ -84,6 +84,8 @@ type link struct {
 	// away says that err is that nobody answers, and not what was answered.
 	away bool
 	host string
+	// tenant is the namespace of a tenant, and empty for all others.
+	tenant string
 	// waiting are the units that were turned away.
 	waiting map[types.NamespacedName]bool
 }
@@ -91,26 +93,36 @@ type link struct {
 // errConnecting is wrapped by the error for a cluster of which nothing is known yet.
 var errConnecting = errors.New("connecting")
 
-// linkOf returns the link that a Kustomization asks for, and begins to keep it if it
-// is the first.
-func (t *targets) linkOf(k *kustomizev1.Kustomization) (*link, error) {
+// linkOf returns the link that a Kustomization asks for and notes that it belongs
+// there, in one go: a link that nobody belongs to may be closed at any time.
+func (t *targets) linkOf(k *kustomizev1.Kustomization, account types.NamespacedName) (*link, error) {
 	key, err := linkKeyOf(k)
 	if err != nil {
 		return nil, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if l := t.links[key]; l != nil {
-		return l, nil
+	l := t.links[key]
+	if l == nil {
+		l = t.begin(key)
 	}
+	t.settle(client.ObjectKeyFromObject(k), place{link: l, account: account})
+	return l, nil
+}
+
+// begin makes a link and begins to keep it. The lock is held.
+func (t *targets) begin(key linkKey) *link {
 	l := &link{targets: t, key: key, look: make(chan struct{}, 1), waiting: map[types.NamespacedName]bool{}}
+	if t.tenancy.Confined(key.namespace) {
+		l.tenant = key.namespace
+	}
 	l.err = fmt.Errorf("%w to the cluster of %s", errConnecting, key)
 	l.remote = kube.NewRemote(t.remote.patience, l.trouble)
 	life, stop := context.WithCancel(t.remote.life)
 	l.stop = stop
 	t.links[key] = l
 	go l.keep(life)
-	return l, nil
+	return l
 }
 
 // enterable returns the access to the cluster, or why there is none; the unit is
@@ -134,6 +146,9 @@ func (l *link) turnedAway(unit types.NamespacedName) error {
 
 // close ends the link, and what only it used. The lock is held.
 func (l *link) close() {
+	if l.links[l.key] != l {
+		return // closed already
+	}
 	l.stop()
 	delete(l.links, l.key)
 	if l.access != nil {
@@ -219,11 +234,15 @@ func (l *link) wakeAll(units []types.NamespacedName) {
 	}
 }
 
-// open lets everybody in.
+// open lets everybody in, unless the link was closed meanwhile.
 func (l *link) open(a *access, way *kube.Way) {
-	l.remote.Open(way)
+	way.Cluster = a.station.identityOf()
 	l.mu.Lock()
-	l.access = a
+	if l.links[l.key] != l {
+		l.mu.Unlock()
+		return
+	}
+	l.remote.Open(way)
 	reopened := l.err != nil
 	l.err, l.away = nil, false
 	a.station.speak()
@@ -355,7 +374,7 @@ func (l *link) arrive(ctx context.Context, identity string, config *rest.Config)
 	}
 	if l.access != nil {
 		l.access.station.leave(l)
-		l.access = nil
+		l.access, l.err = nil, fmt.Errorf("%w to the cluster of %s", errConnecting, l.key)
 	}
 	if l.links[l.key] != l {
 		return nil, context.Canceled // closed meanwhile
@@ -369,8 +388,10 @@ func (l *link) arrive(ctx context.Context, identity string, config *rest.Config)
 	a, err := l.accessTo(ctx, s, config.Host)
 	if err != nil {
 		s.leave(l)
+		return nil, err
 	}
-	return a, err
+	l.access = a // err keeps everybody out until the link is open
+	return a, nil
 }
 
 // accessTo makes the access to a station. What its units have delivered is claimed

@@ -76,7 +76,7 @@ func (s *station) speak() {
 	if i := slices.IndexFunc(s.links, func(l *link) bool { return l.err == nil }); i > 0 {
 		speaker = s.links[i]
 	}
-	s.via.Set(speaker.remote)
+	s.via.Set(speaker.remote.Only(s.identityOf()))
 }
 
 // is reports whether the station is the cluster with this identity.
@@ -135,7 +135,7 @@ func (s *station) forget(ctx context.Context, unit types.NamespacedName) {
 
 // target returns how the station is delivered to through a connection of its own.
 func (s *station) target(host string, remote *kube.Remote) (pipeline.Target, error) {
-	cluster, err := kube.Over(host, remote, s.cluster.Resources)
+	cluster, err := kube.Over(host, remote.Only(s.identityOf()), s.cluster.Resources)
 	if err != nil {
 		return pipeline.Target{}, err
 	}

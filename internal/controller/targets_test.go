@@ -9,6 +9,7 @@ import (
 	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -119,5 +120,59 @@ func TestBulkhead(t *testing.T) {
 	}
 	if len(b.queue) != 0 || b.sum != 1 {
 		t.Errorf("there are %v waiting and %d inside", b.queue, b.sum)
+	}
+}
+
+// However many clusters a tenant names, they have one share together.
+func TestBulkheadOfATenant(t *testing.T) {
+	t.Parallel()
+	b := newBulkhead(8, func(types.NamespacedName, bool) {})
+	one, two, platform := &link{tenant: "shop"}, &link{tenant: "shop"}, &link{}
+	for _, s := range []struct {
+		name, reason string
+		link         *link
+		in           bool
+	}{
+		{"a", "it is the first", one, true},
+		{"b", "a quarter of the workers", two, true},
+		{"c", "the tenant has its share", two, false},
+		{"d", "the platform has its own", platform, true},
+		{"e", "the platform has its own", platform, true},
+	} {
+		if in := b.enter(s.link, types.NamespacedName{Name: s.name}); in != s.in {
+			t.Errorf("%s is let in: %t; %s", s.name, in, s.reason)
+		}
+	}
+	b.leave(one)
+	if !b.enter(two, types.NamespacedName{Name: "c"}) {
+		t.Error("there is room again, and the tenant is not let in")
+	}
+}
+
+// A link that was closed leaves its successor alone.
+func TestClosedLinkLeavesItsSuccessor(t *testing.T) {
+	s := newStage(t)
+	targets := bareTargets(t, s, make(chan types.NamespacedName, 10))
+	k := &kustomizev1.Kustomization{}
+	k.Namespace, k.Name = s.namespace, "one"
+	k.Spec.KubeConfig = &meta.KubeConfigReference{SecretRef: &meta.SecretKeyReference{Name: "absent"}}
+	first, err := targets.linkOf(k, types.NamespacedName{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets.forget(t.Context(), client.ObjectKeyFromObject(k))
+	second, err := targets.linkOf(k, types.NamespacedName{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets.mu.Lock()
+	first.close()
+	now := targets.links[second.key]
+	targets.mu.Unlock()
+	if now != second {
+		t.Error("the successor is forgotten: its units would connect for ever")
+	}
+	if _, ok := targets.at(k); ok {
+		t.Error("somebody who only looks is let in before the cluster is known")
 	}
 }

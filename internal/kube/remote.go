@@ -35,6 +35,9 @@ const (
 
 // Way is how a cluster is reached with one set of credentials. It does not change.
 type Way struct {
+	// Cluster is the identity of the cluster that it leads to; see Remote.Only. It is
+	// set before the way is opened.
+	Cluster   string
 	base      *url.URL
 	transport *http.Transport
 	with      http.RoundTripper // transport with the credentials
@@ -180,6 +183,32 @@ func (r *Remote) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, refuse(req, cause)
 	}
 	return r.send(life, req, way)
+}
+
+// Only returns a round tripper that lets requests through while r leads to this cluster
+// and to no other: what was decided about one cluster must not be done to another that
+// the same kubeconfig leads to by then.
+func (r *Remote) Only(cluster string) http.RoundTripper { return only{r, cluster} }
+
+type only struct {
+	remote  *Remote
+	cluster string
+}
+
+var errElsewhere = shutError{errors.New("the kubeconfig leads to another cluster by now")}
+
+// RoundTrip implements http.RoundTripper.
+func (o only) RoundTrip(req *http.Request) (*http.Response, error) {
+	o.remote.mu.Lock()
+	way, cause, life := o.remote.way, o.remote.cause, o.remote.life
+	o.remote.mu.Unlock()
+	switch {
+	case way == nil:
+		return nil, refuse(req, cause)
+	case way.Cluster != o.cluster:
+		return nil, refuse(req, errElsewhere)
+	}
+	return o.remote.send(life, req, way)
 }
 
 // Probe returns a round tripper that goes the way also when r is shut, with the same

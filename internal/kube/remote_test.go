@@ -203,3 +203,29 @@ func TestRemoteRotates(t *testing.T) {
 		t.Errorf("other TLS settings share connections (%v)", err)
 	}
 }
+
+// What was decided about one cluster is not done to another.
+func TestRemoteOnly(t *testing.T) {
+	d := newDistant(t, time.Minute)
+	client := &http.Client{Transport: d.Only("one")}
+	ask := func(cluster string) error {
+		way := d.way(t, "one", "")
+		way.Cluster = cluster
+		d.Open(way)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://cluster/version", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := client.Do(req)
+		if err == nil {
+			err = response.Body.Close()
+		}
+		return err
+	}
+	if err := ask("one"); err != nil {
+		t.Errorf("the cluster that was meant is not asked: %v", err)
+	}
+	if err := ask("two"); !errors.Is(err, ErrShut) {
+		t.Errorf("another cluster is asked in its place: %v", err)
+	}
+}

@@ -78,6 +78,9 @@ func (l *Ledger) watchOnce(ctx context.Context, gvk schema.GroupVersionKind) err
 		return nil
 	case <-w.broken:
 		return &failure.Error{Op: "watch", Kind: kindOf(w.err), Object: w.resource.GroupVersionResource.String(), Err: w.err}
+	case <-l.life.Done():
+		return &failure.Error{Op: "watch", Kind: failure.Unavailable, Object: w.resource.GroupVersionResource.String(),
+			Err: errors.New("the ledger of this cluster has ended")}
 	case <-ctx.Done():
 		return &failure.Error{Op: "watch", Kind: failure.Timeout, Object: w.resource.GroupVersionResource.String(), Err: ctx.Err()}
 	}
