@@ -44,6 +44,7 @@ func (m *migration) mayDo(ctx context.Context) (string, error) {
 		{Verb: "patch", Group: "apps", Resource: "deployments", Namespace: ns},
 		{Verb: "list", Resource: "pods", Namespace: ns},
 		{Verb: "list", Group: "coordination.k8s.io", Resource: "leases", Namespace: ns},
+		{Verb: "get", Resource: "configmaps", Namespace: settings.Namespace},
 		{Verb: "create", Resource: "configmaps", Namespace: settings.Namespace},
 		{Verb: "patch", Resource: "configmaps", Namespace: settings.Namespace},
 		{Verb: "list", Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"},

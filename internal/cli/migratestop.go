@@ -11,8 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/bowline-dev/bowline/internal/cli/flux"
@@ -103,7 +101,8 @@ func (m *migration) runEngine() error {
 	return nil
 }
 
-// giveBack starts the controllers again that were stopped.
+// giveBack starts the controllers again that were stopped. The settings go last: until
+// Flux runs, Bowline's engine may be needed once more, with the tenancy that was.
 func (m *migration) giveBack(ctx context.Context) error {
 	err := m.steps(ctx, []step{{"cluster", m.reach}, {"flux", m.findStopped}, {"engine", m.noEngine}})
 	if err != nil {
@@ -113,11 +112,11 @@ func (m *migration) giveBack(ctx context.Context) error {
 		printf(m.Out, "\nThis was a dry run: nothing was changed.\n")
 		return nil
 	}
-	if err := m.ask("Start " + m.replaced() + " again?"); err != nil {
+	if err := m.ask("Let " + m.replaced() + " run again?"); err != nil {
 		return err
 	}
-	if err := m.steps(ctx, []step{{"settings", m.removeTenancy}, {"start", m.startFlux}}); err != nil {
-		printf(m.Err, "Flux may run in part only. Run this again to go on.\n")
+	if err := m.steps(ctx, []step{{"start", m.startFlux}, {"settings", m.removeTenancy}}); err != nil {
+		printf(m.Err, "Flux may run in part only, and settings of Bowline's engine be left. Run this again to go on.\n")
 		return err
 	}
 	printf(m.Out, "\nFlux serves the cluster again. With its next apply it drops the digests that Bowline left at what it\n"+
@@ -125,7 +124,8 @@ func (m *migration) giveBack(ctx context.Context) error {
 	return nil
 }
 
-// findStopped finds the controllers that were stopped by migrate.
+// findStopped finds the controllers that were stopped by migrate, or the settings that
+// an earlier call left when it had started them.
 func (m *migration) findStopped(ctx context.Context) (string, error) {
 	var err error
 	if m.flux, err = flux.Find(ctx, m.cluster, m.options.fluxNamespace); err != nil {
@@ -137,11 +137,21 @@ func (m *migration) findStopped(ctx context.Context) (string, error) {
 			words = append(words, fmt.Sprintf("%s (replicas: %s)", c.Name, c.Recorded()))
 		}
 	}
-	if len(words) == 0 {
-		return "", &failure.Error{Op: "give back to Flux", Object: "in namespace " + m.flux.Namespace, Kind: failure.NotFound,
-			Err: errors.New("no controller there was stopped by this command"), Remedy: "nothing was changed; Flux runs as its deployments say"}
+	if len(words) > 0 {
+		return "stopped: " + strings.Join(words, ", "), nil
 	}
-	return "stopped: " + strings.Join(words, ", "), nil
+	name, err := settingsName(m.options.settings)
+	if err != nil {
+		return "", err
+	}
+	switch left, err := keptByMigrate(ctx, m.cluster, name); {
+	case err != nil:
+		return "", err
+	case left != nil:
+		return "started already; settings of Bowline's engine are left in ConfigMap/" + name.String(), nil
+	}
+	return "", &failure.Error{Op: "give back to Flux", Object: "in namespace " + m.flux.Namespace, Kind: failure.NotFound,
+		Err: errors.New("no controller there was stopped by this command"), Remedy: "nothing was changed; Flux runs as its deployments say"}
 }
 
 // noEngine makes sure that Bowline's engine has stopped, as far as the cluster tells.
@@ -176,13 +186,5 @@ func (m *migration) removeTenancy(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	s := &corev1.ConfigMap{}
-	s.Namespace, s.Name = name.Namespace, name.Name
-	switch err := m.cluster.Delete(ctx, s); {
-	case apierrors.IsNotFound(err):
-		return "there were none", nil
-	case err != nil:
-		return "", fmt.Errorf("delete ConfigMap/%s: %w", name, err)
-	}
-	return "removed ConfigMap/" + name.String(), nil
+	return removeSettings(ctx, m.cluster, name)
 }

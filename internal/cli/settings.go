@@ -8,11 +8,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -86,39 +84,6 @@ func readSettings(ctx context.Context, c client.Reader, name types.NamespacedNam
 		return out, &failure.Error{Op: "read", Object: out.String(), Kind: failure.Unavailable, Err: err,
 			Remedy: "check that the API server runs and that the kubeconfig names it"}
 	}
-}
-
-// writeSettings adds settings to those that the cluster keeps, in place of values
-// that it has. An unknown setting or a bad value is an error, and nothing is written.
-func writeSettings(ctx context.Context, c client.Client, name types.NamespacedName, values map[string]string) error {
-	s := engineSettings{name: name, values: values}
-	var scratch controllerOptions
-	cmd := &cobra.Command{}
-	scratch.addEngine(cmd)
-	if err := s.apply(cmd.Flags()); err != nil {
-		return err
-	}
-	m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}, Data: values}
-	err := c.Create(ctx, m)
-	if !apierrors.IsAlreadyExists(err) {
-		return s.written(err)
-	}
-	if err := c.Get(ctx, name, m); err != nil {
-		return s.written(err)
-	}
-	before := m.DeepCopy()
-	if m.Data == nil {
-		m.Data = map[string]string{}
-	}
-	maps.Copy(m.Data, values)
-	return s.written(c.Patch(ctx, m, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})))
-}
-
-func (s engineSettings) written(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("write %s: %w", s, err)
 }
 
 // apply sets the flags that were not given on the command line.

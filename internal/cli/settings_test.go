@@ -1,18 +1,11 @@
 package cli
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/bowline-dev/bowline/internal/failure"
-	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
 // What a cluster keeps becomes the engine's flags, those that are given win, and
@@ -63,39 +56,5 @@ func TestSettings(t *testing.T) {
 				t.Errorf("%v; the engine would run with %+v: %s", err, got, row.reason)
 			}
 		})
-	}
-}
-
-// Settings are added to those that are there, on a real API server, and a wrong one
-// writes nothing.
-func TestSettingsAreKept(t *testing.T) {
-	t.Parallel()
-	c, err := client.New(testkit.Cluster(t), client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := types.NamespacedName{Namespace: testkit.Namespace(t), Name: "bowline-settings"}
-	if kept, err := readSettings(t.Context(), c, name); err != nil || len(kept.values) != 0 {
-		t.Fatalf("before anything is kept there is %v, %v", kept.values, err)
-	}
-	for _, values := range []map[string]string{{"tenancy": "locked", "concurrency": "4"}, {"tenancy": "open", "no-remote-bases": "false"}} {
-		if err := writeSettings(t.Context(), c, name, values); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := writeSettings(t.Context(), c, name, map[string]string{"tenancy": "locked", "concurrency": "many"}); !errors.Is(err, failure.Of(failure.Invalid)) {
-		t.Errorf("a bad value is written: %v", err)
-	}
-	kept, err := readSettings(t.Context(), c, name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for key, want := range map[string]string{"tenancy": "open", "concurrency": "4", "no-remote-bases": "false"} {
-		if kept.values[key] != want {
-			t.Errorf("%s is %q, want %q", key, kept.values[key], want)
-		}
-	}
-	if err := c.Delete(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}}); err != nil {
-		t.Error(err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/failure"
@@ -86,14 +87,34 @@ func controllerOf(d appsv1.Deployment) Controller {
 		}
 	}
 	out.Role, out.Version = imageOf(manager.Image)
-	for _, arg := range slices.Concat(manager.Command, manager.Args) {
-		if name, ok := strings.CutPrefix(arg, "--"); ok {
-			name, value, given := strings.Cut(name, "=")
-			if !given {
-				value = "true"
-			}
-			out.Args[name] = value
+	out.Args = argsOf(slices.Concat(manager.Command, manager.Args))
+	return out
+}
+
+// switches are the flags of the controllers that take no word after them as a value.
+var switches = []string{
+	"enable-leader-election", "insecure-allow-http", "insecure-kubeconfig-exec", "insecure-kubeconfig-tls", "leader-election-release-on-cancel",
+	"log-json", "no-cross-namespace-refs", "no-remote-bases", "watch-all-namespaces",
+}
+
+// argsOf reads a command line as the controllers do: --name=value, --name value, or
+// --name alone, which is true.
+func argsOf(words []string) map[string]string {
+	out := map[string]string{}
+	for i := 0; i < len(words); i++ {
+		name, ok := strings.CutPrefix(words[i], "--")
+		if !ok {
+			continue
 		}
+		name, value, given := strings.Cut(name, "=")
+		if !given {
+			value = "true"
+			if i+1 < len(words) && !slices.Contains(switches, name) && !strings.HasPrefix(words[i+1], "-") {
+				i++
+				value = words[i]
+			}
+		}
+		out[name] = value
 	}
 	return out
 }
@@ -125,33 +146,79 @@ func (i *Installation) Replaced() []*Controller {
 
 // Supported says why a version of Flux, or how it is set up, cannot be taken over from.
 func (i *Installation) Supported() error {
-	for _, c := range i.role(kustomizeController, sourceController) {
-		if err := c.supported(i.Version); err != nil {
+	for _, c := range i.Replaced() {
+		if err := cmp.Or(c.supportedVersion(i.Version), c.supportedSetup()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// supported holds for controllers since their API is stable, in their first major
-// version, or the second of the distribution where only that is known.
-func (c *Controller) supported(distribution string) error {
-	refuse := func(why, remedy string) error {
-		return &failure.Error{Op: "take over from", Object: c.String(), Kind: failure.Unsupported, Err: errors.New(why), Remedy: remedy}
+// supportedVersion holds for controllers since their API is stable, in the major
+// version of then, or the second of the distribution where only that is known.
+func (c *Controller) supportedVersion(distribution string) error {
+	major := "v1"
+	if c.Role == sourceWatcher {
+		major = "v2"
 	}
-	known := c.Version != "" && strings.HasPrefix(c.Version, "v1.") ||
+	known := c.Version != "" && strings.HasPrefix(c.Version, major+".") ||
 		c.Version == "" && strings.HasPrefix(distribution, "v2.")
 	switch {
 	case known:
+		return nil
 	case c.Version == "" && distribution == "":
-		return refuse("its image is named by digest, so its version is unknown", "label it "+versionLabel+"=v2.x.y, the version of Flux")
+		return c.unsupported("its image is named by digest, so its version is unknown", "label it "+versionLabel+"=v2.x.y, the version of Flux")
 	default:
-		return refuse(fmt.Sprintf("its version is %s; v1 is supported, of Flux v2", cmp.Or(c.Version, distribution)), "upgrade Flux first")
+		return c.unsupported(fmt.Sprintf("its version is %s; %s is supported, of Flux v2", cmp.Or(c.Version, distribution), major), "upgrade Flux first")
+	}
+}
+
+// The labels that the Flux Operator gives what it keeps up.
+const (
+	managedBy         = "app.kubernetes.io/managed-by"
+	fluxOperator      = "flux-operator"
+	operatorName      = "fluxcd.controlplane.io/name"
+	operatorNamespace = "fluxcd.controlplane.io/namespace"
+)
+
+// supportedSetup holds for controllers that stay stopped once they are, and that
+// serve what Bowline would: everything.
+func (c *Controller) supportedSetup() error {
+	instance, namespace := c.Labels[operatorName], c.Labels[operatorNamespace]
+	if c.Labels[managedBy] == fluxOperator || instance != "" || namespace != "" {
+		instance, namespace = cmp.Or(instance, "flux"), cmp.Or(namespace, c.Namespace)
+		return c.unsupported("the Flux Operator manages it, and would start it again",
+			fmt.Sprintf("remove FluxInstance/%s/%s first without its controllers: annotate it fluxcd.controlplane.io/reconcile=disabled, delete it, "+
+				"and take the labels %s, %s and %s off the deployments", namespace, instance, managedBy, operatorName, operatorNamespace))
 	}
 	if c.Args["watch-all-namespaces"] == "false" {
-		return refuse("it serves its own namespace only (--watch-all-namespaces=false), and Bowline serves all", "let it serve all namespaces first")
+		return c.unsupported("it serves its own namespace only (--watch-all-namespaces=false), and Bowline serves all", "let it serve all namespaces first")
+	}
+	if s := c.Args[watchSelector]; s != "" && !shards(s) {
+		return c.unsupported("it serves some objects only (--"+watchSelector+"="+s+"), and Bowline serves all", "let it serve all objects first")
 	}
 	return nil
+}
+
+// watchSelector is the argument that makes a controller serve objects with labels
+// only; shardKey is the label by which shards share all objects among themselves.
+const (
+	watchSelector = "watch-label-selector"
+	shardKey      = "sharding.fluxcd.io/key"
+)
+
+// shards reports whether a selector is that of a shard and chooses by nothing else.
+func shards(selector string) bool {
+	s, err := labels.Parse(selector)
+	if err != nil {
+		return false
+	}
+	requirements, _ := s.Requirements()
+	return !slices.ContainsFunc(requirements, func(r labels.Requirement) bool { return r.Key() != shardKey })
+}
+
+func (c *Controller) unsupported(why, remedy string) error {
+	return &failure.Error{Op: "take over from", Object: c.String(), Kind: failure.Unsupported, Err: errors.New(why), Remedy: remedy}
 }
 
 // String names the deployment.

@@ -28,6 +28,13 @@ func installed(version string, deployments ...[]string) *Installation {
 	return out
 }
 
+// labelled is a current installation whose deployment has a label.
+func labelled(name, value string) *Installation {
+	out := installed("v2.9.5", []string{ks + ":v1.9.5"})
+	out.Controllers[0].Labels = map[string]string{name: value}
+	return out
+}
+
 const ks = "ghcr.io/fluxcd/kustomize-controller"
 
 func TestSupported(t *testing.T) {
@@ -46,6 +53,20 @@ func TestSupported(t *testing.T) {
 		{"next", "nobody knows its API yet", installed("v3.0.0", []string{ks + ":v2.0.0"}), "its version is v2.0.0"},
 		{"old source-controller", "it is replaced as well", installed("", []string{ks + ":v1.0.0"}, []string{"source-controller:v0.36.1"}), "Deployment/flux-system/controller-1"},
 		{"old helm-controller", "it is left alone", installed("", []string{ks + ":v1.0.0"}, []string{"helm-controller:v0.37.0"}), ""},
+		{"source-watcher", "its first API is of its second major version", installed("", []string{ks + ":v1.9.5"}, []string{"source-watcher:v2.2.4"}), ""},
+		{"old source-watcher", "it is replaced as well", installed("", []string{ks + ":v1.9.5"}, []string{"source-watcher:v1.1.0"}), "its version is v1.1.0; v2 is supported"},
+		{"source-watcher of one namespace", "the engine serves all", installed("", []string{ks + ":v1.9.5"}, []string{"source-watcher:v2.2.4", "--watch-all-namespaces=false"}), "Deployment/flux-system/controller-1"},
+		{"managed by the operator", "it would start the controllers again", labelled("app.kubernetes.io/managed-by", "flux-operator"), "the Flux Operator manages it, and would start it again; remove FluxInstance/flux-system/flux first without its controllers"},
+		{"instance of the operator", "its labels may be overlaid", labelled("fluxcd.controlplane.io/name", "main"), "remove FluxInstance/flux-system/main first"},
+		{"namespace of the operator", "its labels may be overlaid", labelled("fluxcd.controlplane.io/namespace", "ops"), "remove FluxInstance/ops/flux first"},
+		{"managed by something else", "a chart does not heal by itself", labelled("app.kubernetes.io/managed-by", "Helm"), ""},
+		{"some objects", "the engine serves all", installed("", []string{ks + ":v1.9.5", "--watch-label-selector=team=a"}), "it serves some objects only (--watch-label-selector=team=a), and Bowline serves all"},
+		{"some sources", "the engine serves all", installed("", []string{ks + ":v1.9.5"}, []string{"source-controller:v1.9.5", "--watch-label-selector", "team"}), "--watch-label-selector=team"},
+		{"some objects of a shard", "the others are nobody's", installed("", []string{ks + ":v1.9.5", "--watch-label-selector=team=a,sharding.fluxcd.io/key=one"}), "it serves some objects only"},
+		{"key that looks like a shard's", "it is another label", installed("", []string{ks + ":v1.9.5", "--watch-label-selector=my.sharding.fluxcd.io/key=one"}), "it serves some objects only"},
+		{"selector that cannot be read", "nobody knows what it means", installed("", []string{ks + ":v1.9.5", "--watch-label-selector=sharding.fluxcd.io/key=("}), "it serves some objects only"},
+		{"shards", "together they serve all", installed("", []string{ks + ":v1.9.5", "--watch-label-selector=!sharding.fluxcd.io/key"}, []string{ks + ":v1.9.5", "--watch-label-selector=sharding.fluxcd.io/key in (one, two)"}), ""},
+		{"no selector", "it chooses nothing", installed("", []string{ks + ":v1.9.5", "--watch-label-selector="}), ""},
 		{"one namespace", "the engine serves all", installed("", []string{ks + ":v1.9.5", "--watch-all-namespaces=false"}), "--watch-all-namespaces=false"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -82,6 +103,8 @@ func TestSettings(t *testing.T) {
 		{"locked down", "as the multi-tenancy example does", one("--no-cross-namespace-refs=true", "--no-remote-bases=true", "--default-service-account=default"),
 			open("no-cross-namespace-refs", "true", "no-remote-bases", "true", "default-service-account", "default"), ""},
 		{"without a value", "a flag alone is set", one("--no-remote-bases"), open("no-remote-bases", "true"), ""},
+		{"two words", "so the controller reads it as well", one("--default-service-account", "flux-tenant", "--no-remote-bases"),
+			open("default-service-account", "flux-tenant", "no-remote-bases", "true"), ""},
 		{"set to what holds anyway", "it says nothing", one("--no-cross-namespace-refs=false", "--default-service-account="), open(), ""},
 		{"key of the controller", "it is in the controller's namespace", one("--sops-age-secret=sops"), open("sops-age-secret", "flux-system/sops"), ""},
 		{"argument that the engine lacks", "secrets could not be read", one("--override-manager=vaults"), nil, "it runs with --override-manager=vaults, which this version does not do"},
@@ -95,7 +118,7 @@ func TestSettings(t *testing.T) {
 		{"before variables were strict", "builds go on as they were", installed("", []string{ks + ":v1.8.2"}), open("feature-gates", "StrictPostBuildSubstitutions=false"), ""},
 		{"before that, and strict", "somebody chose so", installed("", []string{ks + ":v1.8.2", "--feature-gates=StrictPostBuildSubstitutions=true"}), open(), ""},
 		{"distribution before that", "its minor version is the controller's", installed("v2.7.0", []string{ks + "@sha256:0123"}), open("feature-gates", "StrictPostBuildSubstitutions=false"), ""},
-		{"equal shards", "one engine does for all", installed("", []string{ks + ":v1.9.5", "--no-remote-bases"}, []string{ks + ":v1.9.5", "--no-remote-bases=true", "--watch-label-selector=a=b"}),
+		{"equal shards", "one engine does for all", installed("", []string{ks + ":v1.9.5", "--no-remote-bases"}, []string{ks + ":v1.9.5", "--no-remote-bases=true", "--watch-label-selector=sharding.fluxcd.io/key=one"}),
 			open("no-remote-bases", "true"), ""},
 		{"shards that differ", "one engine has one set", installed("", []string{ks + ":v1.9.5", "--no-remote-bases"}, []string{ks + ":v1.9.5"}), nil, "make them equal first"},
 	} {
@@ -112,6 +135,37 @@ func TestSettings(t *testing.T) {
 			}
 			if err != nil || !maps.Equal(got, row.want) {
 				t.Errorf("got %v (%v), want %v: %s", got, err, row.want, row.reason)
+			}
+		})
+	}
+}
+
+// A command line is read as the controllers read theirs, wherever it is written.
+func TestArgs(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name, reason  string
+		command, args []string
+		want          map[string]string
+	}{
+		{"one word", "the value follows the sign", nil, []string{"--default-service-account=a=b"}, map[string]string{"default-service-account": "a=b"}},
+		{"two words", "the value is the next word", nil, []string{"--default-service-account", "flux-tenant"}, map[string]string{"default-service-account": "flux-tenant"}},
+		{"before another", "a flag is no value", nil, []string{"--some-switch", "--log-level", "debug"}, map[string]string{"some-switch": "true", "log-level": "debug"}},
+		{"switch before a word", "a switch takes no word", nil, []string{"--no-remote-bases", "stray", "--watch-all-namespaces"},
+			map[string]string{"no-remote-bases": "true", "watch-all-namespaces": "true"}},
+		{"alone at the end", "there is no next word", nil, []string{"--some-switch"}, map[string]string{"some-switch": "true"}},
+		{"command", "arguments may be part of it", []string{"kustomize-controller", "--default-service-account", "flux-tenant"}, []string{"--no-cross-namespace-refs"},
+			map[string]string{"default-service-account": "flux-tenant", "no-cross-namespace-refs": "true"}},
+		{"command and arguments", "they are one line", []string{"kustomize-controller", "--default-service-account"}, []string{"flux-tenant"},
+			map[string]string{"default-service-account": "flux-tenant"}},
+		{"twice", "the last one counts", nil, []string{"--log-level=info", "--log-level", "debug"}, map[string]string{"log-level": "debug"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			c := controllerOf(appsv1.Deployment{Spec: appsv1.DeploymentSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
+				Containers: []corev1.Container{{Name: "manager", Image: ks + ":v1.9.5", Command: row.command, Args: row.args}}}}}})
+			if !maps.Equal(c.Args, row.want) {
+				t.Errorf("read %v, want %v: %s", c.Args, row.want, row.reason)
 			}
 		})
 	}

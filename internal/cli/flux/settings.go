@@ -14,14 +14,15 @@ import (
 )
 
 // immaterial are arguments of the kustomize-controller that say how it runs, not
-// what it delivers: where it listens, what it logs, how often it asks.
+// what it delivers: where it listens, what it logs, how often it asks. Which objects it
+// watches, Supported has looked at.
 var immaterial = []string{
 	"concurrent", "concurrent-ssa", "enable-leader-election", "events-addr", "graceful-shutdown-timeout", "health-addr",
 	"http-retry", "interval-jitter-percentage", "kube-api-burst", "kube-api-qps", "leader-election-lease-duration",
 	"leader-election-release-on-cancel", "leader-election-renew-deadline", "leader-election-retry-period", "log-encoding",
 	"log-level", "max-retry-delay", "metrics-addr", "min-retry-delay", "requeue-dependency", "storage-adv-addr",
 	"storage-path", "token-cache-max-duration", "token-cache-max-size", "watch-all-namespaces", "watch-configs-label-selector",
-	"watch-label-selector",
+	watchSelector,
 }
 
 // immaterialGates are feature gates of the same sort.
@@ -126,6 +127,6 @@ func minorOf(tag string) uint {
 }
 
 func (c *Controller) refuse(argument string) error {
-	return &failure.Error{Op: "take over from", Object: c.String(), Kind: failure.Unsupported,
-		Err: fmt.Errorf("it runs with %s, which this version does not do", argument), Remedy: "see whether the fleet can do without it, and remove it from the deployment first"}
+	return c.unsupported(fmt.Sprintf("it runs with %s, which this version does not do", argument),
+		"see whether the fleet can do without it, and remove it from the deployment first")
 }

@@ -28,6 +28,9 @@ const (
 	// the deployment from Git, where an installation that delivers itself has it with
 	// all its replicas.
 	reconcileAnnotation = "kustomize.toolkit.fluxcd.io/reconcile"
+	// reconciledAnnotation is the value of reconcileAnnotation that it had; absent
+	// where it had none.
+	reconciledAnnotation = "fleet.bowline.dev/flux-reconcile"
 )
 
 const owner = client.FieldOwner("bowline-migrate")
@@ -53,11 +56,20 @@ func (c *Controller) Stop(ctx context.Context, to client.Client) error {
 	if c.Stopped() {
 		return nil
 	}
-	replicas := strconv.Itoa(int(c.replicas()))
-	if before := c.Recorded(); before != "" && c.replicas() == 0 {
-		replicas = before
+	annotations := map[string]any{replicasAnnotation: strconv.Itoa(int(c.replicas())), reconcileAnnotation: "disabled"}
+	if c.Recorded() == "" {
+		// Where Stop was here before, and somebody scaled it up since, the value is Stop's.
+		annotations[reconciledAnnotation] = c.annotation(reconcileAnnotation)
 	}
-	return c.patch(ctx, to, 0, map[string]any{replicasAnnotation: replicas, reconcileAnnotation: "disabled"})
+	return c.patch(ctx, to, 0, annotations)
+}
+
+// annotation is the value of an annotation in a patch: nil where there is none.
+func (c *Controller) annotation(name string) any {
+	if value, ok := c.Annotations[name]; ok {
+		return value
+	}
+	return nil
 }
 
 // Start scales a controller to what it had before Stop.
@@ -67,7 +79,9 @@ func (c *Controller) Start(ctx context.Context, to client.Client) error {
 		return &failure.Error{Op: "start", Object: c.String(), Kind: failure.Invalid,
 			Err: fmt.Errorf("annotation %s holds %q", replicasAnnotation, c.Recorded()), Remedy: "correct it to the number of replicas"}
 	}
-	return c.patch(ctx, to, replicas, map[string]any{replicasAnnotation: nil, reconcileAnnotation: nil})
+	return c.patch(ctx, to, replicas, map[string]any{
+		replicasAnnotation: nil, reconcileAnnotation: c.annotation(reconciledAnnotation), reconciledAnnotation: nil,
+	})
 }
 
 func (c *Controller) patch(ctx context.Context, to client.Client, replicas int, annotations map[string]any) error {
