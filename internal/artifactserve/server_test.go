@@ -23,6 +23,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source"
 	"github.com/bowline-dev/bowline/internal/source/archive"
+	"github.com/bowline-dev/bowline/internal/source/compose"
 	"github.com/bowline-dev/bowline/internal/source/local"
 )
 
@@ -57,6 +58,42 @@ func artifact(t *testing.T, content string) source.Artifact {
 }
 
 var name = types.NamespacedName{Namespace: "apps", Name: "repo"}
+
+// A link to a folder is not walked, whether a tree is as it came or was put together: this one
+// has 2^40 paths.
+func TestLinksInCircles(t *testing.T) {
+	dir := t.TempDir()
+	err := errors.Join(os.Symlink(".", filepath.Join(dir, "a")), os.Symlink(".", filepath.Join(dir, "b")), os.WriteFile(filepath.Join(dir, "f.yaml"), []byte("f"), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := local.Open(dir, local.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = plain.Close() })
+	a, err := plain.Artifact()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := compose.New()
+	if err := errors.Join(b.Graft(a, ".", "."), b.Graft(a, ".", "sub"), b.Graft(a, ".", ".")); err != nil {
+		t.Fatal(err)
+	}
+	for want, tree := range map[int]source.Tree{1: plain, 2: b.Tree()} {
+		var out bytes.Buffer
+		if err := artifactserve.Write(t.Context(), &out, tree); err != nil {
+			t.Fatal(err)
+		}
+		got, err := archive.Read(&out, archive.Limits{MaxEntries: want + 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, err := got.Tree.ReadFile("f.yaml"); string(data) != "f" {
+			t.Errorf("read %q, %v", data, err)
+		}
+	}
+}
 
 func serve(t *testing.T) (*artifactserve.Server, *httptest.Server) {
 	t.Helper()

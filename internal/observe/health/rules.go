@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 
 	"github.com/fluxcd/pkg/apis/kustomize"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -27,9 +26,6 @@ type Rules struct {
 type rule struct {
 	// In the order in which they are asked, which is the toolkit's.
 	conditions []asked
-	// tooCostly names the condition that took too many steps, once one did. It
-	// is not asked again: it would hold up all other objects each time.
-	tooCostly atomic.Pointer[string]
 }
 
 // asked is one of the three conditions of a rule.
@@ -128,14 +124,10 @@ func (r *Rules) Of(ctx context.Context, u *unstructured.Unstructured) Verdict {
 	if observedOld(u) {
 		return inProgress("its controller has not seen generation %d yet", u.GetGeneration())
 	}
-	if costly := rule.tooCostly.Load(); costly != nil {
-		return tooCostly(*costly)
-	}
 	for _, c := range rule.conditions {
 		is, err := c.expr.True(ctx, u.Object)
 		switch {
 		case errors.Is(err, expr.ErrTooCostly):
-			rule.tooCostly.Store(&c.field)
 			return tooCostly(c.field)
 		case err != nil:
 			return unanswered(c.field, gk, err)

@@ -68,6 +68,25 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// What one object costs says nothing of others.
+func TestRulesTooCostlyForOne(t *testing.T) {
+	t.Parallel()
+	rules, err := NewRules([]kustomize.CustomHealthCheck{check("odd.test/v1", "Odd", "spec.items.all(a, spec.items.all(b, spec.items.all(c, a + b + c >= 0)))", "", "")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := func(items int) Verdict {
+		list := strings.TrimSuffix(strings.Repeat("1,", items), ",")
+		return rules.Of(t.Context(), parse(t, "apiVersion: odd.test/v1\nkind: Odd\nspec: {items: ["+list+"]}"))
+	}
+	if got := of(100); got.Status != Failed || !strings.Contains(got.Message, "takes more than 50000 steps") {
+		t.Errorf("a million rounds: %v %q", got.Status, got.Message)
+	}
+	if got := of(3); got.Status != Current {
+		t.Errorf("27 rounds after that: %v %q, want it judged by itself", got.Status, got.Message)
+	}
+}
+
 // The error of an evaluation may quote what was looked at.
 func TestRulesQuoteNoSecret(t *testing.T) {
 	t.Parallel()

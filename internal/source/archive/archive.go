@@ -8,6 +8,7 @@ package archive
 import (
 	"archive/tar"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -30,6 +31,14 @@ const (
 	DefaultMaxEntries  = 100_000
 )
 
+const (
+	// maxDepth is how many folders may be in one another.
+	maxDepth = 128
+	// perEntry is how many bytes of an archive that are no content an entry may have: its
+	// headers, a long name, and padding.
+	perEntry = 4096
+)
+
 // Limits bound what an archive may take into memory; 0 means the default.
 type Limits struct {
 	// MaxBytes is the size in bytes of all files together, unpacked, and that of the
@@ -37,7 +46,7 @@ type Limits struct {
 	MaxBytes int64
 	// MaxFileSize is the size in bytes of one file.
 	MaxFileSize int64
-	// MaxEntries is the number of files and folders.
+	// MaxEntries is the number of files and folders, with those that only paths speak of.
 	MaxEntries int
 }
 
@@ -56,16 +65,28 @@ func (l Limits) orDefaults() Limits {
 
 // Read reads a .tar.gz to its end. No ignore rules apply to what is in it. The artifact has no revision.
 func Read(r io.Reader, limits Limits) (source.Artifact, error) {
+	return read(context.Background(), r, limits)
+}
+
+// read is Read that ends when ctx does.
+func read(ctx context.Context, r io.Reader, limits Limits) (source.Artifact, error) {
 	zipped, err := gzip.NewReader(r)
 	if err != nil {
 		return source.Artifact{}, refuse("", fmt.Errorf("it is not compressed with gzip: %w", err))
 	}
-	u := &unpacker{limits: limits.orDefaults(), content: newContent()}
-	if err := u.all(tar.NewReader(zipped)); err != nil {
+	limits = limits.orDefaults()
+	// Headers are data as well, and of some the tar reader shows nothing.
+	most := limits.MaxBytes + int64(limits.MaxEntries)*perEntry
+	unpacked := &io.LimitedReader{R: zipped, N: most + 1}
+	u := &unpacker{limits: limits, content: newContent(limits.MaxEntries)}
+	if err := u.all(ctx, tar.NewReader(unpacked)); err != nil {
+		if unpacked.N <= 0 {
+			err = refuse("", fmt.Errorf("it is too large: unpacked it has more than %d bytes", most))
+		}
 		return source.Artifact{}, err
 	}
 	// A tar ends before its padding does: the rest belongs to what the digest is of.
-	if n, err := io.Copy(io.Discard, io.LimitReader(zipped, u.limits.MaxBytes)); err != nil || n == u.limits.MaxBytes {
+	if n, err := io.Copy(io.Discard, io.LimitReader(unpacked, limits.MaxBytes)); err != nil || n == limits.MaxBytes || unpacked.N <= 0 {
 		return source.Artifact{}, refuse("", errors.Join(errors.New("it does not end where its content does"), err))
 	}
 	u.content.sort()
@@ -85,8 +106,11 @@ type unpacker struct {
 	entries int
 }
 
-func (u *unpacker) all(r *tar.Reader) error {
+func (u *unpacker) all(ctx context.Context, r *tar.Reader) error {
 	for {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("read archive: %w", err)
+		}
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -95,7 +119,7 @@ func (u *unpacker) all(r *tar.Reader) error {
 			return refuse("", fmt.Errorf("it cannot be read: %w", err))
 		}
 		if u.entries++; u.entries > u.limits.MaxEntries {
-			return refuse(h.Name, fmt.Errorf("there are more than %d entries", u.limits.MaxEntries))
+			return refuse(h.Name, tooMany(u.limits.MaxEntries))
 		}
 		if err := u.entry(h, r); err != nil {
 			return err
@@ -113,6 +137,8 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 		return refuse(h.Name, errors.New("the path leads outside of it"))
 	case !fs.ValidPath(name) || strings.ContainsRune(name, 0) || len(name) > 4096:
 		return refuse(h.Name, errors.New("it is no valid path"))
+	case strings.Count(name, "/") > maxDepth:
+		return refuse(short(h.Name), fmt.Errorf("it is in more than %d folders", maxDepth))
 	}
 	switch h.Typeflag {
 	case tar.TypeDir:
@@ -152,14 +178,43 @@ func refuse(entry string, err error) error {
 	return &failure.Error{Op: "read", Object: object, Kind: failure.Invalid, Err: err, Remedy: "have it made anew without that"}
 }
 
+func tooMany(limit int) error { return fmt.Errorf("there are more than %d entries", limit) }
+
+// short is enough of a path to know it by.
+func short(name string) string {
+	if len(name) > 100 {
+		return name[:100] + "..."
+	}
+	return name
+}
+
 // content is a snapshot.Backend. The ID of a folder is its path, that of a file its hash.
 type content struct {
 	folders map[string][]snapshot.Entry
-	blobs   map[string][]byte
+	// files has, by path, where in the list of its folder a file is. It is of use until
+	// the lists are sorted.
+	files map[string]int
+	blobs map[string][]byte
+	// most is how many files and folders there may be.
+	most int
 }
 
-func newContent() *content {
-	return &content{folders: map[string][]snapshot.Entry{".": nil}, blobs: map[string][]byte{}}
+func newContent(most int) *content {
+	return &content{folders: map[string][]snapshot.Entry{".": nil}, files: map[string]int{}, blobs: map[string][]byte{}, most: most}
+}
+
+// add puts what is new into the list of its folder.
+func (c *content) add(name, parent string, e snapshot.Entry) error {
+	if len(c.folders)+len(c.files) > c.most { // the root is none of them
+		return refuse(short(name), tooMany(c.most))
+	}
+	if e.Kind == snapshot.Dir {
+		c.folders[name] = nil
+	} else {
+		c.files[name] = len(c.folders[parent])
+	}
+	c.folders[parent] = append(c.folders[parent], e)
+	return nil
 }
 
 // folder makes a folder with those that it is in.
@@ -171,12 +226,10 @@ func (c *content) folder(name string) error {
 	if err := c.folder(parent); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(c.folders[parent], func(e snapshot.Entry) bool { return e.Name == path.Base(name) }) {
+	if _, ok := c.files[name]; ok {
 		return refuse(name, errors.New("it is a file and a folder"))
 	}
-	c.folders[name] = nil
-	c.folders[parent] = append(c.folders[parent], snapshot.Entry{Name: path.Base(name), ID: name, Kind: snapshot.Dir})
-	return nil
+	return c.add(name, parent, snapshot.Entry{Name: path.Base(name), ID: name, Kind: snapshot.Dir})
 }
 
 // file puts a file where it belongs. One that is there twice is what it was last, as tar does.
@@ -192,14 +245,11 @@ func (c *content) file(name string, data []byte, executable bool) error {
 	id := "sha256:" + hex.EncodeToString(sum[:])
 	c.blobs[id] = data
 	entry := snapshot.Entry{Name: path.Base(name), ID: id, Exec: executable}
-	for i, e := range c.folders[parent] {
-		if e.Name == entry.Name {
-			c.folders[parent][i] = entry
-			return nil
-		}
+	if i, ok := c.files[name]; ok {
+		c.folders[parent][i] = entry
+		return nil
 	}
-	c.folders[parent] = append(c.folders[parent], entry)
-	return nil
+	return c.add(name, parent, entry)
 }
 
 func (c *content) sort() {

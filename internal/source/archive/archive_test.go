@@ -100,6 +100,10 @@ func TestReadRefuses(t *testing.T) {
 		{"large file", "it would take the memory", pack(t, large), "large.yaml"},
 		{"much", "it would take the memory", pack(t, entry("1", strings.Repeat("x", 400)), entry("2", strings.Repeat("x", 400)), entry("3", strings.Repeat("x", 400))), "together"},
 		{"many", "it would take the memory", pack(t, many...), "more than 5 entries"},
+		{"many folders in one path", "they count as well", pack(t, entry("1/2/3/4/5/6", "x")), "more than 5 entries"},
+		{"many folders in paths", "they count together", pack(t, entry("1/2/3", "x"), entry("4/5/6", "x")), "more than 5 entries"},
+		{"deep", "each level costs a folder, and the reader a call", pack(t, entry(strings.Repeat("a/", 129)+"b", "x")), "in more than 128 folders"},
+		{"large headers", "what is skipped has to be unpacked too", pack(t, global(strings.Repeat("x", 15_000)), global(strings.Repeat("y", 15_000)), entry("a", "x")), "too large"},
 		{"bomb after the end", "it would take for ever", zipped(t, string(make([]byte, 1024))+strings.Repeat("x", 10000)), "end"},
 		{"file and folder", "", pack(t, entry("a/b", "x"), entry("a", "x")), "a file and a folder"},
 		{"folder and file", "", pack(t, entry("a", "x"), entry("a/b", "x")), "a file and a folder"},
@@ -111,6 +115,19 @@ func TestReadRefuses(t *testing.T) {
 				t.Errorf("%s: %v, want it refused for %q", tt.reason, err, tt.word)
 			}
 		})
+	}
+}
+
+// global is a header that is about the whole archive, with a comment.
+func global(comment string) tar.Header {
+	return tar.Header{Name: "global", Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": comment}}
+}
+
+// Every folder that a path speaks of is made once, whether it has an entry of its own or not.
+func TestReadCountsOnce(t *testing.T) {
+	data := pack(t, entry("a/b", "x"), tar.Header{Name: "a/", Typeflag: tar.TypeDir}, entry("a/c", "y"), entry("a/b", "z"))
+	if _, err := archive.Read(bytes.NewReader(data), archive.Limits{MaxEntries: 4}); err != nil {
+		t.Errorf("a folder and two files: %v", err)
 	}
 }
 

@@ -119,6 +119,9 @@ func (n *node) isDir() bool {
 	return err == nil && info.IsDir()
 }
 
+// isLink reports whether the node is a symbolic link of a source.
+func (n *node) isLink() bool { return n.kids == nil && n.entry.Type() == fs.ModeSymlink }
+
 // expand makes a folder that refers to a source one of its own, of references
 // to what is in it.
 func (n *node) expand() error {
@@ -163,7 +166,7 @@ func (b *Builder) lay(to string, n *node) error {
 		if !n.isDir() {
 			return invalid(to, errors.New("a file cannot take the place of the root"), "name the file in the destination")
 		}
-		return unite(b.root, n, to)
+		return unite(b.root, n, to, false)
 	}
 	at := b.root
 	dir, base := path.Split(to)
@@ -178,7 +181,7 @@ func (b *Builder) lay(to string, n *node) error {
 			at = next
 		}
 	}
-	return at.put(base, n, to)
+	return at.put(base, n, to, false)
 }
 
 // enter returns the folder called name in this one, which is made when there is none.
@@ -197,25 +200,29 @@ func (n *node) enter(name, at string) (*node, error) {
 	return kid, nil
 }
 
-// put lays a node over what a folder has under a name.
-func (n *node) put(name string, kid *node, at string) error {
+// put lays a node over what a folder has under a name. A link takes the place of a
+// link. One that meets a folder stands for the folder it leads to, once: behind is true
+// for what is below such a link, because links that lead in circles have no end.
+func (n *node) put(name string, kid *node, at string, behind bool) error {
 	if err := n.expand(); err != nil {
 		return err
 	}
 	old := n.kids[name]
 	switch {
-	case old == nil || !old.isDir() && !kid.isDir():
+	case old == nil || old.isLink() && kid.isLink() || !old.isDir() && !kid.isDir():
 		n.kids[name] = kid
 		return nil
-	case old.isDir() && kid.isDir():
-		return unite(old, kid, at)
-	default:
+	case !old.isDir() || !kid.isDir():
 		return invalid(at, errors.New("a file and a folder are to be copied there"), "give one of the two another destination")
+	case behind && (old.isLink() || kid.isLink()):
+		return invalid(at, errors.New("a link and a folder are to be copied there, below where another link meets a folder"), "give one of the two another destination")
+	default:
+		return unite(old, kid, at, behind || old.isLink() || kid.isLink())
 	}
 }
 
 // unite lays the folder over onto the folder n.
-func unite(n, over *node, at string) error {
+func unite(n, over *node, at string, behind bool) error {
 	if n.kids != nil && len(n.kids) == 0 {
 		*n = *over
 		return nil
@@ -227,7 +234,7 @@ func unite(n, over *node, at string) error {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(over.kids)) {
-		if err := n.put(name, over.kids[name], path.Join(at, name)); err != nil {
+		if err := n.put(name, over.kids[name], path.Join(at, name), behind); err != nil {
 			return err
 		}
 	}

@@ -279,6 +279,67 @@ func TestDigestSeesThroughLinks(t *testing.T) {
 	}
 }
 
+// circles has links that lead to more of themselves: 2^40 paths, as far as links are followed.
+var circles = map[string]string{"a": "->.", "b": "->.", "f.yaml": "f", "out/of.yaml": "hidden"}
+
+// TestLinksInCircles: a link is a link, whatever it leads to.
+func TestLinksInCircles(t *testing.T) {
+	a, again := artifact(t, circles), artifact(t, circles)
+	hides := func(name string, _ bool) (hidden, all bool) { return name == "x/out" || name == "out", true }
+	tests := []struct {
+		name, reason string
+		lay          func(*compose.Builder) error
+		want         string
+	}{
+		{"include", "rules are about names in the tree, and links are not walked", func(b *compose.Builder) error { return b.Include(a, ".", "x", hides) }, "x/a x/b x/f.yaml"},
+		{"union", "a link takes the place of a link", func(b *compose.Builder) error {
+			return errors.Join(b.Graft(a, ".", "."), b.Graft(again, ".", "."), b.Graft(a, ".", "."))
+		}, "a b f.yaml out/of.yaml"},
+		{"include twice", "", func(b *compose.Builder) error {
+			return errors.Join(b.Include(a, ".", ".", hides), b.Include(again, ".", ".", hides))
+		}, "a b f.yaml"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := compose.New()
+			if err := tt.lay(b); err != nil {
+				t.Fatalf("%s: %v", tt.reason, err)
+			}
+			tree := b.Tree()
+			if got := strings.Join(slices.Sorted(maps.Keys(files(t, tree))), " "); got != tt.want {
+				t.Errorf("%s: got %s, want %s", tt.reason, got, tt.want)
+			}
+			digest(t, tree)
+		})
+	}
+}
+
+// TestLinkMeetsFolder: what is copied to where a link is comes to what the link leads to, in
+// this tree only, and ends where another link would have to be opened for it.
+func TestLinkMeetsFolder(t *testing.T) {
+	linked := artifact(t, map[string]string{"x": "->real", "real/old.yaml": "old"})
+	folders := artifact(t, map[string]string{"x/new.yaml": "new"})
+	want := map[string]string{"x/old.yaml": "old", "x/new.yaml": "new", "real/old.yaml": "old"}
+	for name, order := range map[string][]source.Artifact{"folder over link": {linked, folders}, "link over folder": {folders, linked}} {
+		b := compose.New()
+		for _, a := range order {
+			if err := b.Graft(a, ".", "."); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := files(t, b.Tree()); !maps.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", name, got, want)
+		}
+	}
+	// Each has folders where the other has links, without end.
+	one := artifact(t, map[string]string{"x/x": "->..", "x/y": "->..", "y/x": "->..", "y/y": "->.."})
+	two := artifact(t, map[string]string{"x": "->z", "y": "->z", "z/x/x": "->..", "z/x/y": "->..", "z/y/x": "->..", "z/y/y": "->.."})
+	b := compose.New()
+	if err := errors.Join(b.Graft(one, ".", "."), b.Graft(two, ".", ".")); !errors.Is(err, failure.Of(failure.Invalid)) || !strings.Contains(err.Error(), "another link") {
+		t.Errorf("circles that take turns: %v, want them refused", err)
+	}
+}
+
 // TestCompositionOfCompositions: a composed tree is a source like any other.
 func TestCompositionOfCompositions(t *testing.T) {
 	inner := compose.New()

@@ -31,7 +31,7 @@ func (b *Builder) Include(a source.Artifact, from, to string, hides Filter) erro
 }
 
 func (b *Builder) include(n *node, to string, hides Filter) error {
-	dir := n.isDir()
+	dir := !n.isLink() && n.isDir() // what a link leads to is not walked: links may lead in circles
 	hidden, all := hides(to, dir)
 	switch {
 	case hidden && (all || !dir):
