@@ -56,7 +56,7 @@ func (e *engine) auditOne(ctx context.Context, k *kustomizev1.Kustomization) {
 	}
 	audit, err := e.units.pipeline.Audit(ctx, unit, target.Target, artifact)
 	if err != nil {
-		e.log.Info("audit not completed", "kustomization", client.ObjectKeyFromObject(k), "cause", err.Error())
+		e.log.Info("audit not completed", "kustomization", client.ObjectKeyFromObject(k), "cause", unit.Conceal(err).Error())
 		return
 	}
 	e.meters.audited.Add(float64(audit.Objects))

@@ -319,6 +319,46 @@ func TestDecryptionPolicy(t *testing.T) {
 	}
 }
 
+// TestDecryptionOwnIdentity has the same entry name the identity of the engine's machine
+// for the platform and for a tenant, who must not get it.
+func TestDecryptionOwnIdentity(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, reason string
+		tenancy      Tenancy
+		asks         client.Client
+		namespace    string
+		refused      bool
+	}{
+		{"platform", "it is the engine's own", Tenancy{}, uncached{}, "flux-system", false},
+		{"platform without clouds", "it is the engine's own", Tenancy{}, nil, "flux-system", false},
+		{"tenant", "it could have files of others decrypted", Tenancy{}, uncached{}, "dev", true},
+		{"tenant without clouds", "it could have files of others decrypted", Tenancy{}, nil, "dev", true},
+		{"tenant of an open engine", "nobody is confined", Tenancy{Open: true}, uncached{}, "dev", false},
+	}
+	ring := sops.NewRing(t.Context(), sops.Options{})
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Decryption{Ring: ring, Tenancy: tt.tenancy, client: tt.asks, context: t.Context()}
+			err := d.Prepare(t.Context(), unitIn(tt.namespace, decrypted("keys")), azureKeys{}, &build.Recipe{}, nil)
+			if tt.refused != (err != nil) || tt.refused && !strings.Contains(err.Error(), "(sops.azure-kv): it names a managed identity of the engine's machine, which tenancy does not allow") {
+				t.Errorf("the verdict is %v: %s", err, tt.reason)
+			}
+		})
+	}
+}
+
+// azureKeys is a reader of Secrets that all name a managed identity.
+type azureKeys struct{ client.Reader }
+
+// Get implements client.Reader.
+func (azureKeys) Get(_ context.Context, _ client.ObjectKey, o client.Object, _ ...client.GetOption) error {
+	if secret, ok := o.(*corev1.Secret); ok {
+		secret.Data = map[string][]byte{"sops.azure-kv": []byte("clientId: some-client")}
+	}
+	return nil
+}
+
 // noted is a reader that notes what it is asked for.
 type noted struct {
 	client.Reader

@@ -252,13 +252,11 @@ func (r *kustomizationRun) deliver(ctx context.Context, unit pipeline.Unit, arti
 	r.attempt.due = false
 	r.keep(out)
 	r.contested(out.Plan)
+	err = unit.Conceal(err)
 	if err != nil && out.Changes.Pending() {
 		return r.pending(artifact, err)
 	}
 	r.attempt.pendingSince, r.attempt.stuck = time.Time{}, false
-	if err != nil && unit.Recipe.Decryption != nil {
-		err = unit.Recipe.Decryption.Conceal(err)
-	}
 	if err != nil {
 		return r.failThere(reasonOf(err), r.tenancy.explain(r.k, err))
 	}

@@ -75,8 +75,9 @@ func (d *Decryption) Prepare(ctx context.Context, k *kustomizev1.Kustomization, 
 	if err != nil {
 		return err
 	}
-	id := sops.Identity(k.Namespace, from, version, d.account(k), fmt.Sprint(spec.SecretRef == nil))
-	keys, err := d.Ring.Open(from, id, data, d.cloud(k)) //nolint:contextcheck // what it asks outlives the reconcile
+	cloud := d.cloud(k) //nolint:contextcheck // what it asks outlives the reconcile
+	id := sops.Identity(k.Namespace, from, version, d.account(k), fmt.Sprint(spec.SecretRef == nil), fmt.Sprint(cloud.OwnIdentity))
+	keys, err := d.Ring.Open(from, id, data, cloud)
 	if err != nil {
 		return err
 	}

@@ -38,8 +38,9 @@ func (d *Decryption) account(k *kustomizev1.Kustomization) string {
 // cloud is how the unit authenticates with the key services of clouds. Nothing is
 // asked before a file needs it; then ctx bounds it, and not the reconcile.
 func (d *Decryption) cloud(k *kustomizev1.Kustomization) sops.Cloud {
+	own := !d.Tenancy.Confined(k.Namespace)
 	if d.client == nil {
-		return sops.Cloud{}
+		return sops.Cloud{OwnIdentity: own}
 	}
 	options := []auth.Option{auth.WithClient(d.client)}
 	if account := d.account(k); account != "" {
@@ -55,6 +56,7 @@ func (d *Decryption) cloud(k *kustomizev1.Kustomization) sops.Cloud {
 	}
 	ctx := d.context
 	out := sops.Cloud{
+		OwnIdentity: own,
 		AWS: func(region string) awssdk.CredentialsProvider {
 			return aws.NewCredentialsProvider(ctx, with(kustomizev1.MetricDecryptWithAWS, auth.WithSTSRegion(region))...)
 		},

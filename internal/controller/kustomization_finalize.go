@@ -70,6 +70,13 @@ func idsOf(entries []plan.Entry) []object.ID {
 // more rights nothing is deleted: as with the toolkit's engine, what was delivered
 // stays, an event names it, and the Kustomization goes.
 func (r *kustomizations) remove(ctx context.Context, k *kustomizev1.Kustomization, inventory []plan.Entry) ([]plan.Entry, error) {
+	if name := k.Spec.ServiceAccountName; name != "" {
+		if err := accountName("spec.serviceAccountName", name); err != nil {
+			return inventory, orLetGo(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, k.GetTimeout())
+	defer cancel()
 	target, err := r.targets.of(ctx, k)
 	if err != nil {
 		return inventory, orLetGo(err)

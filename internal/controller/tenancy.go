@@ -3,10 +3,12 @@ package controller
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/bowline-dev/bowline/internal/failure"
@@ -71,6 +73,42 @@ func accountName(field, name string) error {
 		Remedy: "name one of its own namespace"}
 }
 
+// checkNames says which of the names that a Kustomization refers to by is none: it
+// would become part of the address of a request, and lead that to another object.
+func checkNames(k *kustomizev1.Kustomization) error {
+	accounts := map[string]string{"spec.serviceAccountName": k.Spec.ServiceAccountName}
+	names := map[string]string{}
+	if d := k.Spec.Decryption; d != nil {
+		accounts["spec.decryption.serviceAccountName"] = d.ServiceAccountName
+		if d.SecretRef != nil {
+			names["spec.decryption.secretRef.name"] = d.SecretRef.Name
+		}
+	}
+	if c := k.Spec.KubeConfig; c != nil && c.SecretRef != nil {
+		names["spec.kubeConfig.secretRef.name"] = c.SecretRef.Name
+	} else if c != nil && c.ConfigMapRef != nil {
+		names["spec.kubeConfig.configMapRef.name"] = c.ConfigMapRef.Name
+	}
+	for i, c := range k.Spec.HealthChecks {
+		names[fmt.Sprintf("spec.healthChecks[%d].name", i)] = c.Name
+		names[fmt.Sprintf("spec.healthChecks[%d].namespace", i)] = c.Namespace
+	}
+	for _, field := range slices.Sorted(maps.Keys(accounts)) {
+		if name := accounts[field]; name != "" {
+			if err := accountName(field, name); err != nil {
+				return err
+			}
+		}
+	}
+	for _, field := range slices.Sorted(maps.Keys(names)) {
+		if problems := path.IsValidPathSegmentName(names[field]); len(problems) > 0 {
+			return &failure.Error{Op: "read", Object: field, Kind: failure.Invalid,
+				Err: fmt.Errorf("%q is no name of an object: it %s", names[field], problems[0]), Remedy: "correct it"}
+		}
+	}
+	return nil
+}
+
 // Platform reports whether units of the namespace are the platform's own.
 func (t Tenancy) Platform(namespace string) bool {
 	platform := t.PlatformNamespaces
@@ -102,10 +140,8 @@ func (t Tenancy) Account(k *kustomizev1.Kustomization) string {
 // Admit says why a Kustomization may not refer to what it refers to. It looks at
 // names only: whether another tenant's object exists must make no difference.
 func (t Tenancy) Admit(k *kustomizev1.Kustomization) error {
-	if k.Spec.ServiceAccountName != "" {
-		if err := accountName("spec.serviceAccountName", k.Spec.ServiceAccountName); err != nil {
-			return err
-		}
+	if err := checkNames(k); err != nil {
+		return err
 	}
 	if source := sourceOf(k); !t.maySource(k, source) {
 		return t.refused("spec.sourceRef", source.Kind+" "+source.NamespacedName.String(), k.Namespace)

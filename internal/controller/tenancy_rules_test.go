@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -24,6 +25,12 @@ func unitIn(namespace string, change ...func(*kustomizev1.Kustomization)) *kusto
 		c(k)
 	}
 	return k
+}
+
+func checking(namespace, name string) func(*kustomizev1.Kustomization) {
+	return func(k *kustomizev1.Kustomization) {
+		k.Spec.HealthChecks = []meta.NamespacedObjectKindReference{{APIVersion: "v1", Kind: "ConfigMap", Namespace: namespace, Name: name}}
+	}
 }
 
 func sourcedFrom(namespace string) func(*kustomizev1.Kustomization) {
@@ -94,6 +101,14 @@ func TestTenancyAdmits(t *testing.T) {
 		{"open without cross references, dependency", "the toolkit's flag is about sources", noCross, unitIn("dev", dependingOn("ops")), ""},
 		{"account with a colon", "it could be taken for one of another namespace", Tenancy{}, unitIn("dev", named("ops:admin")), "spec.serviceAccountName"},
 		{"account with a path", "it could be taken for one of another namespace", Tenancy{Open: true}, unitIn("dev", named("../ops/admin")), "spec.serviceAccountName"},
+		{"decrypting account with a path", "it is asked for with the engine's rights", Tenancy{Open: true}, unitIn("dev", decrypted(""), func(k *kustomizev1.Kustomization) {
+			k.Spec.Decryption.ServiceAccountName = "../../ops/secrets/db"
+		}), "spec.decryption.serviceAccountName"},
+		{"keys with a path", "they are read with the engine's rights", Tenancy{Open: true}, unitIn("dev", decrypted("../../ops/secrets/db")), "spec.decryption.secretRef.name"},
+		{"kubeconfig with a path", "it is read with the engine's rights", Tenancy{Open: true}, unitIn("dev", remotely("../../ops/secrets/db")), "spec.kubeConfig.secretRef.name"},
+		{"check with a path", "it would look at something else", Tenancy{Open: true}, unitIn("dev", checking("dev", "../../ops/secrets/db")), "spec.healthChecks[0].name"},
+		{"check in a path", "it would look elsewhere", Tenancy{Open: true}, unitIn("dev", checking("..", "db")), "spec.healthChecks[0].namespace"},
+		{"check", "it is one", Tenancy{}, unitIn("dev", checking("", "system:db")), ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

@@ -66,5 +66,5 @@ func clientsOn(config *rest.Config, httpClient *http.Client) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the dynamic client for %s: %w", config.Host, err)
 	}
-	return &Cluster{Config: config, HTTP: httpClient, Metadata: meta, Dynamic: dyn}, nil
+	return &Cluster{Config: config, HTTP: httpClient, Metadata: named{meta}, Dynamic: dyn}, nil
 }

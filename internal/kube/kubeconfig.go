@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -39,8 +40,8 @@ func ParseKubeconfig(data []byte, from string, o KubeconfigOptions) (*rest.Confi
 		return nil, firstOf(err)
 	}
 	config, err := clientcmd.NewNonInteractiveClientConfig(*k.config, k.config.CurrentContext, &clientcmd.ConfigOverrides{}, nil).ClientConfig()
-	if err != nil {
-		return nil, k.invalid("", err.Error(), "correct it")
+	if err != nil { // what it says may quote values
+		return nil, k.invalid("", "its current context is not complete or contradicts itself", "correct it")
 	}
 	if config.ExecProvider != nil {
 		config.ExecProvider.StdinUnavailable = true
@@ -117,10 +118,22 @@ func (k *kubeconfig) checkServer() error {
 	case k.cluster.InsecureSkipTLSVerify && !k.options.AllowInsecureTLS:
 		return k.wrong(failure.Refused, field("insecure-skip-tls-verify"), "nobody would check who answers",
 			"put in certificate-authority-data, or allow it by --insecure-kubeconfig-tls")
+	case !properProxy(k.cluster.ProxyURL):
+		return k.invalid(field("proxy-url"), "it is no address of an http, https or socks5 proxy", "correct it; escape special characters of a password")
 	case k.cluster.CertificateAuthority != "":
 		return k.file(field("certificate-authority"), "certificate-authority-data")
 	}
 	return nil
+}
+
+// properProxy reports whether a proxy can be used, or none is named. The libraries
+// quote one that cannot, with its password.
+func properProxy(address string) bool {
+	if address == "" {
+		return true
+	}
+	u, err := url.Parse(address)
+	return err == nil && u.Host != "" && slices.Contains([]string{"http", "https", "socks5"}, u.Scheme)
 }
 
 func (k *kubeconfig) checkUser() error {

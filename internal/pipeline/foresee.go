@@ -46,7 +46,7 @@ func (p *Pipeline) foresee(ctx context.Context, u Unit, t Target, a source.Artif
 		}
 		wants, err := p.wantsAhead(ctx, n, t, a)
 		if err != nil {
-			f.Unknown = fmt.Sprintf("Kustomization %s of the same source cannot be built: %v", n.Name, err)
+			f.Unknown = fmt.Sprintf("Kustomization %s of the same source cannot be built: %v", n.Name, n.Conceal(err))
 			continue
 		}
 		for id := range wants {

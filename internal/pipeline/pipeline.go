@@ -17,6 +17,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/build"
 	"github.com/bowline-dev/bowline/internal/ignore"
 	"github.com/bowline-dev/bowline/internal/kube"
+	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/source"
 )
@@ -41,6 +42,15 @@ type Unit struct {
 	Secrets []string
 	// Neighbours may be nil, where no object can change hands.
 	Neighbours Neighbours
+}
+
+// Conceal returns err as it may be shown: without any value that a build of the unit
+// used and that is not for all, also where an API server quotes it.
+func (u Unit) Conceal(err error) error {
+	if u.Recipe.Decryption != nil {
+		err = u.Recipe.Decryption.Conceal(err)
+	}
+	return object.ConcealError(err, u.Secrets)
 }
 
 // Ledger is what the pipeline needs of the observe stage.

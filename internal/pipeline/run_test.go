@@ -1,12 +1,17 @@
 package pipeline
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/bowline-dev/bowline/internal/build"
+	"github.com/bowline-dev/bowline/internal/build/sops"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/source"
@@ -190,6 +195,27 @@ func TestTwoUnitsWantOneObject(t *testing.T) {
 	r.deliver("b", third)
 	if r.data("shared") != "b" || r.uid("shared") != uid || r.data("old-b") != "" {
 		t.Errorf("shared=%q, made anew: %v, old-b=%q", r.data("shared"), r.uid("shared") != uid, r.data("old-b"))
+	}
+}
+
+// A unit whose neighbour cannot be built says so without what the neighbour's build
+// used: neither values of Secrets nor keys.
+func TestNeighbourConceals(t *testing.T) {
+	const variable, token = "a-hidden-variable", "hvs.a-hidden-token"
+	ring := sops.NewRing(t.Context(), sops.Options{})
+	keys, err := ring.Open("Secret/ns/keys", "keys", map[string][]byte{"sops.vault-token": []byte(token)}, sops.Cloud{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := New(func(context.Context, source.Tree, build.Recipe) (build.Result, error) {
+		return build.Result{}, fmt.Errorf("Invalid value: %q, %q", variable, token)
+	})
+	other := Neighbour{Unit: Unit{Name: types.NamespacedName{Namespace: "ns", Name: "b"},
+		Recipe: build.Recipe{Path: "b", Decryption: ring.Decrypter(keys, nil)}, Secrets: []string{variable}}}
+	u := Unit{Name: types.NamespacedName{Namespace: "ns", Name: "a"}, Neighbours: func(context.Context) []Neighbour { return []Neighbour{other} }}
+	f := p.foresee(t.Context(), u, Target{}, source.Artifact{}, &plan.Plan{Actions: []plan.Action{{Verb: plan.Delete}}})
+	if !strings.Contains(f.Unknown, "Invalid value") || strings.Contains(f.Unknown, variable) || strings.Contains(f.Unknown, token) {
+		t.Errorf("it says: %s", f.Unknown)
 	}
 }
 

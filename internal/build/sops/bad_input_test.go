@@ -82,6 +82,12 @@ func TestOpenRefuses(t *testing.T) {
 		{"aws half", "the secret key is missing", "sops.aws-kms", "aws_access_key_id: AKIASECRET", "lacks"},
 		{"azure", "nothing to log in with", "sops.azure-kv", "tenantId: secret-tenant", "(sops.azure-kv): it needs clientId"},
 		{"azure certificate", "it cannot be read", "sops.azure-kv", "tenantId: t\nclientId: c\nclientCertificate: secret-nonsense", "clientCertificate cannot be read"},
+		{"azure machine", "it is the engine's own identity", "sops.azure-kv", "clientId: some-client", "(sops.azure-kv): it names a managed identity of the engine's machine"},
+		{"azure machine and tenant", "without a secret it is the same", "sops.azure-kv", "tenantId: t\nclientId: c", "it names a managed identity of the engine's machine"},
+		{"aws profile", "it is the engine's machine that has it", "sops.aws-kms", "aws_profile: default\nrole_arn: arn:aws:iam::1:role/r", "lacks"},
+		{"empty aws", "the SDK would look around on the machine", "sops.aws-kms", "", "lacks"},
+		{"empty azure", "the SDK would look around on the machine", "sops.azure-kv", "", "it needs clientId"},
+		{"empty gcp", "the SDK would look around on the machine", "sops.gcp-kms", "{}", "are not accepted"},
 		{"gcp", "it is no JSON", "sops.gcp-kms", "secret-nonsense", "(sops.gcp-kms): it is not the JSON"},
 		{"gcp external", "it may name a file of this machine to send elsewhere", "sops.gcp-kms",
 			`{"type":"external_account","credential_source":{"file":"/etc/shadow"},"token_url":"https://evil.example"}`, "are not accepted"},
@@ -97,6 +103,19 @@ func TestOpenRefuses(t *testing.T) {
 				t.Errorf("the message quotes the entry: %v", err)
 			}
 		})
+	}
+}
+
+// TestOpenOwnIdentity opens the same entry for one that may use the identity of the
+// engine's machine first, and then for one that may not.
+func TestOpenOwnIdentity(t *testing.T) {
+	ring := newRing(t)
+	data := map[string][]byte{"sops.azure-kv": []byte("clientId: some-client")}
+	if _, err := ring.Open("Secret/flux-system/keys", "x", data, Cloud{OwnIdentity: true}); err != nil {
+		t.Fatalf("one that may: %v", err)
+	}
+	if _, err := ring.Open("Secret/flux-system/keys", "x", data, Cloud{}); !errors.Is(err, failure.Of(failure.Invalid)) {
+		t.Errorf("one that may not: %v", err)
 	}
 }
 

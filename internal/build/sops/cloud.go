@@ -60,7 +60,7 @@ func (k *Keys) addAzure(value []byte) error {
 		return errors.New("it is not the YAML or JSON of an Azure authentication file")
 	}
 	k.secrets = append(k.secrets, f.Password, f.ClientSecret, f.ClientCertificatePassword)
-	token, err := f.credential(k.http)
+	token, err := f.credential(k.http, k.cloud.OwnIdentity)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,8 @@ func (k *Keys) addAzure(value []byte) error {
 	return nil
 }
 
-func (f *azureFile) credential(client *http.Client) (azcore.TokenCredential, error) {
+// credential is what the file logs in with. ownIdentity: see Cloud.OwnIdentity.
+func (f *azureFile) credential(client *http.Client, ownIdentity bool) (azcore.TokenCredential, error) {
 	options := azcore.ClientOptions{Cloud: cloud.AzurePublic}
 	if client != nil {
 		options.Transport = client
@@ -92,6 +93,8 @@ func (f *azureFile) credential(client *http.Client) (azcore.TokenCredential, err
 	case f.Tenant != "" && f.AppID != "" && f.Password != "":
 		token, err = azidentity.NewClientSecretCredential(f.Tenant, f.AppID, f.Password,
 			&azidentity.ClientSecretCredentialOptions{ClientOptions: options})
+	case f.ClientID != "" && !ownIdentity:
+		return nil, errors.New("it names a managed identity of the engine's machine, which tenancy does not allow; put in tenantId and clientSecret")
 	case f.ClientID != "":
 		token, err = azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{ID: azidentity.ClientID(f.ClientID)})
 	default:

@@ -42,6 +42,10 @@ type Cloud struct {
 	// Vault logs in to the Vault or OpenBao server at an address and returns a token. It
 	// decides which addresses may be told who asks.
 	Vault func(ctx context.Context, address string) (string, error)
+	// OwnIdentity lets an entry of a Secret name a managed identity of the engine's
+	// machine. Whoever may write a Secret could otherwise have files decrypted that
+	// are not its own.
+	OwnIdentity bool
 }
 
 // Keys is what can decrypt the files of a unit.
@@ -62,12 +66,13 @@ type Keys struct {
 
 // Open reads the entries of a Secret. from names it in messages; data may be
 // nil, where the identity of a workload is all there is; identity names these keys,
-// see Identity: keys of one identity are opened once. Entries with other names are ignored. Errors are of kind Invalid and
+// see Identity: keys of one identity are opened once, apart for each Cloud.OwnIdentity. Entries with other names are ignored. Errors are of kind Invalid and
 // name the entry, never its content.
 func (r *Ring) Open(from, identity string, data map[string][]byte, cloud Cloud) (*Keys, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if k, ok := r.opened[identity]; ok {
+	key := openedKey{identity, cloud.OwnIdentity}
+	if k, ok := r.opened[key]; ok {
 		return k, nil
 	}
 	k := &Keys{from: from, identity: identity, cloud: cloud, http: r.options.HTTPClient}
@@ -80,7 +85,7 @@ func (r *Ring) Open(from, identity string, data map[string][]byte, cloud Cloud) 
 	if len(r.opened) >= maxOpened {
 		clear(r.opened)
 	}
-	r.opened[identity] = k
+	r.opened[key] = k
 	return k, nil
 }
 

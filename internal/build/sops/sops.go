@@ -45,7 +45,14 @@ type Ring struct {
 	answers *answers
 
 	mu     sync.Mutex
-	opened map[string]*Keys // guarded by mu; by identity
+	opened map[openedKey]*Keys // guarded by mu
+}
+
+// openedKey tells opened keys apart: what was opened for one that may use the engine's
+// own identity must not serve one that may not.
+type openedKey struct {
+	identity    string
+	ownIdentity bool
 }
 
 // maxOpened bounds the keys that are kept opened.
@@ -61,7 +68,7 @@ func NewRing(ctx context.Context, o Options) *Ring {
 	}
 	// The library logs on its own, to standard error, and quotes what it reads.
 	logging.SetLevel(0)
-	return &Ring{options: o, answers: newAnswers(ctx, o), opened: map[string]*Keys{}}
+	return &Ring{options: o, answers: newAnswers(ctx, o), opened: map[openedKey]*Keys{}}
 }
 
 // Identity turns what tells keys apart, such as the uid and version of their Secret
