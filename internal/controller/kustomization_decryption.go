@@ -77,7 +77,7 @@ func (d *Decryption) Prepare(ctx context.Context, k *kustomizev1.Kustomization, 
 	}
 	cloud := d.cloud(k) //nolint:contextcheck // what it asks outlives the reconcile
 	id := sops.Identity(k.Namespace, from, version, d.account(k), fmt.Sprint(spec.SecretRef == nil), fmt.Sprint(cloud.OwnIdentity))
-	keys, err := d.Ring.Open(from, id, data, cloud)
+	keys, err := d.Ring.Open(from, id, data, cloud) //nolint:contextcheck // what it asks outlives the reconcile
 	if err != nil {
 		return err
 	}

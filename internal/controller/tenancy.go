@@ -7,8 +7,8 @@ import (
 	"slices"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/bowline-dev/bowline/internal/failure"
@@ -101,7 +101,7 @@ func checkNames(k *kustomizev1.Kustomization) error {
 		}
 	}
 	for _, field := range slices.Sorted(maps.Keys(names)) {
-		if problems := path.IsValidPathSegmentName(names[field]); len(problems) > 0 {
+		if problems := content.IsPathSegmentName(names[field]); len(problems) > 0 {
 			return &failure.Error{Op: "read", Object: field, Kind: failure.Invalid,
 				Err: fmt.Errorf("%q is no name of an object: it %s", names[field], problems[0]), Remedy: "correct it"}
 		}

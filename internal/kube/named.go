@@ -5,7 +5,7 @@ import (
 	"errors"
 	"strconv"
 
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -44,7 +44,7 @@ type namedResource struct {
 // check says which of the names of a request is none.
 func (r namedResource) check(names ...string) error {
 	for _, name := range append(names, r.namespace) {
-		if problems := path.IsValidPathSegmentName(name); len(problems) > 0 {
+		if problems := content.IsPathSegmentName(name); len(problems) > 0 {
 			return &failure.Error{Op: "ask for", Object: strconv.Quote(name), Kind: failure.Invalid,
 				Err: errors.New("it is no name of an object: it " + problems[0]), Remedy: "correct it"}
 		}
