@@ -236,16 +236,23 @@ func (r *artifactGenerators) forget(ctx context.Context, name types.NamespacedNa
 	r.attempts.forget(name)
 	r.mu.Lock()
 	delete(r.made, name)
-	var gone []types.NamespacedName
-	for artifact, maker := range r.makers {
-		if maker == name {
-			gone = append(gone, artifact)
-		}
-	}
 	r.mu.Unlock()
-	for _, artifact := range gone {
+	for _, artifact := range r.madeBy(name) {
 		r.drop(ctx, artifact)
 	}
+}
+
+// madeBy returns the artifacts that are handed out and from a generator.
+func (r *artifactGenerators) madeBy(name types.NamespacedName) []types.NamespacedName {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []types.NamespacedName
+	for artifact, maker := range r.makers {
+		if maker == name {
+			out = append(out, artifact)
+		}
+	}
+	return out
 }
 
 // drop takes an artifact away from those who use it.

@@ -73,41 +73,65 @@ func (r *generatorRun) mine(ctx context.Context, name string) error {
 }
 
 // write brings the ExternalArtifacts up to date and removes those that are no
-// longer made. Where something could not be made, nothing is removed.
+// longer made. Where something could not be made, nothing is removed. The inventory has
+// all that may be there, also when only a part of the work could be done.
 func (r *generatorRun) write(ctx context.Context, now *made) error {
+	old := r.g.Status.Inventory
 	inventory := make([]swapi.ExternalArtifactReference, 0, len(now.outputs))
-	known := map[string]bool{}
+	known := map[types.NamespacedName]bool{}
+	var failed error
 	for i := range now.outputs {
 		o := &now.outputs[i]
 		if o.Tree == nil {
 			continue
 		}
-		status, err := r.ensure(ctx, o)
-		if err != nil {
-			return err
+		var status *meta.Artifact
+		if status, failed = r.ensure(ctx, o); status != nil {
+			known[types.NamespacedName{Namespace: r.g.Namespace, Name: o.name}] = true
+			inventory = append(inventory, swapi.ExternalArtifactReference{
+				Name: o.name, Namespace: r.g.Namespace, Digest: status.Digest, Filename: path.Base(status.Path),
+			})
 		}
-		known[o.name] = true
-		inventory = append(inventory, swapi.ExternalArtifactReference{
-			Name: o.name, Namespace: r.g.Namespace, Digest: status.Digest, Filename: path.Base(status.Path),
-		})
+		if failed != nil {
+			break
+		}
 	}
-	for _, ref := range r.g.Status.Inventory {
-		if known[ref.Name] && ref.Namespace == r.g.Namespace {
+	for _, ref := range old {
+		key := types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}
+		if known[key] {
 			continue
 		}
-		if now.failed != nil {
-			inventory = append(inventory, ref)
-			continue
+		if failed == nil && now.failed == nil {
+			failed = r.remove(ctx, r.g, ref)
+			if failed == nil {
+				continue
+			}
 		}
-		if err := r.remove(ctx, r.g, ref); err != nil {
-			return err
-		}
+		inventory = append(inventory, ref)
 	}
 	r.g.Status.Inventory = inventory
+	if failed != nil || now.failed != nil {
+		return failed
+	}
+	return r.removeStrays(ctx, known)
+}
+
+// removeStrays removes what was handed out once, is made no longer, and is in no inventory,
+// because it could not be written.
+func (r *generatorRun) removeStrays(ctx context.Context, known map[types.NamespacedName]bool) error {
+	for _, name := range r.madeBy(r.name) {
+		if known[name] {
+			continue
+		}
+		if err := r.remove(ctx, r.g, swapi.ExternalArtifactReference{Name: name.Name, Namespace: name.Namespace}); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-// ensure writes one ExternalArtifact, as far as it is not yet what it should be.
+// ensure writes one ExternalArtifact, as far as it is not yet what it should be. It returns
+// what its status is to say as soon as the object is there, even with an error.
 func (r *generatorRun) ensure(ctx context.Context, o *output) (*meta.Artifact, error) {
 	key := types.NamespacedName{Namespace: r.g.Namespace, Name: o.name}
 	there := &sourcev1.ExternalArtifact{}

@@ -207,6 +207,31 @@ func TestCompositionCleansUp(t *testing.T) {
 	s.awaitGone(g, &swapi.ArtifactGeneratorList{})
 }
 
+// An artifact is handed out before it is written. One that never could be written is
+// taken back all the same when it is made no longer.
+func TestCompositionCleansUpUnwritten(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.push0(map[string]string{"one/a.yaml": configMap("a", "1"), "two/b.yaml": configMap("b", "1")})
+	s.source()
+	g := s.generator("parts", func(g *swapi.ArtifactGeneratorSpec) {
+		g.CommonMetadata = &swapi.CommonMetadata{Labels: map[string]string{"team": "no label value!"}}
+		g.OutputArtifacts = []swapi.OutputArtifact{part("one", "one"), part("two", "two")}
+	})
+	s.awaitGenerator("parts", "refused by the cluster", func(g *swapi.ArtifactGenerator) bool {
+		return says(g, metav1.ConditionFalse, meta.ReconciliationFailedReason, "write ExternalArtifact")
+	})
+	s.unit("two", fromArtifact("two"))
+	s.awaitUnit("two", "delivered", func(k *kustomizev1.Kustomization) bool { return report.IsReady(k, k.Generation) })
+	edit(s, g, func(g *swapi.ArtifactGenerator) {
+		g.Spec.CommonMetadata, g.Spec.OutputArtifacts = nil, g.Spec.OutputArtifacts[:1]
+	})
+	s.awaitGenerator("parts", "ready with one", func(g *swapi.ArtifactGenerator) bool {
+		return says(g, metav1.ConditionTrue, meta.SucceededReason, "1 artifact") && len(g.Status.Inventory) == 1
+	})
+	s.awaitUnit("two", "without its source", func(k *kustomizev1.Kustomization) bool { return !report.IsReady(k, k.Generation) })
+}
+
 // A suspended generator makes nothing; it goes on when it is resumed, and answers requests.
 func TestCompositionSuspended(t *testing.T) {
 	t.Parallel()
