@@ -33,6 +33,7 @@ type bench struct {
 	work   string
 
 	plane  *plane
+	far    *plane // the second cluster, where there is one
 	origin *origin
 	engine *process
 	health string // URL of /readyz, empty where the engine has none
@@ -48,7 +49,7 @@ type bench struct {
 
 // measure runs the bare client on one control plane and the engine on another.
 func measure(ctx context.Context, cfg *config, work string, rep *report, log *progress) error {
-	if !cfg.noBaseline {
+	if !cfg.noBaseline && cfg.clusters == 1 {
 		if err := baseline(ctx, cfg, work, rep, log); err != nil {
 			return err
 		}
@@ -60,6 +61,9 @@ func measure(ctx context.Context, cfg *config, work string, rep *report, log *pr
 	defer b.close()
 	if err := b.prepare(ctx); err != nil {
 		return err
+	}
+	if cfg.clusters > 1 {
+		return b.clusters(ctx)
 	}
 	for _, step := range []struct {
 		name string
@@ -121,7 +125,7 @@ func (b *bench) prepare(ctx context.Context) error {
 	if err := b.install(ctx); err != nil {
 		return err
 	}
-	if b.origin, b.revision, err = serveFleet(ctx, filepath.Join(b.work, "git"), b.cfg.units); err != nil {
+	if b.origin, b.revision, err = serveFleet(ctx, filepath.Join(b.work, "git"), b.cfg.units+b.moreUnits()); err != nil {
 		return err
 	}
 	ns := body{"apiVersion": "v1", "kind": "Namespace", "metadata": body{"name": b.cfg.namespace}}
@@ -275,8 +279,22 @@ func (b *bench) create(ctx context.Context, path string, o body) error {
 	return err
 }
 
+// moreUnits is how many folders the repository has beside those that are delivered
+// from the beginning.
+func (b *bench) moreUnits() int {
+	if b.cfg.clusters == 1 {
+		return 0
+	}
+	return 2 * b.cfg.rounds * b.extraUnits()
+}
+
 // createKustomization creates one Kustomization for a folder.
 func (b *bench) createKustomization(ctx context.Context, name, folder string, dependsOn ...string) error {
+	return b.create(ctx, b.namespaced(kustomizeAPI, "kustomizations"), b.kustomization(name, folder, dependsOn...))
+}
+
+// kustomization is one for a folder.
+func (b *bench) kustomization(name, folder string, dependsOn ...string) body {
 	spec := body{
 		"sourceRef": body{"kind": "GitRepository", "name": sourceName},
 		"path":      "./" + folder, "interval": "10m", "timeout": "3m", "wait": true, "prune": true,
@@ -288,10 +306,10 @@ func (b *bench) createKustomization(ctx context.Context, name, folder string, de
 		}
 		spec["dependsOn"] = list
 	}
-	return b.create(ctx, b.namespaced(kustomizeAPI, "kustomizations"), body{
+	return body{
 		"apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
 		"metadata": body{"name": name, "namespace": b.cfg.namespace}, "spec": spec,
-	})
+	}
 }
 
 // nextRequest returns a value for the annotation that was not used before.

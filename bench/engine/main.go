@@ -25,6 +25,7 @@ type config struct {
 	jsonOut      string
 	profile      string
 	units        int
+	clusters     int
 	readers      int
 	rounds       int
 	heals        int
@@ -90,6 +91,7 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	set.StringVar(&cfg.profile, "profile", "", "`folder` for a CPU profile of each measure's first 15 s and a heap profile at its end;\n"+
 		"needs an engine that serves profiles on 127.0.0.1:{pprof-port}; costs the engine a little")
 	set.IntVar(&cfg.units, "units", 300, "number of Kustomizations, of 10 objects each")
+	set.IntVar(&cfg.clusters, "clusters", 1, "with 2, measure one cluster while a second one is served and while it hangs, and nothing else")
 	set.IntVar(&cfg.readers, "readers", 1000, "number of Kustomizations that read one ConfigMap; 0 leaves that measure out")
 	set.IntVar(&cfg.rounds, "rounds", 3, "how often to measure a commit and a reconcile request; the median counts")
 	set.IntVar(&cfg.heals, "heals", 5, "how many objects to delete and how many to edit; the median counts")
@@ -110,6 +112,8 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	switch {
 	case set.NArg() > 0:
 		return nil, fmt.Errorf("unknown argument %q; all choices are flags, see --help", set.Arg(0))
+	case cfg.clusters < 1 || cfg.clusters > 2:
+		return nil, errors.New("--clusters must be 1 or 2")
 	case cfg.units < 1 || cfg.rounds < 1 || cfg.heals < 1 || cfg.workers < 1 || cfg.readers < 0:
 		return nil, errors.New("--units, --rounds, --heals and --workers must be at least 1, --readers at least 0")
 	}

@@ -118,12 +118,10 @@ func (e *engine) targetOptions(c clock.PassiveClock) targetOptions {
 			return list.Items, err
 		},
 		wake: func(unit types.NamespacedName, retry bool) {
-			priority := soon
 			if retry {
 				e.units.attempts.drift(unit)
-				priority = urgent
 			}
-			e.units.self.add(unit, priority)
+			e.units.self.add(unit, soon)
 		},
 		left:  e.units.pipeline.Forget,
 		moved: e.units.tellMoved,

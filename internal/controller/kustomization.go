@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -100,7 +101,8 @@ func (r *kustomizations) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	if err := run.write(ctx); err != nil {
 		return ctrl.Result{}, err
 	}
-	return ctrl.Result{RequeueAfter: max(again, time.Millisecond)}, nil
+	// The queue would keep the priority with which the unit came this time for all times to come.
+	return ctrl.Result{RequeueAfter: max(again, time.Millisecond), Priority: ptr.To(routine)}, nil
 }
 
 func unitUser(name types.NamespacedName) user {

@@ -77,7 +77,11 @@ func (l *Ledger) watchOnce(ctx context.Context, gvk schema.GroupVersionKind) err
 	case <-w.synced:
 		return nil
 	case <-w.broken:
-		return &failure.Error{Op: "watch", Kind: kindOf(w.err), Object: w.resource.GroupVersionResource.String(), Err: w.err}
+		f := &failure.Error{Op: "watch", Kind: kindOf(w.err), Object: w.resource.GroupVersionResource.String(), Err: w.err}
+		if f.Kind == failure.Denied {
+			f.Remedy = "give that user the right to list and watch them in all namespaces"
+		}
+		return f
 	case <-l.life.Done():
 		return &failure.Error{Op: "watch", Kind: failure.Unavailable, Object: w.resource.GroupVersionResource.String(),
 			Err: errors.New("the ledger of this cluster has ended")}
