@@ -123,6 +123,7 @@ func (e *engine) targetOptions(c clock.PassiveClock) targetOptions {
 			}
 			e.units.self.add(unit, soon)
 		},
+		saw:   e.notify,
 		left:  e.units.pipeline.Forget,
 		moved: e.units.tellMoved,
 	}

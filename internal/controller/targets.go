@@ -76,6 +76,8 @@ type targetOptions struct {
 	units func(context.Context) ([]kustomizev1.Kustomization, error)
 	// wake brings a unit back at once; retry says that what it failed for is over.
 	wake func(unit types.NamespacedName, retry bool)
+	// saw takes what a ledger saw to the unit that it concerns.
+	saw func(observe.Change)
 	// left is told of a unit that is delivered to another cluster from now on.
 	left func(unit types.NamespacedName)
 	// moved tells the people of a Kustomization that it is delivered to another cluster.

@@ -115,7 +115,7 @@ func (s *station) notify(c observe.Change) {
 	here := s.targets.places[c.Owner].station == s
 	s.targets.mu.Unlock()
 	if here {
-		s.targets.wake(c.Owner, c.Drift)
+		s.targets.saw(c)
 	}
 }
 

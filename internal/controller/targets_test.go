@@ -38,6 +38,7 @@ func bareTargets(t *testing.T, s *stage, woken chan<- types.NamespacedName) *tar
 		remote:     remoteOptions{patience: 10 * time.Second, workers: 4, requests: 2, log: logr.Discard()},
 		units:      func(context.Context) ([]kustomizev1.Kustomization, error) { return nil, nil },
 		wake:       func(unit types.NamespacedName, _ bool) { woken <- unit },
+		saw:        func(observe.Change) {},
 		left:       func(types.NamespacedName) {}, moved: func(*kustomizev1.Kustomization) {},
 	})
 }
