@@ -314,6 +314,15 @@ func TestLinksInCircles(t *testing.T) {
 	}
 }
 
+// TestPatternOverCircles: each wildcard would look at twice as much as the one before.
+func TestPatternOverCircles(t *testing.T) {
+	from := strings.Repeat("*/", 30) + "f.yaml"
+	err := compose.New().Copy(artifact(t, circles), compose.Copy{From: from, To: "x/"})
+	if !errors.Is(err, failure.Of(failure.Invalid)) {
+		t.Errorf("got %v, want an error of kind Invalid: it would never end", err)
+	}
+}
+
 // TestLinkMeetsFolder: what is copied to where a link is comes to what the link leads to, in
 // this tree only, and ends where another link would have to be opened for it.
 func TestLinkMeetsFolder(t *testing.T) {

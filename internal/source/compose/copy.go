@@ -146,8 +146,40 @@ func (c *copying) matches() ([]string, error) {
 	if c.Strategy == Extract {
 		return doublestar.Glob(c.source.Tree, c.From, doublestar.WithNoFollow())
 	}
-	return fs.Glob(c.source.Tree, c.From)
+	look := &looking{FS: c.source.Tree, left: mostLooks}
+	found, err := fs.Glob(look, c.From)
+	if err == nil && look.left < 0 {
+		err = invalid(c.From, fmt.Errorf("the pattern makes one look at more than %d files and folders", mostLooks),
+			"name folders instead of wildcards; symbolic links to folders above multiply what there is")
+	}
+	return found, err
 }
+
+// mostLooks is how many entries of folders one pattern may look at: links that lead
+// upwards make endlessly many of a few.
+const mostLooks = 100_000
+
+// looking is a file system that shows no more entries than are left. It is for one
+// goroutine.
+type looking struct {
+	fs.FS
+	left int
+}
+
+var errLooks = errors.New("too many entries")
+
+// ReadDir implements fs.ReadDirFS.
+func (l *looking) ReadDir(name string) ([]fs.DirEntry, error) {
+	if l.left < 0 {
+		return nil, errLooks
+	}
+	entries, err := fs.ReadDir(l.FS, name)
+	l.left -= len(entries) + 1
+	return entries, err
+}
+
+// Stat implements fs.StatFS.
+func (l *looking) Stat(name string) (fs.FileInfo, error) { return fs.Stat(l.FS, name) }
 
 // match copies one thing that the pattern matched.
 func (c *copying) match(match, root string) error {
