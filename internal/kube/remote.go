@@ -313,6 +313,9 @@ type answer struct {
 func (a *answer) Read(p []byte) (int, error) {
 	n, err := a.ReadCloser.Read(p)
 	if a.watch {
+		if errors.Is(err, io.EOF) && a.ctx.Err() != nil { // the server ended it because we did
+			err = context.Cause(a.ctx)
+		}
 		return n, err
 	}
 	if a.left -= int64(n); a.left < 0 {
