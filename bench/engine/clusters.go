@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -28,28 +30,47 @@ func (b *bench) clusters(ctx context.Context) error {
 	served, frozen := &beside{}, &beside{}
 	var back []time.Duration
 	for round := range b.cfg.rounds {
-		if err := b.phase(ctx, 2*round, served); err != nil {
-			return fmt.Errorf("with the second cluster served: %w%s", err, b.lastWords())
-		}
-		if err := b.far.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-			return fmt.Errorf("freeze the second cluster: %w", err)
-		}
-		err := b.phase(ctx, 2*round+1, frozen)
-		start := time.Now()
-		if again := b.far.cmd.Process.Signal(syscall.SIGCONT); again != nil {
-			return fmt.Errorf("thaw the second cluster: %w", again)
-		}
-		if err != nil {
-			return fmt.Errorf("with the second cluster frozen: %w%s", err, b.lastWords())
-		}
-		took, err := b.farServed(ctx, start)
-		if err != nil {
+		hang := func() error {
+			took, err := b.besideHanging(ctx, 2*round, frozen)
+			back = append(back, took)
 			return err
 		}
-		back = append(back, took)
+		serve := func() error {
+			if err := b.phase(ctx, 2*round+1, served); err != nil {
+				return fmt.Errorf("with the second cluster served: %w%s", err, b.lastWords())
+			}
+			return nil
+		}
+		// Whichever comes first in a round comes second in the next.
+		steps := []func() error{serve, hang}
+		if round%2 == 1 {
+			slices.Reverse(steps)
+		}
+		for _, step := range steps {
+			if err := step(); err != nil {
+				return err
+			}
+		}
 	}
 	b.reportBeside(served, frozen, back)
 	return nil
+}
+
+// besideHanging takes the measures while the second cluster hangs, and returns how long
+// that takes to catch up afterwards.
+func (b *bench) besideHanging(ctx context.Context, number int, into *beside) (back time.Duration, err error) {
+	if err := b.far.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return 0, fmt.Errorf("freeze the second cluster: %w", err)
+	}
+	err = b.phase(ctx, number, into)
+	start := time.Now()
+	if again := b.far.cmd.Process.Signal(syscall.SIGCONT); again != nil {
+		return 0, fmt.Errorf("thaw the second cluster: %w", again)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("with the second cluster frozen: %w%s", err, b.lastWords())
+	}
+	return b.farServed(ctx, start)
 }
 
 // farServed waits until everything on the second cluster is at the newest revision.
@@ -116,7 +137,7 @@ func (b *bench) createFar(ctx context.Context, name, folder string) error {
 // phase takes every measure of the first cluster once. The second one is asked to do
 // the same each time.
 func (b *bench) phase(ctx context.Context, number int, into *beside) error {
-	b.log.printf("phase %d of %d", number+1, 2*b.cfg.rounds)
+	b.log.printf("one more of %d phases", 2*b.cfg.rounds)
 	for _, step := range []func(context.Context, int, *beside) error{b.besideCommit, b.besideReady, b.besideReconcile, b.besideHeal} {
 		if err := pause(ctx, b.cfg.settle); err != nil {
 			return err
@@ -128,38 +149,29 @@ func (b *bench) phase(ctx context.Context, number int, into *beside) error {
 	return nil
 }
 
+// besideCommits is how many commits each phase times: one takes some tens of
+// milliseconds, of which chance has its share.
+const besideCommits = 3
+
 // besideCommit changes one object, which both clusters have.
 func (b *bench) besideCommit(ctx context.Context, number int, into *beside) error {
-	unit := b.names[len(b.names)/2]
-	value := fmt.Sprintf("phase-%d", number)
-	revision, err := b.origin.change(ctx, unit, value)
-	if err != nil {
-		return err
+	for n := range besideCommits {
+		changed, reported, err := b.commit(ctx, fmt.Sprintf("phase-%d-%d", number, n))
+		if err != nil {
+			return err
+		}
+		into.changed, into.reported = append(into.changed, changed), append(into.reported, reported)
+		if err := pause(ctx, time.Second); err != nil {
+			return err
+		}
 	}
-	watch, stop, err := b.watchConfig(ctx, unit, configName(0))
-	if err != nil {
-		return err
-	}
-	defer stop()
-	start := time.Now()
-	if err := b.ask(ctx, b.namespaced(sourceAPI, "gitrepositories/"+sourceName), b.nextRequest()); err != nil {
-		return err
-	}
-	seen, err := watch.until(ctx, "the object changed", func(e event[configMap]) bool { return e.Object.Data["value"] == value })
-	if err != nil {
-		return err
-	}
-	end, err := b.units.wait(ctx, "reports the new revision", b.names, at(revision))
-	b.revision = revision
-	into.changed, into.reported = append(into.changed, seen.Sub(start)), append(into.reported, end.Sub(start))
-	return err
+	return nil
 }
 
 // extraUnits is how many Kustomizations each phase creates.
 func (b *bench) extraUnits() int { return max(1, b.cfg.units/3) }
 
-// besideReady delivers further units, for both clusters, whose folders nobody has
-// looked at yet.
+// besideReady delivers further units whose folders nobody has looked at yet.
 func (b *bench) besideReady(ctx context.Context, number int, into *beside) error {
 	var names []string
 	for n := range b.extraUnits() {
@@ -173,8 +185,14 @@ func (b *bench) besideReady(ctx context.Context, number int, into *beside) error
 		return err
 	}
 	end, err := b.units.wait(ctx, "ready", names, at(b.revision))
+	if err != nil {
+		return err
+	}
 	into.ready = append(into.ready, end.Sub(start))
-	return err
+	// The next phase must not find more units than this one did.
+	return parallel(b.cfg.workers, len(names), func(n int) error {
+		return b.plane.client.do(ctx, http.MethodDelete, b.namespaced(kustomizeAPI, "kustomizations/"+names[n]), "", nil)
+	})
 }
 
 // besideReconcile asks everything on both clusters to reconcile.

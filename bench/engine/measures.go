@@ -114,43 +114,50 @@ func (b *bench) checkDelivered(ctx context.Context) error {
 	return nil
 }
 
-// commits changes one object per round and asks the source to look.
-func (b *bench) commits(ctx context.Context) error {
+// commit changes one object of one unit, asks the source to look, and returns how long
+// it took from there until the object had changed and until everything reported.
+func (b *bench) commit(ctx context.Context, value string) (changed, reported time.Duration, err error) {
 	unit := b.names[len(b.names)/2]
+	revision, err := b.origin.change(ctx, unit, value)
+	if err != nil {
+		return 0, 0, err
+	}
+	watch, stop, err := b.watchConfig(ctx, unit, configName(0))
+	if err != nil {
+		return 0, 0, err
+	}
+	defer stop()
+	start := time.Now()
+	if err := b.ask(ctx, b.namespaced(sourceAPI, "gitrepositories/"+sourceName), b.nextRequest()); err != nil {
+		return 0, 0, err
+	}
+	seen, err := watch.until(ctx, "the object changed", func(e event[configMap]) bool { return e.Object.Data["value"] == value })
+	if err != nil {
+		return 0, 0, err
+	}
+	end, err := b.units.wait(ctx, "reports the new revision", b.names, at(revision))
+	if err == nil {
+		b.revision = revision
+	}
+	return seen.Sub(start), end.Sub(start), err
+}
+
+// commits times one commit per round.
+func (b *bench) commits(ctx context.Context) error {
 	var changed, reported []time.Duration
 	var all []span
 	for round := range b.cfg.rounds {
 		if err := pause(ctx, b.cfg.settle); err != nil {
 			return err
 		}
-		value := fmt.Sprintf("round-%d", round)
-		revision, err := b.origin.change(ctx, unit, value)
-		if err != nil {
-			return err
-		}
 		var c, r time.Duration
-		spent, err := b.spend(ctx, func(ctx context.Context) error {
-			watch, stop, err := b.watchConfig(ctx, unit, configName(0))
-			if err != nil {
-				return err
-			}
-			defer stop()
-			start := time.Now()
-			if err := b.ask(ctx, b.namespaced(sourceAPI, "gitrepositories/"+sourceName), b.nextRequest()); err != nil {
-				return err
-			}
-			seen, err := watch.until(ctx, "the object changed", func(e event[configMap]) bool { return e.Object.Data["value"] == value })
-			if err != nil {
-				return err
-			}
-			end, err := b.units.wait(ctx, "reports the new revision", b.names, at(revision))
-			c, r = seen.Sub(start), end.Sub(start)
+		spent, err := b.spend(ctx, func(ctx context.Context) (err error) {
+			c, r, err = b.commit(ctx, fmt.Sprintf("round-%d", round))
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		b.revision = revision
 		changed, reported, all = append(changed, c), append(reported, r), append(all, spent)
 	}
 	k := medianIndex(reported)

@@ -202,7 +202,9 @@ func (r *kustomizations) wakeUsers(ctx context.Context, key sourceKey) {
 	for i := range list.Items {
 		name := client.ObjectKeyFromObject(&list.Items[i])
 		priority := routine
-		if ok && r.pipeline.Affected(name, artifact) {
+		if r.targets.away(name) {
+			priority = stranded
+		} else if ok && r.pipeline.Affected(name, artifact) {
 			priority = urgent
 		}
 		r.self.add(name, priority)

@@ -21,6 +21,8 @@ const (
 	soon = 10
 	// routine: only the revision moved.
 	routine = 0
+	// stranded: all that the unit can do is to tell that its cluster does not answer.
+	stranded = -1
 )
 
 // feed puts units into a controller's queue from anywhere in the process. It is

@@ -258,6 +258,14 @@ func (t *targets) sameCluster(d *delivery) func(*kustomizev1.Kustomization) bool
 	}
 }
 
+// away reports whether the unit belongs to a cluster that cannot be reached now.
+func (t *targets) away(unit types.NamespacedName) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.places[unit].link
+	return l != nil && l.err != nil
+}
+
 // objects returns how many objects all ledgers know.
 func (t *targets) objects() int {
 	t.mu.Lock()
