@@ -58,7 +58,7 @@ down: ## Stop what `make up` started and leave nothing behind
 # ---- test -------------------------------------------------------------------
 
 .PHONY: test
-test: $(BIN)/localkube $(TOOLS)/flux ## Run all tests, against the real API server in bin/localkube
+test: $(BIN)/localkube $(TOOLS)/flux $(TOOLS)/helm ## Run all tests, against the real API server in bin/localkube
 	@cc=$$(go env CC); \
 	if command -v "$${cc%% *}" >/dev/null; then \
 	  echo "go test -race $(RACE)"; \
@@ -142,6 +142,13 @@ $(TOOLS)/flux: tools/flux/go.mod tools/flux/go.sum tools/flux/build.sh
 	@mkdir -p $(TOOLS)
 	@echo "building flux; the first time takes some minutes"
 	P=$(P) tools/flux/build.sh $@
+	@touch $@
+
+# Helm's own command line, which tests read and change releases with: pinned like flux.
+$(TOOLS)/helm: tools/helm/go.mod tools/helm/go.sum tools/helm/build.sh
+	@mkdir -p $(TOOLS)
+	@echo "building helm; the first time takes some minutes"
+	P=$(P) tools/helm/build.sh $@
 	@touch $@
 
 # ---- measure ----------------------------------------------------------------
