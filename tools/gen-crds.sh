@@ -13,6 +13,7 @@ served=(
 	kustomize.toolkit.fluxcd.io_kustomizations.yaml
 	source.toolkit.fluxcd.io_externalartifacts.yaml
 	source.extensions.fluxcd.io_artifactgenerators.yaml
+	helm.toolkit.fluxcd.io_helmreleases.yaml
 )
 
 work=$(mktemp -d)
@@ -23,6 +24,7 @@ trap 'rm -rf "$work"' EXIT
 	paths=github.com/fluxcd/source-controller/api/v1 \
 	paths=github.com/fluxcd/kustomize-controller/api/v1 \
 	paths=github.com/fluxcd/source-watcher/api/v2/v1beta1 \
+	paths=github.com/fluxcd/helm-controller/api/v2 \
 	output:crd:dir="$work"
 for file in "${served[@]}"; do
 	install -m 0644 "$work/$file" "$out/$file"

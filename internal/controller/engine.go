@@ -72,7 +72,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	units := &kustomizations{
 		turns:  e.turns,
 		client: mgr.GetClient(), events: events, clock: realClock,
-		artifacts: newArtifacts(), attempts: newAttempts(), written: newWritten(), wording: newWording(), self: &feed{}, claimed: make(chan struct{}),
+		artifacts: newArtifacts(), attempts: newAttempts(), written: newWritten[*kustomizev1.Kustomization](), wording: newWording(), self: &feed{}, claimed: make(chan struct{}),
 		unitOptions: UnitOptions{
 			Budget: budget, AllowRemoteBases: o.AllowRemoteBases, LenientSubstitution: o.LenientSubstitution,
 			Decryption: decryptionOf(ctx, mgr, o),

@@ -214,7 +214,7 @@ func TestReadyExprAdditive(t *testing.T) {
 			k := &kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Name: row.name, Namespace: s.namespace}}
 			k.Spec.DependsOn = []kustomizev1.DependencyReference{{Name: "base", ReadyExpr: row.text}}
 			run := &kustomizationRun{k: k, kustomizations: &kustomizations{
-				client: s.client, written: newWritten(), wording: newWording(), artifacts: newArtifacts(), additiveReadyExpr: row.additive,
+				client: s.client, written: newWritten[*kustomizev1.Kustomization](), wording: newWording(), artifacts: newArtifacts(), additiveReadyExpr: row.additive,
 			}}
 			got, _ := run.dependency(t.Context())
 			if (got == "") != (row.waitsFor == "") || !strings.Contains(got, row.waitsFor) {

@@ -40,7 +40,7 @@ type kustomizations struct {
 	targets   *targets
 	artifacts *artifacts
 	attempts  *attempts
-	written   *written
+	written   *written[*kustomizev1.Kustomization]
 	self      *feed
 	wording   *wording
 	// references is what variables, keys and kubeconfigs are read through.

@@ -59,7 +59,7 @@ func (r *kustomizationRun) dependency(ctx context.Context) (waitsFor string, pas
 			return fmt.Sprintf("read dependency '%s': %v", name, err), true
 		}
 		if own[i] != nil {
-			ready, err := r.readyBy(ctx, own[i], d)
+			ready, err := readyBy(ctx, own[i], r.k, d)
 			if err != nil {
 				return fmt.Sprintf("dependency '%s': spec.dependsOn[%d].readyExpr %v", name, i, err), false
 			}

@@ -4,31 +4,36 @@ import (
 	"strconv"
 	"sync"
 
-	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// written holds the Kustomizations that were written and have not come back
+// written holds the units of a kind that were written and have not come back
 // through the cache yet, so that a reconcile never decides on an inventory older
 // than the one it wrote.
-type written struct {
+type written[T copied[T]] struct {
 	mu     sync.Mutex
-	latest map[types.NamespacedName]*kustomizev1.Kustomization // guarded by mu
+	latest map[types.NamespacedName]T // guarded by mu
 }
 
-func newWritten() *written {
-	return &written{latest: map[types.NamespacedName]*kustomizev1.Kustomization{}}
+// copied is an object of a kind that knows how to copy itself.
+type copied[T any] interface {
+	client.Object
+	DeepCopy() T
 }
 
-func (w *written) note(k *kustomizev1.Kustomization) {
+func newWritten[T copied[T]]() *written[T] {
+	return &written[T]{latest: map[types.NamespacedName]T{}}
+}
+
+func (w *written[T]) note(o T) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.latest[client.ObjectKeyFromObject(k)] = k.DeepCopy()
+	w.latest[client.ObjectKeyFromObject(o)] = o.DeepCopy()
 }
 
 // freshest returns the newer of the cached object and the one last written.
-func (w *written) freshest(cached *kustomizev1.Kustomization) *kustomizev1.Kustomization {
+func (w *written[T]) freshest(cached T) T {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	name := client.ObjectKeyFromObject(cached)
@@ -36,7 +41,7 @@ func (w *written) freshest(cached *kustomizev1.Kustomization) *kustomizev1.Kusto
 	if !ok {
 		return cached
 	}
-	if mine.UID != cached.UID || versionOf(cached) >= versionOf(mine) {
+	if mine.GetUID() != cached.GetUID() || versionOf(cached) >= versionOf(mine) {
 		delete(w.latest, name)
 		return cached
 	}
@@ -44,9 +49,9 @@ func (w *written) freshest(cached *kustomizev1.Kustomization) *kustomizev1.Kusto
 }
 
 // seen drops what the cache has caught up with.
-func (w *written) seen(cached *kustomizev1.Kustomization) { w.freshest(cached) }
+func (w *written[T]) seen(cached T) { w.freshest(cached) }
 
-func (w *written) forget(name types.NamespacedName) {
+func (w *written[T]) forget(name types.NamespacedName) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.latest, name)

@@ -32,6 +32,7 @@ func TestAll(t *testing.T) {
 		{"kustomizations.kustomize.toolkit.fluxcd.io", "the engine serves it", "Kustomization", "v1", "Ready"},
 		{"externalartifacts.source.toolkit.fluxcd.io", "the engine serves it", "ExternalArtifact", "v1", "Ready"},
 		{"artifactgenerators.source.extensions.fluxcd.io", "the engine serves it", "ArtifactGenerator", "v1beta1", "Ready"},
+		{"helmreleases.helm.toolkit.fluxcd.io", "the engine serves it", "HelmRelease", "v2", "Ready"},
 	}
 	if len(got) != len(tests) {
 		t.Errorf("%d definitions, want %d: one for each kind served and no other", len(got), len(tests))
