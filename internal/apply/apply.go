@@ -52,6 +52,12 @@ type Applier struct {
 	Cluster *kube.Cluster
 	// Manager is the field manager.
 	Manager string
+	// Group is the one that units label their objects with; empty means that of
+	// Kustomizations.
+	Group string
+	// Former are the field managers of earlier tools, whose fields become ours, besides
+	// kubectl's.
+	Former  []string
 	Journal Journal
 	Observe Observer
 	// Slots bounds the requests under way at one time, over all plans.

@@ -42,5 +42,5 @@ func (a *Applier) patchKeeping(ctx context.Context, client metadata.ResourceInte
 
 // yield is what to send instead of the desired object so that others keep these fields.
 func (a *Applier) yield(desired, live *unstructured.Unstructured, ignored *ignore.Paths) *unstructured.Unstructured {
-	return ignored.Yield(desired, live, a.Manager, func(e metav1.ManagedFieldsEntry) bool { return takes(e, a.Manager) })
+	return ignored.Yield(desired, live, a.Manager, a.takes)
 }

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/client-go/metadata"
 
 	"github.com/bowline-dev/bowline/internal/kube"
+	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/plan"
 )
 
@@ -139,7 +141,7 @@ func (a *Applier) removeProven(ctx context.Context, client metadata.ResourceInte
 		if live.UID == action.UID && live.DeletionTimestamp != nil {
 			return nil
 		}
-		if !action.Proves(live) {
+		if !action.Proves(live, cmp.Or(a.Group, object.KustomizeGroup)) {
 			return errUnproven
 		}
 		a.Count("delete")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,7 +20,7 @@ import (
 // people changed by hand goes once we apply, unless the object is annotated to
 // be merged.
 func (a *Applier) takeFromKubectl(ctx context.Context, client metadata.ResourceInterface, live *metav1.PartialObjectMetadata) (bool, error) {
-	entries, taken, err := takenOver(live.ManagedFields, a.Manager)
+	entries, taken, err := a.takenOver(live.ManagedFields)
 	if err != nil || !taken {
 		return false, err
 	}
@@ -41,14 +42,14 @@ func (a *Applier) takeFromKubectl(ctx context.Context, client metadata.ResourceI
 // takenOver returns the entries with those of kubectl united with ours, and
 // whether there were any. Fields that kubectl wrote in another API version
 // cannot be united; they are let go.
-func takenOver(entries []metav1.ManagedFieldsEntry, manager string) ([]metav1.ManagedFieldsEntry, bool, error) {
+func (a *Applier) takenOver(entries []metav1.ManagedFieldsEntry) ([]metav1.ManagedFieldsEntry, bool, error) {
 	var own *metav1.ManagedFieldsEntry
 	var rest, theirs []metav1.ManagedFieldsEntry
 	for _, e := range entries {
 		switch {
-		case e.Manager == manager && e.Operation == metav1.ManagedFieldsOperationApply && e.Subresource == "":
+		case e.Manager == a.Manager && e.Operation == metav1.ManagedFieldsOperationApply && e.Subresource == "":
 			own = e.DeepCopy()
-		case takes(e, manager):
+		case a.takes(e):
 			theirs = append(theirs, e)
 		default:
 			rest = append(rest, e)
@@ -79,15 +80,15 @@ func takenOver(entries []metav1.ManagedFieldsEntry, manager string) ([]metav1.Ma
 	return append(rest, *own), true, nil
 }
 
-// takes reports whether the fields of the entry become ours: those of kubectl,
-// those from before anybody kept track, and those that an engine wrote in our
-// name before it applied server-side.
-func takes(e metav1.ManagedFieldsEntry, manager string) bool {
+// takes reports whether the fields of the entry become ours: those of kubectl and of
+// other tools before us, those from before anybody kept track, and those that an engine
+// wrote in our name before it applied server-side.
+func (a *Applier) takes(e metav1.ManagedFieldsEntry) bool {
 	if e.Subresource != "" {
 		return false
 	}
-	return strings.HasPrefix(e.Manager, "kubectl") || e.Operation == metav1.ManagedFieldsOperationUpdate &&
-		(e.Manager == "before-first-apply" || e.Manager == manager)
+	return strings.HasPrefix(e.Manager, "kubectl") || slices.Contains(a.Former, e.Manager) || e.Operation == metav1.ManagedFieldsOperationUpdate &&
+		(e.Manager == "before-first-apply" || e.Manager == a.Manager)
 }
 
 func setOf(e metav1.ManagedFieldsEntry) (*fieldpath.Set, error) {

@@ -50,7 +50,7 @@ func (e *engine) auditOne(ctx context.Context, k *kustomizev1.Kustomization) {
 	if err != nil || !ok || k.Spec.Suspend || !k.DeletionTimestamp.IsZero() {
 		return
 	}
-	target, ok := e.units.targets.at(k)
+	target, ok := e.units.targets.at(addressOf(k))
 	if !ok {
 		return
 	}

@@ -112,10 +112,15 @@ func (e *engine) targetOptions(c clock.PassiveClock) targetOptions {
 			workers: e.options.Concurrency, requests: e.options.Requests,
 			count: e.meters.request, log: e.log.WithName("remote"), identity: e.workloadIdentity,
 		},
-		units: func(ctx context.Context) ([]kustomizev1.Kustomization, error) {
+		manager: FieldManager, group: object.KustomizeGroup,
+		units: func(ctx context.Context) ([]address, error) {
 			var list kustomizev1.KustomizationList
 			err := e.mgr.GetClient().List(ctx, &list, client.UnsafeDisableDeepCopy)
-			return list.Items, err
+			all := make([]address, 0, len(list.Items))
+			for i := range list.Items {
+				all = append(all, addressOf(&list.Items[i]))
+			}
+			return all, err
 		},
 		wake: func(unit types.NamespacedName, retry bool) {
 			if retry {
@@ -125,7 +130,7 @@ func (e *engine) targetOptions(c clock.PassiveClock) targetOptions {
 		},
 		saw:   e.notify,
 		left:  e.units.pipeline.Forget,
-		moved: e.units.tellMoved,
+		moved: tellMoved(e.events),
 	}
 }
 
@@ -169,7 +174,7 @@ func (e *engine) wake(u user) {
 		e.units.self.add(u.NamespacedName, soon)
 	case sourcev1.GitRepositoryKind:
 		e.sources.self.add(u.NamespacedName, soon)
-	case kindLink:
+	default: // the way to a cluster
 		e.units.targets.lookAt(u)
 	}
 }
@@ -269,7 +274,7 @@ func (e *engine) claim(ctx context.Context) error {
 		return fmt.Errorf("read the inventories: %w", err)
 	}
 	for i := range list.Items {
-		e.units.targets.claim(&list.Items[i])
+		e.units.targets.claim(addressOf(&list.Items[i]))
 		e.units.judgeEarly(ctx, &list.Items[i])
 	}
 	close(e.units.claimed)

@@ -107,7 +107,7 @@ func TestAuditConceals(t *testing.T) {
 			unitOptions: UnitOptions{Decryption: &Decryption{Ring: sops.NewRing(t.Context(), sops.Options{}), Tenancy: Tenancy{Open: true}}},
 		},
 	}
-	if _, err := targets.of(t.Context(), k); err != nil { // only what was delivered is audited
+	if _, err := targets.of(t.Context(), addressOf(k)); err != nil { // only what was delivered is audited
 		t.Fatal(err)
 	}
 	e.auditOne(t.Context(), k)

@@ -178,7 +178,7 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 // reach finds the cluster that the unit is delivered to, and delivers it.
 func (r *kustomizationRun) reach(ctx context.Context, unit pipeline.Unit, artifact source.Artifact, drifted bool) time.Duration {
 	var err error
-	if r.target, err = r.targets.of(ctx, r.k); errors.Is(err, errConnecting) {
+	if r.target, err = r.targets.of(ctx, addressOf(r.k)); errors.Is(err, errConnecting) {
 		return r.wait(meta.ProgressingReason, err.Error(), true)
 	} else if err != nil {
 		return r.fail(meta.ReconciliationFailedReason, err)
@@ -260,7 +260,7 @@ func (r *kustomizationRun) deliver(ctx context.Context, unit pipeline.Unit, arti
 	}
 	r.attempt.pendingSince, r.attempt.stuck = time.Time{}, false
 	if err != nil {
-		return r.failThere(reasonOf(err), r.tenancy.explain(r.k, err))
+		return r.failThere(reasonOf(err), r.tenancy.explain(addressOf(r.k), err))
 	}
 	if unit.Recheck {
 		r.attempt.checked = r.now

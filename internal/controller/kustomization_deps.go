@@ -136,7 +136,7 @@ func (r *kustomizationRun) neighbours(ctx context.Context) []pipeline.Neighbour 
 	here := r.targets.sameCluster(r.target)
 	units := make([]pipeline.Neighbour, 0, len(list.Items))
 	for i := range list.Items {
-		if !list.Items[i].DeletionTimestamp.IsZero() || !here(&list.Items[i]) ||
+		if !list.Items[i].DeletionTimestamp.IsZero() || !here(addressOf(&list.Items[i])) ||
 			r.tenancy.Confined(list.Items[i].Namespace) && !r.tenancy.Confined(r.k.Namespace) { // the ledger says why
 			continue
 		}

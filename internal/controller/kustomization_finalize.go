@@ -77,7 +77,7 @@ func (r *kustomizations) remove(ctx context.Context, k *kustomizev1.Kustomizatio
 	}
 	ctx, cancel := context.WithTimeout(ctx, k.GetTimeout())
 	defer cancel()
-	target, err := r.targets.of(ctx, k)
+	target, err := r.targets.of(ctx, addressOf(k))
 	if err != nil {
 		return inventory, orLetGo(err)
 	}

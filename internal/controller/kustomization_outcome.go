@@ -11,6 +11,7 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/failure"
@@ -173,14 +174,18 @@ func (r *kustomizationRun) contested(p *plan.Plan) {
 	}
 }
 
-// tellMoved tells that a Kustomization is delivered to another cluster from now on.
-func (r *kustomizations) tellMoved(k *kustomizev1.Kustomization) {
-	if ids := inventoryOf(k); len(ids) > 0 {
+// tellMoved returns what tells that a unit is delivered to another cluster from now on.
+func tellMoved(events record.EventRecorder) func(address) {
+	return func(a address) {
+		ids := a.inventory()
+		if len(ids) == 0 {
+			return
+		}
 		names := make([]string, 0, len(ids))
 		for _, id := range ids {
 			names = append(names, id.String())
 		}
-		r.events.Event(k, corev1.EventTypeWarning, report.ReasonTargetChanged,
+		events.Event(a.object, corev1.EventTypeWarning, report.ReasonTargetChanged,
 			clip("It is delivered to another cluster now; what it delivered before stays where it was: "+report.Names(names)))
 	}
 }

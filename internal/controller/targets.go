@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync"
 
-	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -15,7 +14,6 @@ import (
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/observe"
 	"github.com/bowline-dev/bowline/internal/pipeline"
-	"github.com/bowline-dev/bowline/internal/report"
 )
 
 // delivery is where a unit is delivered to, and in whose name. Reads and writes of
@@ -72,16 +70,19 @@ type targetOptions struct {
 	clock      clock.PassiveClock
 	references *references
 	remote     remoteOptions
-	// units lists all Kustomizations.
-	units func(context.Context) ([]kustomizev1.Kustomization, error)
+	// units lists the addresses of all units.
+	units func(context.Context) ([]address, error)
+	// manager is the field manager that applies, and group the one that units label
+	// their objects with.
+	manager, group string
 	// wake brings a unit back at once; retry says that what it failed for is over.
 	wake func(unit types.NamespacedName, retry bool)
 	// saw takes what a ledger saw to the unit that it concerns.
 	saw func(observe.Change)
 	// left is told of a unit that is delivered to another cluster from now on.
 	left func(unit types.NamespacedName)
-	// moved tells the people of a Kustomization that it is delivered to another cluster.
-	moved func(*kustomizev1.Kustomization)
+	// moved tells the people of a unit that it is delivered to another cluster.
+	moved func(address)
 }
 
 // place is where a unit belongs.
@@ -103,28 +104,24 @@ func newTargets(ctx context.Context, hub *delivery, o targetOptions) *targets {
 	return t
 }
 
-// of returns where the Kustomization is delivered to. It sends no request: a cluster
+// of returns where the unit is delivered to. It sends no request: a cluster
 // that is not reached yet is an error that wraps errConnecting, and the unit is woken
 // once that is over.
-func (t *targets) of(ctx context.Context, k *kustomizev1.Kustomization) (*delivery, error) {
-	unit := client.ObjectKeyFromObject(k)
-	account := types.NamespacedName{}
-	if name := t.tenancy.Account(k); name != "" {
-		account = types.NamespacedName{Namespace: k.Namespace, Name: name}
-	}
-	if k.Spec.KubeConfig == nil {
-		t.move(ctx, k, place{account: account, station: t.hub.station})
+func (t *targets) of(ctx context.Context, to address) (*delivery, error) {
+	account := t.tenancy.accountOf(to)
+	if to.kubeConfig == nil {
+		t.move(ctx, to, place{account: account, station: t.hub.station})
 		return t.hub.as(account, t.scheme, t.mapper)
 	}
-	l, err := t.linkOf(k, account) //nolint:contextcheck // it outlives the call
+	l, err := t.linkOf(to, account) //nolint:contextcheck // it outlives the call
 	if err != nil {
 		return nil, err
 	}
-	a, err := l.enterable(unit)
+	a, err := l.enterable(to.unit)
 	if err != nil {
 		return nil, err
 	}
-	t.move(ctx, k, place{link: l, account: account, station: a.station})
+	t.move(ctx, to, place{link: l, account: account, station: a.station})
 	mapper := t.mapper
 	if !a.station.hub {
 		mapper = nil
@@ -134,15 +131,14 @@ func (t *targets) of(ctx context.Context, k *kustomizev1.Kustomization) (*delive
 
 // move notes where the unit belongs from now on, and lets go of what nobody uses any
 // more.
-func (t *targets) move(ctx context.Context, k *kustomizev1.Kustomization, to place) {
-	unit := client.ObjectKeyFromObject(k)
+func (t *targets) move(ctx context.Context, a address, to place) {
 	t.mu.Lock()
-	from := t.settle(unit, to)
+	from := t.settle(a.unit, to)
 	t.mu.Unlock()
 	if from.station != nil && from.station != to.station {
-		from.station.forget(ctx, unit)
-		t.left(unit)
-		t.moved(k)
+		from.station.forget(ctx, a.unit)
+		t.left(a.unit)
+		t.moved(a)
 	}
 }
 
@@ -160,20 +156,17 @@ func (t *targets) settle(unit types.NamespacedName, to place) (from place) {
 	return from
 }
 
-// at returns where the Kustomization was last delivered to, and takes it nowhere: for
+// at returns where the unit was last delivered to, and takes it nowhere: for
 // those who look without its worker. ok is false while it is on its way.
-func (t *targets) at(k *kustomizev1.Kustomization) (d *delivery, ok bool) {
-	account := types.NamespacedName{}
-	if name := t.tenancy.Account(k); name != "" {
-		account = types.NamespacedName{Namespace: k.Namespace, Name: name}
-	}
+func (t *targets) at(to address) (d *delivery, ok bool) {
+	account := t.tenancy.accountOf(to)
 	t.mu.Lock()
-	p, known := t.places[client.ObjectKeyFromObject(k)]
+	p, known := t.places[to.unit]
 	a := t.hub
 	if p.link != nil {
 		a = p.link.access
 	}
-	open := known && p.account == account && (k.Spec.KubeConfig != nil) == (p.link != nil) && a != nil &&
+	open := known && p.account == account && (to.kubeConfig != nil) == (p.link != nil) && a != nil &&
 		a.station == p.station && (p.link == nil || p.link.err == nil)
 	t.mu.Unlock()
 	if !open {
@@ -229,25 +222,25 @@ func (t *targets) release(from place) {
 
 // claim enters what an inventory holds as wanted. What is on another cluster is
 // claimed when that is reached.
-func (t *targets) claim(k *kustomizev1.Kustomization) {
-	if k.Spec.KubeConfig != nil {
+func (t *targets) claim(a address) {
+	if a.kubeConfig != nil {
 		return
 	}
 	t.mu.Lock()
-	t.places[client.ObjectKeyFromObject(k)] = place{station: t.hub.station}
+	t.places[a.unit] = place{station: t.hub.station}
 	t.mu.Unlock()
-	t.hub.station.claim(k)
+	t.hub.station.claim(a)
 }
 
-// sameCluster returns a filter for the Kustomizations that are delivered to the same
+// sameCluster returns a filter for the units that are delivered to the same
 // cluster as one that is delivered by d. Of a cluster that was not reached yet
 // nothing is known: it must not hold up others.
-func (t *targets) sameCluster(d *delivery) func(*kustomizev1.Kustomization) bool {
-	return func(k *kustomizev1.Kustomization) bool {
-		if k.Spec.KubeConfig == nil {
+func (t *targets) sameCluster(d *delivery) func(address) bool {
+	return func(a address) bool {
+		if a.kubeConfig == nil {
 			return d.access.station.hub
 		}
-		key, err := linkKeyOf(k)
+		key, err := linkKeyOf(a)
 		if err != nil {
 			return false
 		}
@@ -332,10 +325,4 @@ func explainAs(cluster *kube.Cluster, scheme *runtime.Scheme, mapper meta.RESTMa
 		}
 		return explainWith(cluster, r)(ctx, id, version)
 	}
-}
-
-// inventoryOf returns the objects that the status of a Kustomization names.
-func inventoryOf(k *kustomizev1.Kustomization) []object.ID {
-	entries, _ := report.Entries(k.Status.Inventory)
-	return idsOf(entries)
 }

@@ -28,7 +28,7 @@ const askingFor = 30 * time.Second
 
 // credentials reads how the cluster is reached, and when that has to be renewed.
 func (l *link) credentials(ctx context.Context) (*rest.Config, time.Duration, error) {
-	u := l.key.user()
+	u := l.userOf(l.key)
 	l.references.begin(u)
 	defer l.references.end(u)
 	name := types.NamespacedName{Namespace: l.key.namespace, Name: l.key.name}
@@ -78,7 +78,7 @@ func KubeconfigOf(data map[string][]byte, secret types.NamespacedName, key strin
 // RemoteConfig returns the way to the cluster of spec.kubeConfig with what c may read,
 // as the engine goes it: for whoever wants to know what the engine would do.
 func RemoteConfig(ctx context.Context, c client.Client, k *kustomizev1.Kustomization) (*rest.Config, error) {
-	key, err := linkKeyOf(k)
+	key, err := linkKeyOf(addressOf(k))
 	if err != nil {
 		return nil, err
 	}

@@ -9,12 +9,10 @@ import (
 	"slices"
 	"time"
 
-	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/kube"
@@ -42,9 +40,9 @@ type linkKey struct{ namespace, kind, name, key string }
 // kindLink is the kind of the users of references that are links.
 const kindLink = "kubeConfig"
 
-// user returns the link as a user of references.
-func (k linkKey) user() user {
-	return user{kindLink, types.NamespacedName{Namespace: k.namespace, Name: k.kind + "/" + k.name + "/" + k.key}}
+// userOf returns a link as a user of references.
+func (t *targets) userOf(k linkKey) user {
+	return user{kindLink + " of " + t.group, types.NamespacedName{Namespace: k.namespace, Name: k.kind + "/" + k.name + "/" + k.key}}
 }
 
 // String names what holds the way to the cluster, for messages.
@@ -52,12 +50,12 @@ func (k linkKey) String() string {
 	return fmt.Sprintf("%s %s/%s", k.kind, k.namespace, k.name)
 }
 
-func linkKeyOf(k *kustomizev1.Kustomization) (linkKey, error) {
-	switch c := k.Spec.KubeConfig; {
+func linkKeyOf(a address) (linkKey, error) {
+	switch c := a.kubeConfig; {
 	case c.SecretRef != nil && c.SecretRef.Name != "":
-		return linkKey{k.Namespace, kindSecret, c.SecretRef.Name, c.SecretRef.Key}, nil
+		return linkKey{a.unit.Namespace, kindSecret, c.SecretRef.Name, c.SecretRef.Key}, nil
 	case c.ConfigMapRef != nil && c.ConfigMapRef.Name != "":
-		return linkKey{k.Namespace, kindConfigMap, c.ConfigMapRef.Name, ""}, nil
+		return linkKey{a.unit.Namespace, kindConfigMap, c.ConfigMapRef.Name, ""}, nil
 	default:
 		return linkKey{}, &failure.Error{Op: "reach the cluster", Kind: failure.Invalid, Object: "spec.kubeConfig",
 			Err: errors.New("it names no Secret and no ConfigMap"), Remedy: "set secretRef or configMapRef"}
@@ -93,10 +91,10 @@ type link struct {
 // errConnecting is wrapped by the error for a cluster of which nothing is known yet.
 var errConnecting = errors.New("connecting")
 
-// linkOf returns the link that a Kustomization asks for and notes that it belongs
+// linkOf returns the link that a unit asks for and notes that it belongs
 // there, in one go: a link that nobody belongs to may be closed at any time.
-func (t *targets) linkOf(k *kustomizev1.Kustomization, account types.NamespacedName) (*link, error) {
-	key, err := linkKeyOf(k)
+func (t *targets) linkOf(a address, account types.NamespacedName) (*link, error) {
+	key, err := linkKeyOf(a)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +104,7 @@ func (t *targets) linkOf(k *kustomizev1.Kustomization, account types.NamespacedN
 	if l == nil {
 		l = t.begin(key)
 	}
-	t.settle(client.ObjectKeyFromObject(k), place{link: l, account: account})
+	t.settle(a.unit, place{link: l, account: account})
 	return l, nil
 }
 
@@ -156,7 +154,7 @@ func (l *link) close() {
 	}
 	l.err = fmt.Errorf("%w to the cluster of %s", errConnecting, l.key)
 	l.remote.Shut(errors.New("nobody uses it any more"))
-	l.references.forget(l.key.user())
+	l.references.forget(l.userOf(l.key))
 }
 
 // poke asks the keeper to look anew.
@@ -172,7 +170,7 @@ func (t *targets) lookAt(u user) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for key, l := range t.links {
-		if key.user() == u {
+		if t.userOf(key) == u {
 			l.poke()
 		}
 	}
@@ -405,15 +403,14 @@ func (l *link) accessTo(ctx context.Context, s *station, host string) (*access, 
 	if err != nil {
 		return nil, err
 	}
-	for i := range units {
-		if units[i].Spec.KubeConfig == nil {
+	for _, u := range units {
+		if u.kubeConfig == nil {
 			continue
 		}
-		if key, err := linkKeyOf(&units[i]); err == nil && key == l.key {
-			s.claim(&units[i])
-			name := client.ObjectKeyFromObject(&units[i])
-			if l.places[name].link == l {
-				l.waiting[name] = true // where the link leads to may have changed
+		if key, err := linkKeyOf(u); err == nil && key == l.key {
+			s.claim(u)
+			if l.places[u.unit].link == l {
+				l.waiting[u.unit] = true // where the link leads to may have changed
 			}
 		}
 	}

@@ -4,10 +4,8 @@ import (
 	"context"
 	"slices"
 
-	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/observe"
@@ -56,7 +54,7 @@ func (t *targets) join(l *link, identity string, host string) (*station, error) 
 		life, stop := context.WithCancel(t.remote.life)
 		s.stop = stop
 		s.ledger = observe.NewLedger(life, observe.Options{
-			Cluster: s.cluster, Manager: FieldManager, Clock: clock.RealClock{}, Log: t.remote.log, Notify: s.notify,
+			Cluster: s.cluster, Manager: t.manager, Group: t.group, Clock: clock.RealClock{}, Log: t.remote.log, Notify: s.notify,
 			Yields: func(unit types.NamespacedName) bool { return t.tenancy.Confined(unit.Namespace) },
 		})
 		t.stations[key] = s
@@ -121,9 +119,9 @@ func (s *station) notify(c observe.Change) {
 
 // claim enters what an inventory holds as wanted. That of a unit which acts with less
 // than the engine's rights may have been written by whoever may write its status.
-func (s *station) claim(k *kustomizev1.Kustomization) {
-	proven := s.targets.tenancy.Account(k) != "" || s.hub && k.Spec.KubeConfig != nil
-	s.ledger.Claim(client.ObjectKeyFromObject(k), inventoryOf(k), proven)
+func (s *station) claim(a address) {
+	proven := s.targets.tenancy.accountOf(a).Name != "" || s.hub && a.kubeConfig != nil
+	s.ledger.Claim(a.unit, a.inventory(), proven)
 }
 
 // forget drops what is remembered of a unit that is gone, or delivered elsewhere.
@@ -139,7 +137,8 @@ func (s *station) target(host string, remote *kube.Remote) (pipeline.Target, err
 	if err != nil {
 		return pipeline.Target{}, err
 	}
-	applier := NewApplier(cluster, s.ledger, 0, s.targets.remote.count)
-	applier.Slots, applier.Chosen = s.slots, s.targets.hub.Applier.Chosen
-	return pipeline.Target{Cluster: cluster, Ledger: s.ledger, Applier: applier}, nil
+	applier := *s.targets.hub.Applier
+	applier.Cluster, applier.Journal, applier.Observe = cluster, s.ledger, s.ledger
+	applier.Slots, applier.Count = s.slots, s.targets.remote.count
+	return pipeline.Target{Cluster: cluster, Ledger: s.ledger, Applier: &applier}, nil
 }

@@ -36,10 +36,10 @@ func bareTargets(t *testing.T, s *stage, woken chan<- types.NamespacedName) *tar
 		tenancy: Tenancy{Open: true}, scheme: s.client.Scheme(), mapper: s.client.RESTMapper(), clock: clock.RealClock{},
 		references: newReferences(t.Context(), s.client, cluster.Metadata, clock.RealClock{}, func(user) {}),
 		remote:     remoteOptions{patience: 10 * time.Second, workers: 4, requests: 2, log: logr.Discard()},
-		units:      func(context.Context) ([]kustomizev1.Kustomization, error) { return nil, nil },
+		units:      func(context.Context) ([]address, error) { return nil, nil },
 		wake:       func(unit types.NamespacedName, _ bool) { woken <- unit },
 		saw:        func(observe.Change) {},
-		left:       func(types.NamespacedName) {}, moved: func(*kustomizev1.Kustomization) {},
+		left:       func(types.NamespacedName) {}, moved: func(address) {},
 	})
 }
 
@@ -56,18 +56,18 @@ func TestTargetsEnd(t *testing.T) {
 		k := &kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("u", i), Namespace: s.namespace}}
 		remotely("remote")(k)
 		units = append(units, k)
-		if _, err := targets.of(t.Context(), k); i == 0 && !errors.Is(err, errConnecting) {
+		if _, err := targets.of(t.Context(), addressOf(k)); i == 0 && !errors.Is(err, errConnecting) {
 			t.Fatalf("before anything is known: %v", err)
 		}
 	}
 	if first := <-woken; first.Namespace != s.namespace {
 		t.Fatalf("woken: %s", first)
 	}
-	one, err := targets.of(t.Context(), units[0])
+	one, err := targets.of(t.Context(), addressOf(units[0]))
 	if err != nil {
 		t.Fatal(err)
 	}
-	two, err := targets.of(t.Context(), units[1])
+	two, err := targets.of(t.Context(), addressOf(units[1]))
 	if err != nil || one != two {
 		t.Errorf("the two units share no access (%v)", err)
 	}
@@ -157,12 +157,12 @@ func TestClosedLinkLeavesItsSuccessor(t *testing.T) {
 	k := &kustomizev1.Kustomization{}
 	k.Namespace, k.Name = s.namespace, "one"
 	k.Spec.KubeConfig = &meta.KubeConfigReference{SecretRef: &meta.SecretKeyReference{Name: "absent"}}
-	first, err := targets.linkOf(k, types.NamespacedName{})
+	first, err := targets.linkOf(addressOf(k), types.NamespacedName{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	targets.forget(t.Context(), client.ObjectKeyFromObject(k))
-	second, err := targets.linkOf(k, types.NamespacedName{})
+	second, err := targets.linkOf(addressOf(k), types.NamespacedName{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func TestClosedLinkLeavesItsSuccessor(t *testing.T) {
 	if now != second {
 		t.Error("the successor is forgotten: its units would connect for ever")
 	}
-	if _, ok := targets.at(k); ok {
+	if _, ok := targets.at(addressOf(k)); ok {
 		t.Error("somebody who only looks is let in before the cluster is known")
 	}
 }

@@ -122,19 +122,20 @@ func (t Tenancy) Platform(namespace string) bool {
 // the rights of its namespace and refers to nothing outside.
 func (t Tenancy) Confined(namespace string) bool { return !t.Open && !t.Platform(namespace) }
 
-// Account returns the service account of its own namespace in whose name the
-// Kustomization is delivered, and "" for the engine's own rights.
-func (t Tenancy) Account(k *kustomizev1.Kustomization) string {
+// accountOf returns the service account, of the unit's own namespace, in whose name it
+// is delivered, and the zero value for the engine's own rights.
+func (t Tenancy) accountOf(a address) types.NamespacedName {
+	name := a.account
 	switch {
-	case k.Spec.ServiceAccountName != "":
-		return k.Spec.ServiceAccountName
+	case name != "":
 	case t.DefaultServiceAccount != "":
-		return t.DefaultServiceAccount
-	case t.Confined(k.Namespace) && k.Spec.KubeConfig == nil: // a kubeconfig has its own rights
-		return confinedAccount
+		name = t.DefaultServiceAccount
+	case t.Confined(a.unit.Namespace) && a.kubeConfig == nil: // a kubeconfig has its own rights
+		name = confinedAccount
 	default:
-		return ""
+		return types.NamespacedName{}
 	}
+	return types.NamespacedName{Namespace: a.unit.Namespace, Name: name}
 }
 
 // Admit says why a Kustomization may not refer to what it refers to. It looks at
@@ -195,20 +196,20 @@ func (t Tenancy) refused(field, object, namespace string) error {
 const opening = "put it into a platform namespace, add its namespace to --platform-namespaces, or set --tenancy=open"
 
 // explain adds to the refusal of an API server why the unit was delivered in the name
-// of that account, where the Kustomization does not say it itself.
-func (t Tenancy) explain(k *kustomizev1.Kustomization, err error) error {
-	account := t.Account(k)
-	if account == "" || k.Spec.ServiceAccountName != "" || !errors.Is(err, failure.Of(failure.Denied)) {
+// of that account, where the unit does not say it itself.
+func (t Tenancy) explain(a address, err error) error {
+	account := t.accountOf(a)
+	if account.Name == "" || a.account != "" || !errors.Is(err, failure.Of(failure.Denied)) {
 		return err
 	}
 	why, remedy := "it is the one of --default-service-account", ""
 	if t.DefaultServiceAccount == "" {
-		why = fmt.Sprintf("tenancy is locked, %s is no platform namespace, and spec.serviceAccountName is not set", k.Namespace)
+		why = fmt.Sprintf("tenancy is locked, %s is no platform namespace, and spec.serviceAccountName is not set", account.Namespace)
 	}
-	if t.Confined(k.Namespace) {
+	if t.Confined(account.Namespace) {
 		remedy = ", or have an administrator " + opening
 	}
-	return &failure.Error{Op: "deliver as", Kind: failure.Denied, Object: "ServiceAccount " + k.Namespace + "/" + account,
+	return &failure.Error{Op: "deliver as", Kind: failure.Denied, Object: "ServiceAccount " + account.String(),
 		Err:    fmt.Errorf("%s: %w", why, err),
 		Remedy: "set spec.serviceAccountName to an account of this namespace that has the rights" + remedy}
 }

@@ -70,7 +70,7 @@ func TestTenancyAccount(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			if got := row.tenancy.Account(row.unit); got != row.want {
+			if got := row.tenancy.accountOf(addressOf(row.unit)).Name; got != row.want {
 				t.Errorf("delivered as %q, want %q: %s", got, row.want, row.reason)
 			}
 		})

@@ -54,7 +54,7 @@ func TestDriftIsExact(t *testing.T) {
 		{"status", "status moves by itself", patch(merge, `{"status":{"observedGeneration":1,"replicas":2}}`, "status"), false, false},
 		{"ownership wiped", "nobody can tell any more whose fields these are",
 			patch(types.JSONPatchType, `[{"op":"replace","path":"/metadata/managedFields","value":[{}]}]`), true, false},
-		{"owner label removed", "it is out of our sight", patch(merge, `{"metadata":{"labels":{"`+labelOwnerName+`":null}}}`), true, true},
+		{"owner label removed", "it is out of our sight", patch(merge, `{"metadata":{"labels":{"`+object.KustomizeGroup+"/name"+`":null}}}`), true, true},
 		{"prune annotation", "a mark that steers us needs a new plan", patch(merge, `{"metadata":{"annotations":{"`+object.KustomizeGroup+"/prune"+`":"Disabled"}}}`), true, false},
 		{"deleted", "it has to be made again", func(ctx context.Context, c dynamic.ResourceInterface) error {
 			return c.Delete(ctx, "web", metav1.DeleteOptions{})

@@ -23,11 +23,11 @@ func (l *Ledger) reduceMeta(id object.ID, m metav1.Object) Record {
 		UID: types.UID(strings.Clone(string(m.GetUID()))), Version: version,
 		Digest: strings.Clone(annotations[object.AppliedDigestAnnotation]),
 		Owner: types.NamespacedName{
-			Namespace: strings.Clone(labels[labelOwnerNamespace]), Name: strings.Clone(labels[labelOwnerName]),
+			Namespace: strings.Clone(labels[l.group+"/namespace"]), Name: strings.Clone(labels[l.group+"/name"]),
 		},
 		fields:    fields,
 		Contender: strings.Clone(contender(m.GetManagedFields(), l.manager)),
-		Marks:     plan.MarksOf(m),
+		Marks:     plan.MarksOf(m, l.group),
 	}
 	r.own = l.ownershipOf(id, &r)
 	return r
@@ -134,9 +134,3 @@ func (l *Ledger) sawGone(id object.ID, version uint64) {
 		l.notify(Change{Owner: owner, ID: id, Drift: true, Health: true})
 	}
 }
-
-// The toolkit's labels that the ledger reads.
-const (
-	labelOwnerName      = object.KustomizeGroup + "/name"
-	labelOwnerNamespace = object.KustomizeGroup + "/namespace"
-)

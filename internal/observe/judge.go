@@ -99,7 +99,7 @@ func (l *Ledger) rejudge(ctx context.Context, unit types.NamespacedName, kind ku
 	if w == nil {
 		return nil
 	}
-	owner := object.Owner{Group: object.KustomizeGroup, Name: unit.Name, Namespace: unit.Namespace}
+	owner := object.Owner{Group: l.group, Name: unit.Name, Namespace: unit.Namespace}
 	list, err := l.cluster.Dynamic.Resource(kind.GroupVersionResource).List(ctx, metav1.ListOptions{
 		LabelSelector: labels.SelectorFromSet(owner.Labels()).String(),
 	})

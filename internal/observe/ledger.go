@@ -4,6 +4,7 @@
 package observe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"hash/maphash"
@@ -79,6 +80,7 @@ type Change struct {
 type Ledger struct {
 	cluster *kube.Cluster
 	manager string
+	group   string // of the labels by which objects are ours
 	clock   clock.PassiveClock
 	log     logr.Logger
 	notify  func(Change)
@@ -109,8 +111,11 @@ type Options struct {
 	Cluster *kube.Cluster
 	// Manager is the field manager that applies.
 	Manager string
-	Clock   clock.PassiveClock
-	Log     logr.Logger
+	// Group is the one that units label their objects with; empty means that of
+	// Kustomizations.
+	Group string
+	Clock clock.PassiveClock
+	Log   logr.Logger
 	// Notify is called for every change, never with a lock held. It must not block.
 	Notify func(Change)
 	// Yields says which units give way to others where both want an object; nil means
@@ -121,7 +126,7 @@ type Options struct {
 // NewLedger returns an empty ledger whose watches end with ctx.
 func NewLedger(ctx context.Context, o Options) *Ledger {
 	return &Ledger{
-		cluster: o.Cluster, manager: o.Manager, clock: o.Clock, log: o.Log, notify: o.Notify, yields: o.Yields,
+		cluster: o.Cluster, manager: o.Manager, group: cmp.Or(o.Group, object.KustomizeGroup), clock: o.Clock, log: o.Log, notify: o.Notify, yields: o.Yields,
 		seed: maphash.MakeSeed(), life: ctx,
 		records: map[object.ID]*Record{},
 		watches: map[schema.GroupKind]*watch{},

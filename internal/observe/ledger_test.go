@@ -52,7 +52,7 @@ func (b *bench) told() []types.NamespacedName {
 func at(uid, version, fields string) *metav1.PartialObjectMetadata {
 	m := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
 		UID: types.UID(uid), ResourceVersion: version, Namespace: thing.Namespace, Name: thing.Name,
-		Labels:      map[string]string{labelOwnerName: ours.Name, labelOwnerNamespace: ours.Namespace},
+		Labels:      map[string]string{object.KustomizeGroup + "/name": ours.Name, object.KustomizeGroup + "/namespace": ours.Namespace},
 		Annotations: map[string]string{object.AppliedDigestAnnotation: "d"},
 	}}
 	if fields != "" {
@@ -165,7 +165,7 @@ func TestOwnerChangeWakesTheOwnerThatLost(t *testing.T) {
 	b.Applying(thing)
 	b.answer("u", "10", all)
 	stolen := at("u", "11", some)
-	stolen.Labels[labelOwnerName] = other.Name
+	stolen.Labels[object.KustomizeGroup+"/name"] = other.Name
 	b.saw(thing, b.reduceMeta(thing, stolen))
 	told := b.told()
 	if len(told) != 2 || told[0] != other || told[1] != ours {
@@ -253,7 +253,7 @@ func TestClaims(t *testing.T) {
 		{"owner counts more than order", "who delivers it now keeps it while it wants to", func(b *bench) {
 			b.Want(other, wants)
 			theirs := at("u", "1", all)
-			theirs.Labels[labelOwnerName] = other.Name
+			theirs.Labels[object.KustomizeGroup+"/name"] = other.Name
 			b.saw(thing, b.reduceMeta(thing, theirs))
 		}, other, true, true, 0},
 		{"given up", "the other gets it, and is woken", func(b *bench) { b.Want(other, wants); b.Want(ours, nil) }, other, true, true, 1},
@@ -271,7 +271,7 @@ func TestClaims(t *testing.T) {
 		{"claimed at the start and proven", "the labels agree with the inventory", func(b *bench) {
 			b.Claim(other, []object.ID{thing}, true)
 			theirs := at("u", "1", all)
-			theirs.Labels[labelOwnerName] = other.Name
+			theirs.Labels[object.KustomizeGroup+"/name"] = other.Name
 			b.saw(thing, b.reduceMeta(thing, theirs))
 		}, other, true, true, 0},
 		{"built meanwhile", "what it wants is known then", func(b *bench) {

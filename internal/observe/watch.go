@@ -205,7 +205,7 @@ func (w *watch) kindGone() {
 
 func (w *watch) listWatch() cache.ListerWatcher {
 	list := func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-		o.LabelSelector = labelOwnerName
+		o.LabelSelector = w.ledger.group + "/name"
 		var out runtime.Object
 		var err error
 		if w.metadataOnly {
@@ -217,7 +217,7 @@ func (w *watch) listWatch() cache.ListerWatcher {
 		return out, err
 	}
 	watch := func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
-		o.LabelSelector = labelOwnerName
+		o.LabelSelector = w.ledger.group + "/name"
 		var out apiwatch.Interface
 		var err error
 		if w.metadataOnly {

@@ -36,6 +36,7 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 type rig struct {
 	t         *testing.T
 	namespace string
+	group     string // of the units; empty: Kustomizations
 	cluster   *kube.Cluster
 	pipeline  *Pipeline
 	target    Target
@@ -66,7 +67,7 @@ func (r *rig) restart() {
 	// The ledger before this one goes on until the test ends: each tells of its own.
 	drifts := map[object.ID]int{}
 	r.drifts = drifts
-	r.ledger = observe.NewLedger(ctx, observe.Options{Cluster: r.cluster, Manager: "kustomize-controller", Clock: clock.RealClock{}, Log: testr.New(r.t),
+	r.ledger = observe.NewLedger(ctx, observe.Options{Cluster: r.cluster, Manager: "kustomize-controller", Group: r.group, Clock: clock.RealClock{}, Log: testr.New(r.t),
 		Notify: func(c observe.Change) {
 			if c.Drift {
 				r.mu.Lock()
@@ -75,6 +76,7 @@ func (r *rig) restart() {
 			}
 		}})
 	applier := &apply.Applier{Cluster: r.cluster, Manager: "kustomize-controller", Journal: r.ledger, Observe: r.ledger, Slots: make(chan struct{}, 8), Count: r.count}
+	applier.Group = r.group
 	r.target = Target{Cluster: r.cluster, Ledger: r.ledger, Applier: applier}
 	r.pipeline = New(func(ctx context.Context, tree source.Tree, recipe build.Recipe) (build.Result, error) {
 		r.count("build")

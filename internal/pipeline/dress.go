@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -63,7 +64,7 @@ func dress(ctx context.Context, u Unit, kinds *kube.Resources, built []*unstruct
 // mark gives the object our labels and digest and says what is wanted of it.
 func mark(u Unit, o *unstructured.Unstructured) plan.Want {
 	unstructured.RemoveNestedField(o.Object, "status")
-	object.SetOwner(o, object.Owner{Group: object.KustomizeGroup, Name: u.Name.Name, Namespace: u.Name.Namespace})
+	object.SetOwner(o, object.Owner{Group: cmp.Or(u.Group, object.KustomizeGroup), Name: u.Name.Name, Namespace: u.Name.Namespace})
 	ignored := u.Ignore.Of(o)
 	digest := object.Digest(ignored.Without(o))
 	setAnnotation(o, object.AppliedDigestAnnotation, digest)
@@ -73,11 +74,16 @@ func mark(u Unit, o *unstructured.Unstructured) plan.Want {
 	all := u.Replace && (u.Policy.Budget.Off || !plan.Guarded(id.GroupKind()))
 	return plan.Want{
 		ID: id, Version: o.GroupVersionKind().Version, Digest: digest,
-		Mode: modeOf(o), Replace: all || marked(o, annotationForce, "enabled"), Ignored: ignored,
+		Mode: modeOf(u, o), Replace: all || marked(o, annotationForce, "enabled"), Ignored: ignored,
 	}
 }
 
-func modeOf(o *unstructured.Unstructured) plan.Mode {
+// modeOf reads how the object wants to be applied. What a chart says to Kustomizations
+// is nothing to a release.
+func modeOf(u Unit, o *unstructured.Unstructured) plan.Mode {
+	if u.Group == object.HelmGroup {
+		return plan.Override
+	}
 	if marked(o, annotationReconcile, "disabled") {
 		return plan.Ignore
 	}

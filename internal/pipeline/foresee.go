@@ -69,7 +69,7 @@ func (p *Pipeline) wantsAhead(ctx context.Context, u Neighbour, t Target, a sour
 	w := &p.memoryOf(u.Name).ahead
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if inputs := u.Recipe.Digest() + " " + a.Digest; w.inputs != inputs || w.err != nil && !failure.Terminal(w.err) {
+	if inputs := u.inputs() + " " + a.Digest; w.inputs != inputs || w.err != nil && !failure.Terminal(w.err) {
 		w.inputs, w.wants, w.err = inputs, nil, nil
 		// A memory of its own: the unit may be running.
 		objects, err := p.rebuild(ctx, u.Unit, t, a, &memory{})

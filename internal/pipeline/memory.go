@@ -32,7 +32,7 @@ type memory struct {
 // holds reports whether the last build still stands for the unit and artifact.
 func (m *memory) holds(u Unit, a source.Artifact) bool {
 	m.mu.Lock()
-	same := m.recipe == u.Recipe.Digest() && m.replace == u.Replace && m.ignore == u.Ignore.String()
+	same := m.recipe == u.inputs() && m.replace == u.Replace && m.ignore == u.Ignore.String()
 	m.mu.Unlock()
 	return same && m.covers(a)
 }
@@ -58,7 +58,7 @@ func (m *memory) covers(a source.Artifact) bool {
 // for being applied. A failed build is not remembered, nor is one with objects of
 // kinds that the cluster does not serve: how those are dressed is not known yet.
 func (p *Pipeline) rebuild(ctx context.Context, u Unit, t Target, a source.Artifact, m *memory) (plan.Objects, error) {
-	result, err := p.build(ctx, a.Tree, u.Recipe)
+	result, err := p.make(ctx, u, a.Tree)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +80,7 @@ func (p *Pipeline) rebuild(ctx context.Context, u Unit, t Target, a source.Artif
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.recipe, m.replace, m.ignore = u.Recipe.Digest(), u.Replace, u.Ignore.String()
+	m.recipe, m.replace, m.ignore = u.inputs(), u.Replace, u.Ignore.String()
 	m.artifact, m.reads, m.wants = a.Digest, reads, d.wants
 	return d.objects, nil
 }

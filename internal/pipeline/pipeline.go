@@ -11,6 +11,7 @@ import (
 	"errors"
 	"sync"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/bowline-dev/bowline/internal/apply"
@@ -27,8 +28,14 @@ type Builder func(context.Context, source.Tree, build.Recipe) (build.Result, err
 
 // Unit is one thing to deliver.
 type Unit struct {
-	Name   types.NamespacedName
+	Name types.NamespacedName
+	// Group is the API group of its kind, with which its objects are labelled; empty
+	// means that of Kustomizations. One pipeline and one ledger serve one group.
+	Group string
+	// Recipe says how its source becomes objects, unless Made does.
 	Recipe build.Recipe
+	// Made has its objects, where they were made before: those of a Helm release.
+	Made *Made
 	// Replace says that objects with changed immutable fields are replaced.
 	Replace bool
 	// Ignore are the fields that are left to others; may be nil.
@@ -42,6 +49,32 @@ type Unit struct {
 	Secrets []string
 	// Neighbours may be nil, where no object can change hands.
 	Neighbours Neighbours
+}
+
+// Made are objects that were made before.
+type Made struct {
+	// Digest tells apart what may be made: with another one, Objects is asked again.
+	Digest string
+	// Objects returns them; the values belong to the caller. It is called only when one
+	// has to be sent, or nothing is known of them yet.
+	Objects func(context.Context) ([]*unstructured.Unstructured, error)
+}
+
+// inputs identifies how the unit's objects are made.
+func (u Unit) inputs() string {
+	if u.Made != nil {
+		return u.Made.Digest
+	}
+	return u.Recipe.Digest()
+}
+
+// make makes the unit's objects.
+func (p *Pipeline) make(ctx context.Context, u Unit, tree source.Tree) (build.Result, error) {
+	if u.Made == nil {
+		return p.build(ctx, tree, u.Recipe)
+	}
+	objects, err := u.Made.Objects(ctx)
+	return build.Result{Objects: objects}, err
 }
 
 // Conceal returns err as it may be shown: without any value that a build of the unit

@@ -17,8 +17,17 @@ const (
 	markForce     = object.KustomizeGroup + "/force"
 )
 
-// MarksOf reads the marks of a live object.
-func MarksOf(m metav1.Object) Marks {
+// resourcePolicy is Helm's annotation on an object that outlives its release.
+const resourcePolicy = "helm.sh/resource-policy"
+
+// MarksOf reads the marks of a live object that belongs to a unit of the group.
+func MarksOf(m metav1.Object, group string) Marks {
+	if group == object.HelmGroup {
+		if strings.EqualFold(strings.TrimSpace(m.GetAnnotations()[resourcePolicy]), "keep") {
+			return KeepOnPrune
+		}
+		return 0
+	}
 	labels, annotations := m.GetLabels(), m.GetAnnotations()
 	marked := func(key, value string) bool {
 		return strings.EqualFold(annotations[key], value) || strings.EqualFold(labels[key], value)
@@ -37,10 +46,11 @@ func MarksOf(m metav1.Object) Marks {
 }
 
 // Proves reports whether the live object still is what the deletion was decided
-// on: the one with the uid, owned by the unit, and not marked to be left alone.
-func (a Action) Proves(live metav1.Object) bool {
-	owner, _ := object.OwnerOf(live.GetLabels(), object.KustomizeGroup)
+// on: the one with the uid, owned by the unit, which is of this group, and not marked to
+// be left alone.
+func (a Action) Proves(live metav1.Object, group string) bool {
+	owner, _ := object.OwnerOf(live.GetLabels(), group)
 	return live.GetUID() == a.UID &&
 		types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name} == a.Owner &&
-		!MarksOf(live).Has(KeepOnPrune) && !MarksOf(live).Has(HandsOff)
+		!MarksOf(live, group).Has(KeepOnPrune) && !MarksOf(live, group).Has(HandsOff)
 }
