@@ -35,20 +35,7 @@ func New() *Builder { return &Builder{root: folder()} }
 // the path to: Graft(a, "deploy", ".") makes what is in the folder deploy the root. Paths are
 // slash-separated and relative; one that leads outside of its tree is an error of kind
 // failure.Invalid, and a from that does not exist one of kind failure.NotFound.
-func (b *Builder) Graft(a source.Artifact, from, to string) error {
-	from, err := inside("the source", from)
-	if err != nil {
-		return err
-	}
-	if to, err = inside("the artifact", to); err != nil {
-		return err
-	}
-	n, err := reference(a, from)
-	if err != nil {
-		return err
-	}
-	return b.lay(to, n)
-}
+func (b *Builder) Graft(a source.Artifact, from, to string) error { return b.Include(a, from, to, nil) }
 
 // Tree returns what was put together. The builder must not be used any more.
 func (b *Builder) Tree() *Tree { return &Tree{root: b.root} }

@@ -13,9 +13,6 @@ type Filter func(path string, isDir bool) (hidden, all bool)
 // Include is Graft for what the rules of the tree that is made apply to: what they
 // hide is left out. With a filter that is nil, it is Graft.
 func (b *Builder) Include(a source.Artifact, from, to string, hides Filter) error {
-	if hides == nil {
-		return b.Graft(a, from, to)
-	}
 	from, err := inside("the source", from)
 	if err != nil {
 		return err
@@ -26,6 +23,9 @@ func (b *Builder) Include(a source.Artifact, from, to string, hides Filter) erro
 	n, err := reference(a, from)
 	if err != nil {
 		return err
+	}
+	if hides == nil {
+		return b.lay(to, n)
 	}
 	return b.include(n, to, hides)
 }
