@@ -27,7 +27,7 @@ var floors = [][]string{
 	{"internal/plan"},
 	{"internal/apply"},
 	{"internal/observe"},
-	{"internal/report"},
+	{"internal/report", "internal/release"},
 	{"internal/pipeline", "internal/fleet", "internal/rollout"},
 	{"internal/controller", "internal/server"},
 	{"internal/cli"},
