@@ -30,13 +30,13 @@ type migrateOptions struct {
 
 func (a *app) migrateCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "migrate flux [flags]",
-		Short:   "Take over a cluster from another engine, or give it back",
+		Use:     "migrate (flux | helm-operator | flux-v1) [flags]",
+		Short:   "Take over a cluster or a repository from another engine",
 		GroupID: groupEngine,
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.migrateFluxCommand())
+	cmd.AddCommand(a.migrateFluxCommand(), a.migrateHelmOperatorCommand(), a.migrateFluxV1Command())
 	return cmd
 }
 
