@@ -1,0 +1,103 @@
+package kustomize
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/fluxcd/pkg/apis/kustomize"
+	"sigs.k8s.io/kustomize/api/builtins"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/api/provider"
+	"sigs.k8s.io/kustomize/api/resmap"
+	"sigs.k8s.io/kustomize/api/types"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/yaml"
+)
+
+// streamFile is the name of a stream in the kustomization that patches it.
+const streamFile = "manifest.yaml"
+
+// Patch applies patches and images to a stream of YAML documents, as a kustomization
+// with the stream as its only resource would, and returns the stream that it makes.
+// Nothing else is read. An error is of one line.
+func Patch(ctx context.Context, stream []byte, patches []kustomize.Patch, images []kustomize.Image) ([]byte, error) {
+	k := types.Kustomization{
+		TypeMeta:  types.TypeMeta{APIVersion: types.KustomizationVersion, Kind: types.KustomizationKind},
+		Resources: []string{streamFile},
+	}
+	for _, i := range images {
+		k.Images = append(k.Images, types.Image{Name: i.Name, NewName: i.NewName, NewTag: i.NewTag, Digest: i.Digest})
+	}
+	for _, p := range patches {
+		k.Patches = append(k.Patches, types.Patch{Patch: p.Patch, Target: selectorOf(p.Target)})
+	}
+	manifest, err := yaml.Marshal(k)
+	if err != nil {
+		return nil, fmt.Errorf("write the kustomization: %w", err)
+	}
+	files := filesys.MakeFsInMemory()
+	if err := errors.Join(files.WriteFile(streamFile, stream), files.WriteFile("kustomization.yaml", manifest)); err != nil {
+		return nil, fmt.Errorf("write the kustomization: %w", err)
+	}
+	return inGate(ctx, func() (resmap.ResMap, error) {
+		return krusty.MakeKustomizer(&krusty.Options{
+			LoadRestrictions: types.LoadRestrictionsRootOnly,
+			PluginConfig:     types.DisabledPluginConfig(),
+		}).Run(files, ".")
+	})
+}
+
+// SetMetadata sets labels and annotations on every object of a stream of YAML documents
+// and returns the stream as kustomize writes it.
+func SetMetadata(ctx context.Context, stream []byte, labels, annotations map[string]string) ([]byte, error) {
+	return inGate(ctx, func() (resmap.ResMap, error) {
+		m, err := resmap.NewFactory(provider.NewDefaultDepProvider().GetResourceFactory()).NewResMapFromBytes(stream)
+		if err != nil {
+			return nil, err
+		}
+		if labels != nil {
+			err = (&builtins.LabelTransformerPlugin{
+				Labels: labels, FieldSpecs: []types.FieldSpec{{Path: "metadata/labels", CreateIfNotPresent: true}},
+			}).Transform(m)
+		}
+		if err == nil && annotations != nil {
+			err = (&builtins.AnnotationsTransformerPlugin{
+				Annotations: annotations, FieldSpecs: []types.FieldSpec{{Path: "metadata/annotations", CreateIfNotPresent: true}},
+			}).Transform(m)
+		}
+		return m, err
+	})
+}
+
+// inGate runs what uses kustomize's package variables, and returns what it made as YAML.
+func inGate(ctx context.Context, run func() (resmap.ResMap, error)) (stream []byte, err error) {
+	leave, err := enter(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("kustomize could not make sense of an object: %v", p)
+		}
+	}()
+	m, err := run()
+	if err != nil {
+		return nil, errors.New(withoutQuotations(err.Error()))
+	}
+	return m.AsYaml()
+}
+
+// withoutQuotations returns what kustomize says in one line, without what it was given.
+func withoutQuotations(msg string) string {
+	msg = oneLine(msg)
+	for _, q := range quotations {
+		msg = q.text.ReplaceAllString(msg, q.with)
+	}
+	if len(msg) > maxMessage {
+		msg = strings.ToValidUTF8(msg[:maxMessage], "") + "…"
+	}
+	return msg
+}
