@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -149,6 +150,8 @@ func isNil(o client.Object) bool {
 	case *sourcev1.ExternalArtifact:
 		return x == nil
 	case *swapi.ArtifactGenerator:
+		return x == nil
+	case *helmv2.HelmRelease:
 		return x == nil
 	default:
 		return o == nil

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/go-logr/logr"
@@ -48,6 +49,8 @@ type engine struct {
 	meters  *meters
 	sources *gitRepositories
 	units   *kustomizations
+	// releases is nil where the cluster lacks its kinds.
+	releases *helmReleases
 	// composition is nil where the cluster lacks its kinds.
 	composition *composition
 	events      record.EventRecorder
@@ -66,7 +69,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	e := &engine{options: o, mgr: mgr, log: o.Logger, meters: newMeters(), turns: &atomic.Uint64{}}
 	realClock := clock.RealClock{}
 	e.references = newReferences(ctx, mgr.GetAPIReader(), cluster.Metadata, realClock, e.wake)
-	events := newRecorder(ctx, mgr.GetScheme(), cluster, o.Logger)
+	events := newRecorder(ctx, mgr.GetScheme(), cluster, FieldManager, o.Logger)
 	e.events = events
 	e.published = &published{server: served, log: o.Logger}
 	units := &kustomizations{
@@ -100,6 +103,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 		store: store, artifacts: units.artifacts, published: e.published, attempts: newAttempts(), changed: e.sourceChanged,
 		identity: newGitIdentity(uncached{mgr.GetClient(), mgr.GetAPIReader()}, o.Tenancy),
 	}
+	e.releases = newHelmReleases(ctx, e, cluster, budget)
 	return e
 }
 
@@ -174,8 +178,15 @@ func (e *engine) wake(u user) {
 		e.units.self.add(u.NamespacedName, soon)
 	case sourcev1.GitRepositoryKind:
 		e.sources.self.add(u.NamespacedName, soon)
+	case helmv2.HelmReleaseKind:
+		if e.releases != nil {
+			e.releases.stir(u.NamespacedName)
+		}
 	default: // the way to a cluster
 		e.units.targets.lookAt(u)
+		if e.releases != nil {
+			e.releases.targets.lookAt(u)
+		}
 	}
 }
 
@@ -215,13 +226,16 @@ func (e *engine) register(ctx context.Context) error {
 	if err := e.registerComposition(ctx); err != nil {
 		return err
 	}
+	if err := e.registerReleases(ctx); err != nil {
+		return err
+	}
 	if err := e.mgr.Add(manager.RunnableFunc(e.claim)); err != nil {
 		return err
 	}
 	if err := e.mgr.Add(manager.RunnableFunc(e.audit)); err != nil {
 		return err
 	}
-	for _, a := range arrivalsOf(e.units.targets.hub.Cluster.Metadata, e.units.wakeWanting) {
+	for _, a := range arrivalsOf(e.units.targets.hub.Cluster.Metadata, e.arrived) {
 		if err := e.mgr.Add(a); err != nil {
 			return err
 		}
@@ -278,8 +292,21 @@ func (e *engine) claim(ctx context.Context) error {
 		e.units.judgeEarly(ctx, &list.Items[i])
 	}
 	close(e.units.claimed)
+	if e.releases != nil {
+		if err := e.releases.claimAll(ctx); err != nil {
+			return err
+		}
+	}
 	e.started.Store(true)
 	return nil
+}
+
+// arrived wakes the units that failed for want of what came.
+func (e *engine) arrived(n news) {
+	e.units.wakeWanting(n)
+	if e.releases != nil {
+		e.releases.wakeWanting(n)
+	}
 }
 
 // requested lets through what asks for work: a new spec, an annotation, a

@@ -28,7 +28,7 @@ import (
 // newRecorder returns a recorder of Kubernetes Events in the form that
 // `kubectl events` and the toolkit's CLI read. Without a connection to send
 // them, events are logged.
-func newRecorder(ctx context.Context, scheme *runtime.Scheme, cluster *kube.Cluster, log logr.Logger) record.EventRecorder {
+func newRecorder(ctx context.Context, scheme *runtime.Scheme, cluster *kube.Cluster, component string, log logr.Logger) record.EventRecorder {
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	core, err := typedcorev1.NewForConfigAndClient(rest.CopyConfig(cluster.Config), cluster.HTTP)
 	if err != nil {
@@ -36,7 +36,7 @@ func newRecorder(ctx context.Context, scheme *runtime.Scheme, cluster *kube.Clus
 	} else {
 		broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: core.Events("")})
 	}
-	return broadcaster.NewRecorder(scheme, corev1.EventSource{Component: FieldManager})
+	return broadcaster.NewRecorder(scheme, corev1.EventSource{Component: component})
 }
 
 // onNews wakes those whom a change of a Kustomization concerns: its dependents

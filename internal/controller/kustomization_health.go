@@ -97,17 +97,22 @@ func (r *kustomizationRun) unhealthy(message string) time.Duration {
 
 // explainAll says of each unhealthy object what it is and why.
 func (r *kustomizationRun) explainAll(ctx context.Context, h observe.Health, versions map[object.ID]string) string {
+	return object.Conceal(r.target.explainAll(ctx, h, versions), r.secrets)
+}
+
+// explainAll says of each unhealthy object what it is and why.
+func (d *delivery) explainAll(ctx context.Context, h observe.Health, versions map[object.ID]string) string {
 	var words []string
 	for i, item := range append(h.Failed, h.Waiting...) {
 		why := item.Verdict.Message
 		if i < maxExplained {
-			if cause := r.target.explain(ctx, item.ID, versions[item.ID]); cause != "" {
+			if cause := d.explain(ctx, item.ID, versions[item.ID]); cause != "" {
 				why = cause
 			}
 		}
 		words = append(words, fmt.Sprintf("%s is %s: %s", item.ID, item.Verdict.Status, why))
 	}
-	return object.Conceal(report.Names(words), r.secrets)
+	return report.Names(words)
 }
 
 func versionsOf(wants []plan.Want, refs []observe.Reference) map[object.ID]string {

@@ -162,16 +162,22 @@ func (r *kustomizationRun) contested(p *plan.Plan) {
 		return
 	}
 	r.attempt.healAt = r.now.Add(p.HealAfter)
+	who, words := contestedIn(p)
+	if who != r.attempt.contested {
+		r.attempt.contested = who
+		r.events.Event(r.k, corev1.EventTypeWarning, report.ReasonDriftContested, clip(words))
+	}
+}
+
+// contestedIn returns the objects of a plan whose healing has to wait, and who changes them.
+func contestedIn(p *plan.Plan) (who, why string) {
 	var names, words []string
 	for _, a := range p.Actions {
 		if a.Verb == plan.Keep && a.Reason != "" {
 			names, words = append(names, a.ID.String()), append(words, fmt.Sprintf("%s: %s", a.ID, a.Reason))
 		}
 	}
-	if who := report.Names(names); who != r.attempt.contested {
-		r.attempt.contested = who
-		r.events.Event(r.k, corev1.EventTypeWarning, report.ReasonDriftContested, clip(report.Names(words)))
-	}
+	return report.Names(names), report.Names(words)
 }
 
 // tellMoved returns what tells that a unit is delivered to another cluster from now on.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -78,6 +79,7 @@ func (s *stage) clear() {
 	ctx := s.background()
 	in := client.InNamespace(s.namespace)
 	_ = s.client.DeleteAllOf(ctx, &kustomizev1.Kustomization{}, in)
+	_ = s.client.DeleteAllOf(ctx, &helmv2.HelmRelease{}, in)
 	_ = s.client.DeleteAllOf(ctx, &swapi.ArtifactGenerator{}, in)
 	_ = s.client.DeleteAllOf(ctx, &sourcev1.ExternalArtifact{}, in)
 	_ = s.client.DeleteAllOf(ctx, &sourcev1.GitRepository{}, in)

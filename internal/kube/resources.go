@@ -52,6 +52,8 @@ type Resources struct {
 	preferred map[schema.GroupKind]string // guarded by mu
 	// broken holds the groups whose own API server did not answer.
 	broken map[schema.GroupVersion]error // guarded by mu
+	// changes counts what was learned and forgotten.
+	changes uint64 // guarded by mu
 }
 
 // freshness is how old the table may be to say that a kind is not served: a
@@ -77,6 +79,7 @@ func (r *Resources) Forget(gk schema.GroupKind) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.loaded = time.Time{}
+	r.changes++
 	maps.DeleteFunc(r.learned, func(gvk schema.GroupVersionKind, _ Resource) bool { return gvk.GroupKind() == gk })
 }
 
@@ -98,6 +101,7 @@ func (r *Resources) Learn(definition *unstructured.Unstructured) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ofKind := func(gvk schema.GroupVersionKind, _ Resource) bool { return gvk.GroupKind() == gk }
+	r.changes++
 	maps.DeleteFunc(r.table, ofKind) // a version may have gone
 	maps.DeleteFunc(r.learned, ofKind)
 	for _, v := range versions {

@@ -29,6 +29,15 @@ type Difference struct {
 	Decrypted bool
 }
 
+// Look returns the plan that Run would carry out, by the same stages, and changes nothing.
+func (p *Pipeline) Look(ctx context.Context, u Unit, t Target, a source.Artifact) (*plan.Plan, error) {
+	d, err := p.plan(ctx, u, t, a)
+	if err != nil {
+		return nil, err
+	}
+	return d.plan, nil
+}
+
 // Preview tells what Run would do, by the same stages, and changes nothing.
 // Actions that would change nothing are left out. It returns the plan, so that
 // held deletions and conflicts can be shown as well.

@@ -118,6 +118,14 @@ func FetchFailed(o Conditioned, reason, message string) {
 	set(o, sourcev1.FetchFailedCondition, metav1.ConditionTrue, reason, message)
 }
 
+// Mark sets a condition of which the kind alone knows what it means.
+func Mark(o Conditioned, kind string, status metav1.ConditionStatus, reason, message string) {
+	set(o, kind, status, reason, message)
+}
+
+// Unmark removes such conditions.
+func Unmark(o Conditioned, kinds ...string) { remove(o, kinds...) }
+
 // Condition returns the condition of a type, and nil when there is none.
 func Condition(o Conditioned, kind string) *metav1.Condition {
 	return apimeta.FindStatusCondition(o.GetConditions(), kind)

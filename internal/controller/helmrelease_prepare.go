@@ -1,0 +1,131 @@
+package controller
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"sync"
+
+	helmv2 "github.com/fluxcd/helm-controller/api/v2"
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/bowline-dev/bowline/internal/build/helm"
+	"github.com/bowline-dev/bowline/internal/source"
+)
+
+// wanted is what a HelmRelease wants to be released.
+type wanted struct {
+	chart  *helm.Chart
+	values helm.Values
+	// config, renderers and metadata are the digests of the values, the post renderers and
+	// the common metadata, as statuses hold them.
+	config, renderers, metadata string
+	// ociDigest is the digest in the revision of the chart's artifact; empty where there is none.
+	ociDigest string
+	// digest identifies all of it.
+	digest string
+}
+
+// reasonValuesError is the toolkit's reason for values that cannot be put together.
+const reasonValuesError = "ValuesError"
+
+// prepare puts together what is to be released: the chart and its values.
+func (r *helmReleaseRun) prepare(ctx context.Context, key sourceKey, artifact source.Artifact) (reason string, err error) {
+	w := &wanted{}
+	w.values, err = helm.ReadValues(ctx, r.references.reader(releaseUser(r.unit())), r.h.Namespace, r.h.GetValues(), r.h.Spec.ValuesFrom)
+	if err != nil {
+		return reasonValuesError, err
+	}
+	r.secrets = w.values.Secrets()
+	if w.chart, err = r.parsed.load(r.unit(), artifact); err != nil {
+		return helmv2.ArtifactFailedReason, err
+	}
+	if key.Kind != sourcev1.HelmChartKind {
+		if w.chart, w.ociDigest, err = w.chart.AtRevision(artifact.Revision); err != nil {
+			return helmv2.ArtifactFailedReason, err
+		}
+	}
+	w.config = w.values.Digest()
+	w.renderers = helm.PostRenderersDigest(r.h.Spec.PostRenderers)
+	w.metadata = helm.CommonMetadataDigest(r.h.Spec.CommonMetadata)
+	w.digest = digestOfStrings(w.chart.Name(), w.chart.Version(), w.config, w.renderers, w.metadata, string(r.h.Spec.PostRenderStrategy))
+	r.wanted = w
+	return "", nil
+}
+
+// digestOfStrings identifies a list of strings.
+func digestOfStrings(parts ...string) string {
+	data, err := json.Marshal(parts)
+	if err != nil {
+		panic(err) // strings can always be encoded
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:16])
+}
+
+// parsedCharts keeps the charts that units use, each read once for all of them.
+type parsedCharts struct {
+	charts helm.Charts
+
+	mu   sync.Mutex
+	used map[types.NamespacedName]usedChart // guarded by mu
+}
+
+// usedChart is the chart that a unit uses, with the digest of the artifact it is from.
+type usedChart struct {
+	digest string
+	chart  *helm.Chart
+}
+
+func newParsedCharts() *parsedCharts {
+	return &parsedCharts{used: map[types.NamespacedName]usedChart{}}
+}
+
+// load returns the chart of an artifact for a unit, which uses no other from then on.
+func (p *parsedCharts) load(unit types.NamespacedName, artifact source.Artifact) (*helm.Chart, error) {
+	p.mu.Lock()
+	used, ok := p.used[unit]
+	p.mu.Unlock()
+	if ok && used.digest == artifact.Digest {
+		return used.chart, nil
+	}
+	chart, err := p.charts.Load(artifact, "")
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.used[unit] = usedChart{artifact.Digest, chart}
+	return chart, nil
+}
+
+func (p *parsedCharts) forget(unit types.NamespacedName) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.used, unit)
+}
+
+// releaseNameOf returns the name of the release in the storage: what is longer than Helm
+// allows is shortened as in the toolkit.
+func releaseNameOf(h *helmv2.HelmRelease) string {
+	name := h.GetReleaseName()
+	const longest, hashed = 53, 12
+	if len(name) <= longest {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return name[:longest-hashed-1] + "-" + hex.EncodeToString(sum[:])[:hashed]
+}
+
+// forced reports whether a release is asked for although nothing changed.
+func (r *helmReleaseRun) forced() bool {
+	return r.asks(meta.ForceRequestAnnotation, r.h.Status.LastHandledForceAt)
+}
+
+// resetting reports whether the failures are to be forgotten.
+func (r *helmReleaseRun) resetting() bool {
+	return r.asks(helmv2.ResetRequestAnnotation, r.h.Status.LastHandledResetAt)
+}

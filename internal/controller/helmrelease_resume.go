@@ -1,0 +1,202 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	helmv2 "github.com/fluxcd/helm-controller/api/v2"
+	"github.com/fluxcd/pkg/apis/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/object"
+	"github.com/bowline-dev/bowline/internal/pipeline"
+	"github.com/bowline-dev/bowline/internal/plan"
+	"github.com/bowline-dev/bowline/internal/release"
+	"github.com/bowline-dev/bowline/internal/report"
+	"github.com/bowline-dev/bowline/internal/source"
+)
+
+// begin renders the next revision, records it as pending, and goes on with it.
+func (r *helmReleaseRun) begin(ctx context.Context, action helmv2.ReleaseAction) stepped {
+	r.h.Status.LastAttemptedReleaseAction = action
+	record, err := r.make(ctx, action)
+	if err != nil {
+		return comeBack(r.notReleased(err))
+	}
+	return r.start(ctx, record)
+}
+
+// start records a revision as pending and goes on with it.
+func (r *helmReleaseRun) start(ctx context.Context, record *release.Record) stepped {
+	m := r.memory
+	if err := m.store.Create(ctx, record, r.h.GetMaxHistory()); err != nil {
+		return comeBack(r.notReleased(r.there(err)))
+	}
+	m.record, m.began, m.waitingSince, m.known = record, r.now, time.Time{}, false
+	return r.resume(ctx)
+}
+
+// resume goes on with the revision that is under way. It is the same for one that was just
+// recorded and for one that an earlier process left: everything that is done already
+// is found done.
+func (r *helmReleaseRun) resume(ctx context.Context) stepped {
+	m := r.memory
+	if m.began.IsZero() {
+		m.began = r.now
+	}
+	r.underWay()
+	for _, stage := range []func(context.Context) (stepped, error){
+		r.deliver, r.healthy,
+	} {
+		done, err := stage(ctx)
+		if err != nil && r.endures(err) {
+			return comeBack(r.failThere(meta.ReconciliationFailedReason, err))
+		}
+		if err != nil {
+			return r.end(ctx, err)
+		}
+		if !done.more {
+			return done
+		}
+	}
+	return r.end(ctx, nil)
+}
+
+// underWay notes in the status what is being done.
+func (r *helmReleaseRun) underWay() {
+	action := r.memory.record.Marks.Action
+	if action == helmv2.ReleaseActionInstall || action == helmv2.ReleaseActionUpgrade {
+		r.h.Status.LastAttemptedReleaseAction = action
+		report.Unmark(r.h, helmv2.TestSuccessCondition, helmv2.RemediatedCondition)
+	}
+	if action == helmv2.ReleaseActionInstall {
+		r.h.Status.ClearHistory()
+	}
+}
+
+// endures reports whether the revision is to be gone on with after this error: the
+// cluster does not answer, and the time for the step is not over.
+func (r *helmReleaseRun) endures(err error) bool {
+	return transient(err) && r.now.Sub(r.memory.began) < r.timeoutOf(r.memory.record.Marks.Action)
+}
+
+// deliver sends the objects of the revision.
+func (r *helmReleaseRun) deliver(ctx context.Context) (stepped, error) {
+	record := r.memory.record
+	unit, err := r.unitOf(record.Version, release.ManifestDigest(record.Release), func(context.Context) (*release.Release, error) { return record.Release, nil })
+	if err != nil {
+		return stepped{}, err
+	}
+	timed, cancel := context.WithTimeout(ctx, r.timeoutOf(record.Marks.Action))
+	defer cancel()
+	out, err := r.pipeline.Run(timed, unit, r.target.scoped(timed, unit.Name), source.Artifact{Digest: unit.Made.Digest}, r.recorded)
+	r.keep(out)
+	err = unit.Conceal(err)
+	switch {
+	case err != nil && out.Changes.Pending():
+		return r.waitIn(ctx, "Applying: "+err.Error(), r.memory.began, err)
+	case err != nil:
+		return stepped{}, r.there(err)
+	case len(out.Plan.Held) > 0:
+		held := errors.New(report.Held("helmrelease", r.h.Name, r.h.Namespace, out.Plan))
+		return comeBack(r.fail(report.ReasonApprovalRequired, &failure.Error{Kind: failure.NeedsApproval, Err: held})), nil
+	}
+	r.memory.outcome = out
+	return goOn(), nil
+}
+
+// recorded is called before objects are applied that the status does not name yet. The
+// release storage names them: the pending revision was written before.
+func (r *helmReleaseRun) recorded(context.Context, []plan.Entry) error { return nil }
+
+// keep takes what a run did into the status.
+func (r *helmReleaseRun) keep(out pipeline.Outcome) {
+	if out.Plan == nil {
+		return
+	}
+	r.references.wrote(touched(out.Changes))
+	r.h.Status.Inventory = releaseInventory(out.Inventory)
+	if words := report.Changes(out.Changes); words != "" {
+		r.attempt.changes = lastFew(append(r.attempt.changes, words))
+		r.log.Info("applied", "chart", r.h.Status.LastAttemptedRevision, "changes", words)
+	}
+}
+
+// healthy waits until the objects of the revision are healthy, if that is asked for.
+func (r *helmReleaseRun) healthy(ctx context.Context) (stepped, error) {
+	m := r.memory
+	ids, versions := r.awaited(m.record.Marks.Action, m.outcome.Wants)
+	if len(ids) == 0 {
+		return goOn(), nil
+	}
+	h := r.target.ledger.Health(r.unit(), ids)
+	if h.Ready() {
+		return goOn(), nil
+	}
+	if m.waitingSince.IsZero() {
+		m.waitingSince = r.now
+	}
+	waited, timeout := r.now.Sub(m.waitingSince), r.timeoutOf(m.record.Marks.Action)
+	if len(h.Failed) > 0 || waited >= timeout {
+		return stepped{}, fmt.Errorf("health check failed after %s: %s", waited.Round(time.Second), r.target.explainAll(ctx, h, versions))
+	}
+	if waited < tellAfter {
+		r.quiet = true
+		return comeBack(tellAfter - waited), nil
+	}
+	return comeBack(r.progress("Waiting for health: "+r.target.explainAll(ctx, h, versions), timeout-waited)), nil
+}
+
+// awaited returns the objects whose health an action waits for.
+func (r *helmReleaseRun) awaited(action helmv2.ReleaseAction, wants []plan.Want) ([]object.ID, map[object.ID]string) {
+	var noWait, noJobs bool
+	switch action {
+	case helmv2.ReleaseActionInstall:
+		noWait, noJobs = r.h.GetInstall().DisableWait, r.h.GetInstall().DisableWaitForJobs
+	case helmv2.ReleaseActionRollback:
+		noWait, noJobs = r.h.GetRollback().DisableWait, r.h.GetRollback().DisableWaitForJobs
+	default:
+		noWait, noJobs = r.h.GetUpgrade().DisableWait, r.h.GetUpgrade().DisableWaitForJobs
+	}
+	if noWait {
+		return nil, nil
+	}
+	var ids []object.ID
+	for _, w := range wants {
+		if noJobs && w.ID.Group == "batch" && w.ID.Kind == "Job" {
+			continue
+		}
+		ids = append(ids, w.ID)
+	}
+	return ids, versionsOf(wants, nil)
+}
+
+// waitIn waits, in a step, for what an event will make possible, until the time for the
+// step is over.
+func (r *helmReleaseRun) waitIn(_ context.Context, message string, since time.Time, cause error) (stepped, error) {
+	elapsed, timeout := r.now.Sub(since), r.timeoutOf(r.memory.record.Marks.Action)
+	if elapsed >= timeout {
+		return stepped{}, &failure.Error{Op: "wait", Kind: failure.Timeout, Err: fmt.Errorf("still waiting after %s: %w", timeout, cause),
+			Remedy: "see what holds it up, or raise the timeout"}
+	}
+	look := min(max(time.Second, elapsed), timeout-elapsed)
+	if elapsed < tellAfter {
+		r.quiet = true
+		return comeBack(min(look, tellAfter-elapsed)), nil
+	}
+	return comeBack(r.progress(message, look)), nil
+}
+
+// progress tells of a step that lasts.
+func (r *helmReleaseRun) progress(message string, again time.Duration) time.Duration {
+	r.attempt.retry() // the event that is waited for must not find it barred
+	m := r.memory
+	running := fmt.Sprintf("Running '%s' action with timeout of %s", m.record.Marks.Action, r.timeoutOf(m.record.Marks.Action))
+	report.Mark(r.h, meta.ReconcilingCondition, metav1.ConditionTrue, meta.ProgressingReason, object.Conceal(running+": "+message, r.secrets))
+	report.Mark(r.h, meta.ReadyCondition, metav1.ConditionUnknown, meta.ProgressingReason, running)
+	report.Unmark(r.h, meta.StalledCondition)
+	return again
+}
