@@ -15,6 +15,7 @@ export GOFLAGS := $(shell go env GOFLAGS) -trimpath
 export CGO_ENABLED := 0
 BIN := bin
 TOOLS := $(BIN)/tools
+BUCKET_TOOLS := $(TOOLS)/versitygw $(TOOLS)/fake-gcs-server
 LOCALKUBE_VERSION := v1.36.3
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
@@ -58,7 +59,7 @@ down: ## Stop what `make up` started and leave nothing behind
 # ---- test -------------------------------------------------------------------
 
 .PHONY: test
-test: $(BIN)/localkube $(TOOLS)/flux $(TOOLS)/helm ## Run all tests, against the real API server in bin/localkube
+test: $(BIN)/localkube $(TOOLS)/flux $(TOOLS)/helm $(BUCKET_TOOLS) ## Run all tests, against the real API server in bin/localkube
 	@cc=$$(go env CC); \
 	if command -v "$${cc%% *}" >/dev/null; then \
 	  echo "go test -race $(RACE)"; \
@@ -149,6 +150,13 @@ $(TOOLS)/helm: tools/helm/go.mod tools/helm/go.sum tools/helm/build.sh
 	@mkdir -p $(TOOLS)
 	@echo "building helm; the first time takes some minutes"
 	P=$(P) tools/helm/build.sh $@
+	@touch $@
+
+# The servers of buckets, which tests keep objects in: about two minutes to compile.
+$(BUCKET_TOOLS): tools/buckets/go.mod tools/buckets/go.sum
+	@mkdir -p $(TOOLS)
+	@echo "building $(@F)"
+	cd tools/buckets && go build -p $(P) -ldflags "-s -w" -o ../../$@ $$(go list -f '{{.ImportPath}}' tool | grep '/$(@F)$$')
 	@touch $@
 
 # ---- measure ----------------------------------------------------------------

@@ -95,12 +95,13 @@ func Main(m *testing.M, opts ...Option) {
 	os.Exit(code)
 }
 
-// endShared stops the clusters of this package that tests asked for.
+// endShared stops the clusters and servers of this package that tests asked for.
 func endShared() {
 	shared.Lock()
 	defer shared.Unlock()
 	shared.first.end()
 	shared.other.end()
+	endBucketProcesses()
 }
 
 // Cluster returns how to talk to the cluster of this package as its administrator, unthrottled.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing/format/gitignore"
@@ -45,15 +46,32 @@ type ruleSet struct {
 
 // add takes the lines of an ignore file that is in dir.
 func (s *ruleSet) add(text string, dir []string) {
-	scanner := bufio.NewScanner(strings.NewReader(text))
-	for scanner.Scan() {
-		line := scanner.Text()
-		if strings.HasPrefix(line, "#") || strings.TrimSpace(line) == "" {
-			continue
-		}
+	for line := range patternLines(text) {
 		s.patterns = append(s.patterns, gitignore.ParsePattern(line, dir))
 		s.includes = s.includes || strings.HasPrefix(line, "!")
 		fmt.Fprintf(&s.text, "%q %q\n", dir, line)
+	}
+}
+
+// ParseIgnore reads the patterns of an ignore file that is in dir, in rising order of priority.
+func ParseIgnore(text string, dir []string) []gitignore.Pattern {
+	var patterns []gitignore.Pattern
+	for line := range patternLines(text) {
+		patterns = append(patterns, gitignore.ParsePattern(line, dir))
+	}
+	return patterns
+}
+
+// patternLines are the lines of an ignore file that are patterns.
+func patternLines(text string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		scanner := bufio.NewScanner(strings.NewReader(text))
+		for scanner.Scan() {
+			line := scanner.Text()
+			if !strings.HasPrefix(line, "#") && strings.TrimSpace(line) != "" && !yield(line) {
+				return
+			}
+		}
 	}
 }
 

@@ -1,0 +1,295 @@
+package testkit
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// BucketServer is a bucket for one test on a server that all tests of the package share. The
+// server is a program of its own; what a test does to it, it does to a front that only this test
+// has. It takes a TestMain that calls Main.
+type BucketServer struct {
+	t testing.TB
+	// Bucket is the name of the test's bucket.
+	Bucket string
+	http   *httptest.Server
+	ca     *testCA
+	direct *bucketProcess
+
+	mu      sync.Mutex // guards the fields below
+	hung    chan struct{}
+	status  int
+	log     []BucketRequest
+	onReads func(key string)
+}
+
+// BucketRequest is one request that a BucketServer has got.
+type BucketRequest struct {
+	Method, Path, Query string
+	Header              http.Header
+}
+
+type bucketConfig struct{ tls, clientCert bool }
+
+// BucketOption changes a BucketServer.
+type BucketOption func(*bucketConfig)
+
+// BucketTLS serves HTTPS with a certificate of a CA made for the test; see CA.
+func BucketTLS() BucketOption { return func(c *bucketConfig) { c.tls = true } }
+
+// BucketClientCert is BucketTLS, and lets in only those with a certificate of that CA; see ClientCert.
+func BucketClientCert() BucketOption {
+	return func(c *bucketConfig) { c.tls, c.clientCert = true, true }
+}
+
+// newFront puts a server of the test's own before a program.
+func newFront(t testing.TB, direct *bucketProcess, opts []BucketOption) *BucketServer {
+	t.Helper()
+	var cfg bucketConfig
+	for _, o := range opts {
+		o(&cfg)
+	}
+	s := &BucketServer{t: t, direct: direct, Bucket: direct.next()}
+	proxy := &httputil.ReverseProxy{
+		Transport: direct.way, ErrorLog: quietLog(),
+		// The signature of a request is of the host that the client knows.
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(direct.url)
+			r.Out.Host = r.In.Host
+		},
+	}
+	s.http = httptest.NewUnstartedServer(s.front(proxy))
+	s.http.Config.ErrorLog = quietLog()
+	if cfg.tls {
+		s.ca = newTestCA(t)
+		s.http.TLS = s.ca.serverConfig(t, cfg.clientCert)
+		s.http.StartTLS()
+	} else {
+		s.http.Start()
+	}
+	t.Cleanup(func() {
+		s.Hang(false)
+		s.http.CloseClientConnections()
+		s.http.Close()
+	})
+	return s
+}
+
+func (s *BucketServer) front(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		s.log = append(s.log, BucketRequest{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Header: r.Header.Clone()})
+		hung, status, reads := s.hung, s.status, s.onReads
+		s.mu.Unlock()
+		if hung != nil {
+			select {
+			case <-hung:
+			case <-r.Context().Done():
+			}
+			panic(http.ErrAbortHandler)
+		}
+		if status != 0 {
+			http.Error(w, http.StatusText(status), status)
+			return
+		}
+		if key, ok := s.keyOf(r); ok && reads != nil {
+			reads(key)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// keyOf is the key of the object that a request reads.
+func (s *BucketServer) keyOf(r *http.Request) (string, bool) {
+	if r.Method != http.MethodGet {
+		return "", false
+	}
+	_, key, ok := strings.Cut(r.URL.Path, "/"+s.Bucket+"/")
+	if ok && s.direct.google {
+		key = strings.TrimPrefix(key, "o/")
+	}
+	return key, ok && key != "" && (!s.direct.google || r.URL.Query().Get("alt") == "media")
+}
+
+// Endpoint is the host and port of the server.
+func (s *BucketServer) Endpoint() string { return s.http.Listener.Addr().String() }
+
+// URL is the base of the server, without a slash at the end.
+func (s *BucketServer) URL() string { return s.http.URL }
+
+// CA returns the PEM certificate of the CA behind BucketTLS.
+func (s *BucketServer) CA() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.cert.Raw})
+}
+
+// ClientCert returns a PEM certificate and key that BucketClientCert admits.
+func (s *BucketServer) ClientCert() (cert, key []byte) {
+	return s.ca.issue(s.t, x509.ExtKeyUsageClientAuth)
+}
+
+// Requests returns what the server has been asked so far.
+func (s *BucketServer) Requests() []BucketRequest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]BucketRequest(nil), s.log...)
+}
+
+// Reads returns the keys of the objects that were downloaded so far, in that order.
+func (s *BucketServer) Reads() []string {
+	var keys []string
+	for _, r := range s.Requests() {
+		query, _ := url.ParseQuery(r.Query)
+		if key, ok := s.keyOf(&http.Request{Method: r.Method, URL: &url.URL{Path: r.Path, RawQuery: query.Encode()}}); ok {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// OnRead is called with the key of each object before it is read; nil ends it.
+func (s *BucketServer) OnRead(f func(key string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onReads = f
+}
+
+// Hang makes every request wait without an answer, until called with false.
+func (s *BucketServer) Hang(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if on && s.hung == nil {
+		s.hung = make(chan struct{})
+	}
+	if !on && s.hung != nil {
+		close(s.hung)
+		s.hung = nil
+	}
+}
+
+// Refuse answers every request with a status, such as 500; 0 ends it.
+func (s *BucketServer) Refuse(status int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status = status
+}
+
+// bucketProcess is a server of buckets that runs until the tests of the package end.
+type bucketProcess struct {
+	dir     string
+	url     *url.URL
+	way     *http.Transport
+	process *exec.Cmd
+	google  bool
+	err     error // of the one attempt to start
+
+	mu    sync.Mutex // guards count
+	count int
+}
+
+// next is a name for a bucket that no other test of the package has.
+func (p *bucketProcess) next() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.count++
+	return fmt.Sprintf("bucket-%d", p.count)
+}
+
+// bucketProcesses are those of the package, by the name of the program; guarded by shared.
+var bucketProcesses = map[string]*bucketProcess{}
+
+// sharedProcess starts a program when the first test asks for it. It answers at the URL as soon as it runs.
+func sharedProcess(t testing.TB, name string, start func(p *bucketProcess) (command *exec.Cmd, health string, err error)) *bucketProcess {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if !shared.inMain {
+		t.Fatal("testkit: this package shares no servers: give it a TestMain that calls testkit.Main")
+	}
+	p := bucketProcesses[name]
+	if p == nil {
+		p = &bucketProcess{}
+		bucketProcesses[name] = p
+		p.err = p.start(start)
+	}
+	if p.err != nil {
+		t.Fatalf("testkit: start %s: %v", name, p.err)
+	}
+	return p
+}
+
+func (p *bucketProcess) start(start func(*bucketProcess) (*exec.Cmd, string, error)) error {
+	var err error
+	if p.dir, err = os.MkdirTemp("", "bowline-bucket-"); err != nil {
+		return err
+	}
+	command, health, err := start(p)
+	if err != nil {
+		return err
+	}
+	log, err := os.Create(filepath.Join(p.dir, "log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	command.Stdout, command.Stderr = log, log
+	// It ends with the tests, however they end.
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := command.Start(); err != nil {
+		return err
+	}
+	p.process = command
+	ended := make(chan error, 1)
+	go func() { ended <- command.Wait() }()
+	deadline := time.Now().Add(30 * time.Second)
+	for time.Now().Before(deadline) {
+		request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, p.url.String()+health, nil)
+		if err != nil {
+			return err
+		}
+		if answer, err := p.way.RoundTrip(request); err == nil {
+			_ = answer.Body.Close()
+			return nil
+		}
+		select {
+		case err := <-ended:
+			text, _ := os.ReadFile(log.Name())
+			return fmt.Errorf("it ended: %w\n%s", err, text)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("it did not answer in time")
+}
+
+func endBucketProcesses() {
+	for _, p := range bucketProcesses {
+		if p.process != nil {
+			_ = p.process.Process.Kill()
+		}
+		_ = os.RemoveAll(p.dir)
+	}
+}
+
+// freePort is a port of this machine that nobody listens at.
+func freePort() (int, error) {
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
