@@ -7,6 +7,7 @@ import (
 	v2 "github.com/fluxcd/helm-controller/api/v2"
 	"github.com/fluxcd/pkg/apis/meta"
 	"helm.sh/helm/v4/pkg/release/common"
+	helmrelease "helm.sh/helm/v4/pkg/release/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -178,7 +179,7 @@ func Of(r *Record, hr *v2.HelmRelease) (*Revision, error) {
 	}
 	var err error
 	out.Snapshot, err = Snapshot(r.Release, oci, action)
-	if err == nil && r.Marks.Ended(testEvent) {
+	if err == nil && r.Marks.Event == testEvent {
 		hooks := TestHooks(r.Release, hr.GetTest().GetFilters())
 		out.Snapshot.TestHooks = &hooks
 	}
@@ -290,7 +291,11 @@ func (n *next) begin() {
 // marks prove that nobody else wrote it since.
 func (n *next) note() {
 	for _, r := range []*Revision{n.o.Previous, n.o.Last} {
-		if r == nil || r.Verified || !r.Marks.Of(n.unit) || r.Snapshot == nil {
+		if r == nil || !r.Marks.Of(n.unit) || r.Snapshot == nil {
+			continue
+		}
+		if r.Verified {
+			n.noteTests(r)
 			continue
 		}
 		s := &n.hr.Status
@@ -303,6 +308,22 @@ func (n *next) note() {
 		}
 		s.History = Note(s.History, r.Snapshot)
 		n.verified(r)
+	}
+}
+
+// noteTests brings in what tests gave that the status does not know of.
+func (n *next) noteTests(r *Revision) {
+	known := n.snapshotOf(r)
+	if r != n.o.Last || known == nil || known.HasBeenTested() || r.Snapshot.TestHooks == nil || !r.Snapshot.HasBeenTested() {
+		return
+	}
+	n.hr.Status.History = Note(n.hr.Status.History, r.Snapshot)
+	remediation := n.hr.GetActiveRemediation()
+	if r.Snapshot.HasTestInPhase(helmrelease.HookPhaseFailed.String()) {
+		n.hr.Status.Failures++
+		if remediation != nil && !remediation.MustIgnoreTestFailures(n.hr.GetTest().IgnoreFailures) {
+			remediation.IncrementFailureCount(n.hr)
+		}
 	}
 }
 

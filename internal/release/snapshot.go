@@ -33,9 +33,9 @@ type observation struct {
 	OCIDigest     string             `json:"ociDigest,omitempty"`
 }
 
-// observe leaves out what does not count: the chart's content, and the hooks that are
+// observationOf leaves out what does not count: the chart's content, and the hooks that are
 // tests, which anybody may run at any time.
-func observe(rel *Release, ociDigest string) observation {
+func observationOf(rel *Release, ociDigest string) observation {
 	o := observation{Name: rel.Name, Version: rel.Version, Manifest: rel.Manifest, Namespace: rel.Namespace, OCIDigest: ociDigest}
 	if rel.Info != nil {
 		o.Info = *rel.Info
@@ -65,7 +65,7 @@ func (o observation) write(w io.Writer) error {
 // chart's OCI artifact, if any, and the action that made the revision are not in the
 // record that Helm keeps.
 func Snapshot(rel *Release, ociDigest string, action v2.ReleaseAction) (*v2.Snapshot, error) {
-	o := observe(rel, ociDigest)
+	o := observationOf(rel, ociDigest)
 	digester := digest.SHA256.Digester()
 	if err := o.write(digester.Hash()); err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func Verified(snapshot *v2.Snapshot, rel *Release) bool {
 		return false
 	}
 	verifier := taken.Verifier()
-	return observe(rel, snapshot.OCIDigest).write(verifier) == nil && verifier.Verified()
+	return observationOf(rel, snapshot.OCIDigest).write(verifier) == nil && verifier.Verified()
 }
 
 // ConfigDigest returns the digest of a release's values, in the form of the API.

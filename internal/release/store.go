@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -198,6 +199,20 @@ func (s *Store) write(ctx context.Context, op string, r *Record, write func(*dri
 	}
 	written := recordOf(r.Release, session.wrote)
 	r.ResourceVersion, r.Writer, r.WrittenAt = written.ResourceVersion, written.Writer, written.WrittenAt
+	s.journal.Wrote(key, r.Seen())
+	return nil
+}
+
+// mark patches the metadata of the revision's Secret.
+func (s *Store) mark(ctx context.Context, r *Record, patch []byte) error {
+	key, name := r.Key(s.namespace), SecretName(r.Name, r.Version)
+	s.journal.Writing(key)
+	answer, err := s.metadata.Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: Manager})
+	if err != nil {
+		s.journal.NotWritten(key)
+		return s.failed("mark the revision", name, err)
+	}
+	r.ResourceVersion = answer.ResourceVersion
 	s.journal.Wrote(key, r.Seen())
 	return nil
 }
