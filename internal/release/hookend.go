@@ -66,7 +66,7 @@ func (j *job) follow(ctx context.Context) (Progress, error) {
 		return j.fail(ctx, errors.New(end.failed)), nil
 	case end.ended:
 		j.hook.LastRun.CompletedAt, j.hook.LastRun.Phase = j.now(), helmrelease.HookPhaseSucceeded
-		j.dirty = true
+		j.r.unsaved = true
 		if definition(j.ref.ID) {
 			j.Live.Cluster.Resources.Learn(live)
 		}
@@ -103,7 +103,7 @@ func (j *job) fail(ctx context.Context, why error) Progress {
 		}
 	}
 	j.hook.LastRun.CompletedAt, j.hook.LastRun.Phase = j.now(), helmrelease.HookPhaseFailed
-	j.dirty = true
+	j.r.unsaved = true
 	return j.told(why)
 }
 

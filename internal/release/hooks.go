@@ -66,7 +66,7 @@ func (h *Hooks) Advance(ctx context.Context, run HookRun) (Progress, error) {
 		x.begin()
 	}
 	p, err := x.advance(ctx)
-	if x.dirty && err == nil {
+	if x.r.unsaved && err == nil {
 		err = x.store(ctx)
 	}
 	if err == nil && p.ended() {
@@ -100,8 +100,6 @@ type execution struct {
 	HookRun
 	r     *Record
 	hooks []*helmrelease.Hook
-	// dirty: the record says more than the storage.
-	dirty bool
 }
 
 // begin notes that the hooks of the event begin now. It is stored with the first hook.
@@ -115,8 +113,11 @@ func (x *execution) begin() {
 func (x *execution) now() time.Time { return x.Clock.Now().UTC().Truncate(time.Microsecond) }
 
 func (x *execution) store(ctx context.Context) error {
-	x.dirty = false
-	return x.Records.Update(ctx, x.r)
+	if err := x.Records.Update(ctx, x.r); err != nil {
+		return err
+	}
+	x.r.unsaved = false
+	return nil
 }
 
 // phase returns what became of the hook in this run; "" where it has not begun.
@@ -159,7 +160,7 @@ func (x *execution) advance(ctx context.Context) (Progress, error) {
 // clean removes, as their policies say, the hooks that succeeded, the last first, and the
 // one that failed.
 func (x *execution) clean(ctx context.Context, succeeded int, failing *helmrelease.Hook) error {
-	if x.dirty { // an end that is not recorded must still be there to be seen
+	if x.r.unsaved { // an end that is not recorded must still be there to be seen
 		if err := x.store(ctx); err != nil {
 			return err
 		}
@@ -243,6 +244,7 @@ func (j *job) advance(ctx context.Context, phase helmrelease.HookPhase, unread e
 	}
 	j.started()
 	if err := j.store(ctx); err != nil {
+		j.hook.LastRun = helmrelease.HookExecution{} // what is not recorded has not begun
 		return Progress{}, err
 	}
 	return j.create(ctx)
@@ -255,7 +257,7 @@ func (j *job) started() {
 	}
 	j.hook.LastRun = helmrelease.HookExecution{StartedAt: now, Phase: helmrelease.HookPhaseRunning}
 	j.r.Marks.Created = ""
-	j.dirty = true
+	j.r.unsaved = true
 }
 
 // makeRoom removes what an earlier run left under the name, where the policy says so, and

@@ -36,6 +36,8 @@ type Record struct {
 	// empty where the server keeps no such thing.
 	Writer    string
 	WrittenAt time.Time
+	// unsaved: the record says more than the storage.
+	unsaved bool
 }
 
 // Marks are what the engine writes beside a revision of its own.

@@ -338,4 +338,3 @@ func (s *session) cause(err error) error {
 	}
 	return err
 }
-

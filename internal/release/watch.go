@@ -149,12 +149,12 @@ func (w *Watch) Writing(release Key) {
 func (w *Watch) Wrote(release Key, now Seen) {
 	w.ended(release, func(r *revisions) {
 		stored, ok := r.stored[now.Version]
-		if now.ResourceVersion != "" || ok {
-			r.ours[now.Version] = now // of what is gone, until its event has come
-		}
+		r.ours[now.Version] = now
 		switch {
-		case now.ResourceVersion == "":
+		case now.ResourceVersion == "" && ok: // its event is still to come
 			delete(r.stored, now.Version)
+		case now.ResourceVersion == "":
+			delete(r.ours, now.Version)
 		case !ok || newer(now.ResourceVersion, stored.ResourceVersion):
 			r.stored[now.Version] = now
 		}
