@@ -16,7 +16,7 @@ func completeObjects(f *clusterFlags, kinds ...string) cobra.CompletionFunc {
 		case len(args) == 0:
 			return kinds, none
 		case len(args) == 1 && args[0] == "source":
-			return []string{"git"}, none
+			return sourceWords(), none
 		}
 		k, _, err := parseObjects(args)
 		if err != nil {

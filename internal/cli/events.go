@@ -24,7 +24,7 @@ func (a *app) eventsCommand() *cobra.Command {
 	o := &eventsOptions{}
 	cmd := &cobra.Command{
 		Use:     "events [flags]",
-		Short:   "Show what happened to sources and Kustomizations",
+		Short:   "Show what happened to sources, Kustomizations and HelmReleases",
 		GroupID: groupRead,
 		Example: "  bowline events -A\n" +
 			"  bowline events --for Kustomization/apps -n bowline-system --watch",

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -24,17 +26,19 @@ func (a *app) getCommand() *cobra.Command {
 	o := &getOptions{}
 	cmd := &cobra.Command{
 		Use:     "get KIND [NAME...] [flags]",
-		Short:   "List sources and Kustomizations with their state",
+		Short:   "List sources, Kustomizations and HelmReleases with their state",
 		GroupID: groupRead,
-		Long: "List sources and Kustomizations: the revision that they stand at, whether they are\n" +
+		Long: "List sources, Kustomizations and HelmReleases: the revision that they stand at, whether they are\n" +
 			"suspended, whether they are ready, and if not, why.\n\n" +
-			"KIND is sources (also: source git, gitrepositories), kustomizations (also: ks) or all.",
+			"KIND is sources, one kind of them (source git|oci|bucket|helm|chart, or gitrepositories,\n" +
+			"ocirepositories, buckets, helmrepositories, helmcharts), kustomizations (ks), helmreleases (hr) or all.",
 		Example: "  bowline get all -A\n" +
 			"  bowline get sources -n apps\n" +
 			"  bowline get kustomization podinfo -o yaml\n" +
+			"  bowline get hr -A -o wide\n" +
 			"  bowline get ks --watch",
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: completeObjects(&o.clusterFlags, "sources", "kustomizations", "all"),
+		ValidArgsFunction: completeObjects(&o.clusterFlags, "sources", "kustomizations", "helmreleases", "all"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.get(cmd.Context(), o, args)
 		},
@@ -78,16 +82,26 @@ type constError string
 func (e constError) Error() string { return string(e) }
 
 // read returns the objects asked for, by kind; the error is the first that
-// occurred and does not keep the others from being returned.
+// occurred and does not keep the others from being returned. Of several kinds, those
+// that the cluster does not serve are passed over while it serves any.
 func (c *cluster) read(ctx context.Context, ks []kind, names []string) ([][]client.Object, error) {
 	out := make([][]client.Object, len(ks))
-	var first error
+	var first, unserved error
+	served := false
 	for i, k := range ks {
 		objects, err := c.readKind(ctx, k, names)
 		out[i] = objects
-		if first == nil {
-			first = err
+		switch {
+		case err == nil:
+			served = true
+		case len(ks) > 1 && meta.IsNoMatchError(err):
+			unserved = cmp.Or(unserved, err)
+		default:
+			first = cmp.Or(first, err)
 		}
+	}
+	if !served {
+		first = cmp.Or(first, unserved)
 	}
 	return out, first
 }

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
-	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -36,6 +34,8 @@ type state struct {
 	observed   int64  // generation that the status is about
 	conditions []metav1.Condition
 	from       string // where it comes from, for the wide output
+	// static says that nothing is ever fetched for the object, so it has no status.
+	static bool
 }
 
 // ready returns the Ready condition; its status is Unknown when there is none.
@@ -44,6 +44,9 @@ func (s state) ready() metav1.Condition {
 		if c.Type == "Ready" {
 			return c
 		}
+	}
+	if s.static {
+		return metav1.Condition{Type: "Ready", Status: metav1.ConditionTrue, Message: "an address only: what is in it is fetched by whoever names it"}
 	}
 	return metav1.Condition{Type: "Ready", Status: metav1.ConditionUnknown, Message: "not reconciled yet"}
 }
@@ -66,47 +69,22 @@ func typed[T client.Object](of func(T) state) func(client.Object) state {
 	}
 }
 
-func gitRepositoryKind() kind {
-	return kind{
-		name:      "gitrepository",
-		title:     "source git",
-		words:     []string{"gitrepositories", "gitrepo", "gitrepos"},
-		gvk:       sourcev1.GroupVersion.WithKind(sourcev1.GitRepositoryKind),
-		newObject: func() client.Object { return &sourcev1.GitRepository{} },
-		newList:   func() client.ObjectList { return &sourcev1.GitRepositoryList{} },
-		state:     typed(gitRepositoryState),
-	}
-}
-
-func gitRepositoryState(r *sourcev1.GitRepository) state {
-	s := state{suspended: r.Spec.Suspend, handled: r.Status.LastHandledReconcileAt,
-		observed: r.Status.ObservedGeneration, conditions: r.Status.Conditions, from: r.Spec.URL}
-	if r.Status.Artifact != nil {
-		s.revision = r.Status.Artifact.Revision
-	}
-	return s
-}
-
-func kustomizationKind() kind {
-	return kind{
-		name:      "kustomization",
-		title:     "kustomization",
-		words:     []string{"kustomizations", "ks"},
-		gvk:       kustomizev1.GroupVersion.WithKind(kustomizev1.KustomizationKind),
-		newObject: func() client.Object { return &kustomizev1.Kustomization{} },
-		newList:   func() client.ObjectList { return &kustomizev1.KustomizationList{} },
-		state:     typed(kustomizationState),
-	}
-}
-
-func kustomizationState(k *kustomizev1.Kustomization) state {
-	return state{suspended: k.Spec.Suspend, handled: k.Status.LastHandledReconcileAt,
-		observed: k.Status.ObservedGeneration, conditions: k.Status.Conditions,
-		revision: k.Status.LastAppliedRevision, from: k.Spec.SourceRef.String() + " " + k.Spec.Path}
-}
-
 // kinds are all kinds, in the order in which they are printed.
-func kinds() []kind { return []kind{gitRepositoryKind(), kustomizationKind()} }
+func kinds() []kind { return append(sourceKinds(), kustomizationKind(), helmReleaseKind()) }
+
+// sourceKinds are the kinds that others are delivered from.
+func sourceKinds() []kind {
+	return []kind{gitRepositoryKind(), ociRepositoryKind(), bucketKind(), helmRepositoryKind(), helmChartKind()}
+}
+
+// sourceWords are the words that follow "source".
+func sourceWords() []string {
+	var out []string
+	for _, k := range sourceKinds() {
+		out = append(out, strings.TrimPrefix(k.title, "source "))
+	}
+	return out
+}
 
 // parseKinds reads what a user asks for: a kind, "sources", "sources git" or
 // "all", followed by names; KIND/NAME is allowed for one object.
@@ -123,10 +101,7 @@ func parseKinds(args []string) ([]kind, []string, error) {
 		}
 		return kinds(), nil, nil
 	case "source", "sources":
-		if len(rest) > 0 && rest[0] == "git" {
-			rest = rest[1:]
-		}
-		return []kind{gitRepositoryKind()}, rest, nil
+		return parseSources(rest)
 	}
 	for _, k := range kinds() {
 		if word == k.name || slices.Contains(k.words, word) {
@@ -135,7 +110,21 @@ func parseKinds(args []string) ([]kind, []string, error) {
 	}
 	return nil, nil, &failure.Error{Op: "read arguments", Kind: failure.Invalid,
 		Err:    fmt.Errorf("unknown kind %q", word),
-		Remedy: "use sources (gitrepositories), kustomizations (ks) or all"}
+		Remedy: "use sources (source " + strings.Join(sourceWords(), "|") + "), kustomizations (ks), helmreleases (hr) or all"}
+}
+
+// parseSources reads what follows "sources": one kind of them and its names, "all", or nothing.
+func parseSources(rest []string) ([]kind, []string, error) {
+	if len(rest) == 0 || len(rest) == 1 && rest[0] == "all" {
+		return sourceKinds(), nil, nil
+	}
+	for _, k := range sourceKinds() {
+		if k.title == "source "+rest[0] {
+			return []kind{k}, rest[1:], nil
+		}
+	}
+	return nil, nil, &failure.Error{Op: "read arguments", Kind: failure.Invalid,
+		Err: fmt.Errorf("unknown kind of source %q", rest[0]), Remedy: "use source " + strings.Join(sourceWords(), "|")}
 }
 
 // parseObjects reads arguments that must name objects of exactly one kind.
@@ -146,7 +135,7 @@ func parseObjects(args []string) (kind, []string, error) {
 	}
 	if len(ks) != 1 {
 		return kind{}, nil, &failure.Error{Op: "read arguments", Kind: failure.Invalid,
-			Err: fmt.Errorf("%q is not one kind", args[0]), Remedy: "use source git or kustomization"}
+			Err: fmt.Errorf("%q is not one kind", args[0]), Remedy: "use source git, kustomization, helmrelease or the like"}
 	}
 	return ks[0], names, nil
 }

@@ -116,34 +116,37 @@ func (m *migration) readKinds(ctx context.Context) (string, error) {
 func (m *migration) readObjects(ctx context.Context) (string, error) {
 	var errs []error
 	var words []string
-	for _, k := range []struct {
-		gvk  schema.GroupVersionKind
-		spec func() any
-	}{
-		{gitRepositoryKind().gvk, func() any { return &sourcev1.GitRepositorySpec{} }},
-		{kustomizationKind().gvk, func() any { return &kustomizev1.KustomizationSpec{} }},
-	} {
+	for _, k := range kinds() {
+		if !slices.ContainsFunc(m.definitions, func(d flux.Definition) bool { return d.Kind.GroupKind() == k.gvk.GroupKind() }) {
+			continue
+		}
 		list := &unstructured.UnstructuredList{}
 		list.SetGroupVersionKind(k.gvk.GroupVersion().WithKind(k.gvk.Kind + "List"))
 		if err := m.cluster.List(ctx, list); err != nil {
 			return "", fmt.Errorf("read objects of kind %s: %w", k.gvk.Kind, err)
 		}
 		for _, u := range list.Items {
-			errs = append(errs, knowsAll(&u, k.spec()))
+			errs = append(errs, knowsAll(&u, k.newObject()))
 		}
-		words = append(words, fmt.Sprintf("%d of kind %s", len(list.Items), k.gvk.Kind))
+		if len(list.Items) > 0 {
+			words = append(words, fmt.Sprintf("%d of kind %s", len(list.Items), k.gvk.Kind))
+		}
+	}
+	if len(words) == 0 {
+		words = []string{"none"}
 	}
 	return strings.Join(words, ", "), errors.Join(errs...)
 }
 
-func knowsAll(u *unstructured.Unstructured, spec any) error {
-	text, err := json.Marshal(u.Object["spec"])
+// knowsAll reads the spec as that of a type, and lets no field go unread.
+func knowsAll(u *unstructured.Unstructured, as any) error {
+	text, err := json.Marshal(map[string]any{"spec": u.Object["spec"]})
 	if err != nil {
 		return err
 	}
 	strict := json.NewDecoder(bytes.NewReader(text))
 	strict.DisallowUnknownFields()
-	if err := strict.Decode(spec); err != nil {
+	if err := strict.Decode(as); err != nil {
 		return &failure.Error{Op: "read", Object: u.GetKind() + "/" + u.GetNamespace() + "/" + u.GetName(), Kind: failure.Unsupported,
 			Err: fmt.Errorf("spec: %w", err), Remedy: "this version of Bowline does not know that field: remove it, or stay with Flux"}
 	}

@@ -113,9 +113,14 @@ func (c *cluster) target(ctx context.Context, ks *kustomizev1.Kustomization) (pi
 
 // artifact is the state of the source to preview. done lets go of it.
 func (c *cluster) artifact(ctx context.Context, o *diffOptions, ks *kustomizev1.Kustomization) (a source.Artifact, done func(), err error) {
-	name, scoped, err := c.sourceOf(ctx, kustomizationKind(), ks.Name)
+	sources, err := c.sourcesOf(ctx, kustomizationKind(), ks.Name)
 	if err != nil {
 		return a, nil, err
+	}
+	name, scoped := sources[0].name, sources[0].cluster
+	if sources[0].kind.gvk.Kind != sourcev1.GitRepositoryKind {
+		return a, nil, &failure.Error{Op: "read", Object: sources[0].kind.name + "/" + name, Kind: failure.Unsupported,
+			Err: errors.New("what is in this kind of source cannot be previewed yet")}
 	}
 	obj, err := scoped.get(ctx, gitRepositoryKind(), name)
 	if err != nil {

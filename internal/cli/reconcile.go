@@ -7,9 +7,8 @@ import (
 	"fmt"
 	"time"
 
-	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	"github.com/fluxcd/pkg/apis/meta"
-	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -20,27 +19,32 @@ import (
 type reconcileOptions struct {
 	clusterFlags
 	withSource bool
+	force      bool
+	reset      bool
 	timeout    time.Duration
 }
 
 func (a *app) reconcileCommand() *cobra.Command {
 	o := &reconcileOptions{}
 	cmd := &cobra.Command{
-		Use:     "reconcile (source git | kustomization) NAME [flags]",
+		Use:     "reconcile (source KIND | kustomization | helmrelease) NAME [flags]",
 		Short:   "Reconcile one object now and wait for the result",
 		GroupID: groupAct,
 		Long: "Ask for one object to be reconciled now, wait until that is done and print the result.\n" +
 			"The exit code is 1 when the object is not ready afterwards, and the message says why.",
 		Example: "  bowline reconcile source git fleet -n bowline-system\n" +
-			"  bowline reconcile kustomization apps --with-source",
+			"  bowline reconcile kustomization apps --with-source\n" +
+			"  bowline reconcile helmrelease podinfo -n apps --force",
 		Args:              cobra.RangeArgs(1, 3),
-		ValidArgsFunction: completeObjects(&o.clusterFlags, "source", "kustomization"),
+		ValidArgsFunction: completeObjects(&o.clusterFlags, "source", "kustomization", "helmrelease"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.reconcile(cmd.Context(), o, args)
 		},
 	}
 	o.addNamespace(cmd)
-	cmd.Flags().BoolVar(&o.withSource, "with-source", false, "reconcile the source of the Kustomization first")
+	cmd.Flags().BoolVar(&o.withSource, "with-source", false, "reconcile what it is delivered from first")
+	cmd.Flags().BoolVar(&o.force, "force", false, "install or upgrade a HelmRelease once although nothing changed")
+	cmd.Flags().BoolVar(&o.reset, "reset", false, "forget the failures of a HelmRelease, so that it is tried again")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long to wait for the result")
 	return cmd
 }
@@ -54,43 +58,34 @@ func (a *app) reconcile(ctx context.Context, o *reconcileOptions, args []string)
 	if err != nil {
 		return err
 	}
+	var extra []string
+	for _, flag := range []struct {
+		name, annotation string
+		on               bool
+	}{{"--force", helmv2.ForceRequestAnnotation, o.force}, {"--reset", helmv2.ResetRequestAnnotation, o.reset}} {
+		if !flag.on {
+			continue
+		}
+		if k.gvk.Kind != helmv2.HelmReleaseKind {
+			return &failure.Error{Op: "read flag", Object: flag.name, Kind: failure.Invalid, Err: fmt.Errorf("it is for a helmrelease, not a %s", k.name)}
+		}
+		extra = append(extra, flag.annotation)
+	}
 	if o.withSource {
-		source, sourceCluster, err := c.sourceOf(ctx, k, name)
+		sources, err := c.sourcesOf(ctx, k, name)
 		if err != nil {
 			return err
 		}
-		if err := a.reconcileOne(ctx, sourceCluster, gitRepositoryKind(), source, o.timeout); err != nil {
-			return err
+		for _, s := range sources {
+			if err := a.reconcileOne(ctx, s.cluster, s.kind, s.name, o.timeout); err != nil {
+				return err
+			}
 		}
 	}
-	return a.reconcileOne(ctx, c, k, name, o.timeout)
+	return a.reconcileOne(ctx, c, k, name, o.timeout, extra...)
 }
 
-// sourceOf returns the name of the GitRepository that a Kustomization comes
-// from, and the connection scoped to its namespace.
-func (c *cluster) sourceOf(ctx context.Context, k kind, name string) (string, *cluster, error) {
-	obj, err := c.get(ctx, k, name)
-	if err != nil {
-		return "", nil, err
-	}
-	ks, ok := obj.(*kustomizev1.Kustomization)
-	if !ok {
-		return "", nil, &failure.Error{Op: "read flag", Object: "--with-source", Kind: failure.Invalid,
-			Err: fmt.Errorf("a %s has no source of its own", k.name)}
-	}
-	ref := ks.Spec.SourceRef
-	if ref.Kind != sourcev1.GitRepositoryKind {
-		return "", nil, &failure.Error{Op: "reconcile", Object: ref.Kind + "/" + ref.Name, Kind: failure.Unsupported,
-			Err: errors.New("this kind of source is not supported yet")}
-	}
-	scoped := *c
-	if ref.Namespace != "" {
-		scoped.namespace = ref.Namespace
-	}
-	return ref.Name, &scoped, nil
-}
-
-func (a *app) reconcileOne(ctx context.Context, c *cluster, k kind, name string, timeout time.Duration) error {
+func (a *app) reconcileOne(ctx context.Context, c *cluster, k kind, name string, timeout time.Duration, extra ...string) error {
 	obj, err := c.get(ctx, k, name)
 	if err != nil {
 		return err
@@ -99,8 +94,12 @@ func (a *app) reconcileOne(ctx context.Context, c *cluster, k kind, name string,
 		return &failure.Error{Op: "reconcile", Object: k.name + "/" + name, Kind: failure.Invalid,
 			Err: errors.New("it is suspended"), Remedy: fmt.Sprintf("resume it with `%s resume %s %s -n %s`", a.name, k.title, name, c.namespace)}
 	}
+	if s := k.state(obj); s.static {
+		printf(a.Out, "%s\n", result(k, name, s))
+		return nil
+	}
 	request := time.Now().Format(time.RFC3339Nano)
-	if err := c.requestReconcile(ctx, obj, request); err != nil {
+	if err := c.requestReconcile(ctx, obj, request, extra...); err != nil {
 		return err
 	}
 	printf(a.Out, "%s/%s reconciliation requested\n", k.name, name)
@@ -117,9 +116,14 @@ func (a *app) reconcileOne(ctx context.Context, c *cluster, k kind, name string,
 	return nil
 }
 
-// requestReconcile sets the annotation that asks for a reconciliation.
-func (c *cluster) requestReconcile(ctx context.Context, obj client.Object, request string) error {
-	return c.annotate(ctx, obj, meta.ReconcileRequestAnnotation, request)
+// requestReconcile sets the annotation that asks for a reconciliation, and extra ones
+// that count only where they have the same value.
+func (c *cluster) requestReconcile(ctx context.Context, obj client.Object, request string, extra ...string) error {
+	annotations := map[string]any{meta.ReconcileRequestAnnotation: request}
+	for _, name := range extra {
+		annotations[name] = request
+	}
+	return c.merge(ctx, obj, map[string]any{"metadata": map[string]any{"annotations": annotations}})
 }
 
 func (c *cluster) annotate(ctx context.Context, obj client.Object, key, value string) error {

@@ -18,15 +18,16 @@ type resumeOptions struct {
 func (a *app) resumeCommand() *cobra.Command {
 	o := &resumeOptions{}
 	cmd := &cobra.Command{
-		Use:     "resume (source git | kustomization) (NAME... | --all) [flags]",
+		Use:     "resume (source KIND | kustomization | helmrelease) (NAME... | --all) [flags]",
 		Short:   "Reconcile suspended objects again and wait for the result",
 		GroupID: groupAct,
 		Long: "Reconcile suspended objects again, wait until that is done and print the result.\n" +
 			"The exit code is 1 when one of them is not ready afterwards, and the message says why.",
 		Example: "  bowline resume kustomization apps -n bowline-system\n" +
+			"  bowline resume helmrelease podinfo -n apps\n" +
 			"  bowline resume source git --all --wait=false",
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: completeObjects(&o.clusterFlags, "source", "kustomization"),
+		ValidArgsFunction: completeObjects(&o.clusterFlags, "source", "kustomization", "helmrelease"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.resume(cmd.Context(), o, args)
 		},

@@ -18,15 +18,16 @@ type suspendOptions struct {
 func (a *app) suspendCommand() *cobra.Command {
 	o := &suspendOptions{}
 	cmd := &cobra.Command{
-		Use:     "suspend (source git | kustomization) (NAME... | --all) [flags]",
+		Use:     "suspend (source KIND | kustomization | helmrelease) (NAME... | --all) [flags]",
 		Short:   "Stop reconciling objects until they are resumed",
 		GroupID: groupAct,
 		Long: "Stop reconciling objects until they are resumed. What they delivered keeps running;\n" +
 			"nobody changes it back, and new revisions are not delivered.",
 		Example: "  bowline suspend kustomization apps -n bowline-system\n" +
+			"  bowline suspend helmrelease podinfo -n apps\n" +
 			"  bowline suspend source git --all -A",
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: completeObjects(&o.clusterFlags, "source", "kustomization"),
+		ValidArgsFunction: completeObjects(&o.clusterFlags, "source", "kustomization", "helmrelease"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, err := a.setSuspend(cmd.Context(), &o.clusterFlags, args, o.all, true)
 			return err

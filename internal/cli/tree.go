@@ -22,15 +22,16 @@ type treeOptions struct {
 func (a *app) treeCommand() *cobra.Command {
 	o := &treeOptions{}
 	cmd := &cobra.Command{
-		Use:     "tree kustomization NAME [flags]",
-		Short:   "Show the objects that a Kustomization delivered, with their health",
+		Use:     "tree (kustomization | helmrelease) NAME [flags]",
+		Short:   "Show the objects that a Kustomization or HelmRelease delivered, with their health",
 		GroupID: groupRead,
-		Long: "Show the objects that a Kustomization delivered, each with its health and, where it is\n" +
-			"not well, the cause. Kustomizations among them are expanded.",
+		Long: "Show the objects that a Kustomization or a HelmRelease delivered, each with its health and, where\n" +
+			"it is not well, the cause. Kustomizations and HelmReleases among them are expanded.",
 		Example: "  bowline tree kustomization fleet -n bowline-system\n" +
+			"  bowline tree helmrelease podinfo -n apps\n" +
 			"  bowline tree ks apps -o json",
 		Args:              cobra.RangeArgs(1, 3),
-		ValidArgsFunction: completeObjects(&o.clusterFlags, "kustomization"),
+		ValidArgsFunction: completeObjects(&o.clusterFlags, "kustomization", "helmrelease"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.tree(cmd.Context(), o, args)
 		},
@@ -45,15 +46,15 @@ func (a *app) tree(ctx context.Context, o *treeOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	if k.gvk != kustomizationKind().gvk {
+	if !delivers(k.gvk.GroupKind()) {
 		return &failure.Error{Op: "read arguments", Kind: failure.Invalid,
-			Err: fmt.Errorf("a %s delivers no objects of its own", k.name), Remedy: "use kustomization"}
+			Err: fmt.Errorf("a %s delivers no objects of its own", k.name), Remedy: "use kustomization or helmrelease"}
 	}
 	c, err := o.connect()
 	if err != nil {
 		return err
 	}
-	root, err := c.readTree(ctx, name)
+	root, err := c.readTree(ctx, k, name)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/object"
@@ -31,9 +32,9 @@ type node struct {
 	Name       string `json:"name"`
 	// Health is a kstatus word, or NotFound.
 	Health string `json:"health"`
-	// Message says what is wrong, or for a Kustomization what it stands at.
+	// Message says what is wrong, or for what delivers others what it stands at.
 	Message string `json:"message,omitempty"`
-	// Objects is what a Kustomization delivered.
+	// Objects is what it delivered.
 	Objects []*node `json:"objects,omitempty"`
 
 	id object.ID
@@ -41,9 +42,14 @@ type node struct {
 
 func (n *node) label() string { return n.id.String() }
 
-// readTree reads a Kustomization and everything below it.
-func (c *cluster) readTree(ctx context.Context, name string) (*node, error) {
-	obj, err := c.get(ctx, kustomizationKind(), name)
+// delivers reports whether objects of a kind deliver others and keep an inventory.
+func delivers(k schema.GroupKind) bool {
+	return k == kustomizationKind().gvk.GroupKind() || k == helmReleaseKind().gvk.GroupKind()
+}
+
+// readTree reads an object that delivers others, and everything below it.
+func (c *cluster) readTree(ctx context.Context, k kind, name string) (*node, error) {
+	obj, err := c.get(ctx, k, name)
 	if err != nil {
 		return nil, err
 	}
@@ -60,8 +66,15 @@ func (c *cluster) readTree(ctx context.Context, name string) (*node, error) {
 
 func (n *node) setID() { n.Kind, n.Namespace, n.Name = n.id.Kind, n.id.Namespace, n.id.Name }
 
-// expand reads what the Kustomization u delivered. above holds the
-// Kustomizations on the way to it, itself not included.
+// inventoried is what Kustomizations and HelmReleases have in common.
+type inventoried struct {
+	Status struct {
+		Inventory *kustomizev1.ResourceInventory `json:"inventory"`
+	} `json:"status"`
+}
+
+// expand reads what u delivered. above holds what is on the way to it, itself not
+// included.
 func (c *cluster) expand(ctx context.Context, n *node, u *unstructured.Unstructured, above map[object.ID]bool) error {
 	if above[n.id] {
 		n.Message = errCycle.Error()
@@ -69,19 +82,19 @@ func (c *cluster) expand(ctx context.Context, n *node, u *unstructured.Unstructu
 	}
 	above[n.id] = true
 	defer delete(above, n.id)
-	var ks kustomizev1.Kustomization
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &ks); err != nil {
+	var unit inventoried
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &unit); err != nil {
 		return err
 	}
-	if ks.Status.Inventory == nil {
+	if unit.Status.Inventory == nil {
 		return nil
 	}
-	live, err := c.readEntries(ctx, n, ks.Status.Inventory.Entries)
+	live, err := c.readEntries(ctx, n, unit.Status.Inventory.Entries)
 	if err != nil {
 		return err
 	}
 	for i, child := range n.Objects {
-		if live[i] != nil && child.id.GroupKind() == kustomizationKind().gvk.GroupKind() {
+		if live[i] != nil && delivers(child.id.GroupKind()) {
 			if err := c.expand(ctx, child, live[i], above); err != nil {
 				return err
 			}
@@ -148,15 +161,15 @@ func (n *node) judge(ctx context.Context, c *cluster, u *unstructured.Unstructur
 		}
 	}
 	n.Health, n.Message = v.Status.String(), v.Message
-	if n.id.GroupKind() != kustomizationKind().gvk.GroupKind() {
-		return
-	}
-	var ks kustomizev1.Kustomization
-	if runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &ks) != nil {
-		return
-	}
-	n.Message = line(kustomizationState(&ks).ready().Message)
-	if v.Status == health.Current {
-		n.Message = shortRevision(ks.Status.LastAppliedRevision)
+	for _, k := range []kind{kustomizationKind(), helmReleaseKind()} {
+		unit := k.newObject()
+		if n.id.GroupKind() != k.gvk.GroupKind() || runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, unit) != nil {
+			continue
+		}
+		s := k.state(unit)
+		n.Message = line(s.ready().Message)
+		if v.Status == health.Current {
+			n.Message = shortRevision(s.revision)
+		}
 	}
 }

@@ -60,12 +60,13 @@ func (b *bringUp) causes(ctx context.Context, stalled bool) error {
 	defer cancel()
 	everywhere := *b.cluster
 	everywhere.scope = ""
-	for _, k := range kinds() {
-		objects, err := everywhere.readKind(ctx, k, nil)
-		if err != nil {
-			return err
-		}
-		for _, o := range objects {
+	ks := kinds()
+	objects, err := everywhere.read(ctx, ks, nil)
+	if err != nil {
+		return err
+	}
+	for i, k := range ks {
+		for _, o := range objects[i] {
 			if ready := k.state(o).ready(); ready.Status != metav1.ConditionTrue {
 				printf(b.Err, "%s/%s/%s: %s\n", k.name, o.GetNamespace(), o.GetName(), line(ready.Message))
 			}

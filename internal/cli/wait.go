@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	helmv2 "github.com/fluxcd/helm-controller/api/v2"
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -41,6 +43,9 @@ const errTimeout = constError("the time given ran out")
 // present generation. Waiting for a dependency is none: a new revision reaches
 // the units of a chain one after the other.
 func settled(o client.Object, s state) bool {
+	if s.static {
+		return true
+	}
 	ready := s.ready()
 	if ready.Reason == meta.DependencyNotReadyReason {
 		return false
@@ -62,8 +67,14 @@ func verdict(k kind, name string, s state) error {
 // result is the line that tells of a success.
 func result(k kind, name string, s state) string {
 	verb := "fetched"
-	if k.title == "kustomization" {
+	switch k.gvk.Kind {
+	case kustomizev1.KustomizationKind:
 		verb = "applied"
+	case helmv2.HelmReleaseKind:
+		verb = "released"
+	}
+	if s.static {
+		return fmt.Sprintf("%s/%s %s", k.name, name, s.ready().Message)
 	}
 	return fmt.Sprintf("%s/%s %s revision %s", k.name, name, verb, s.revision)
 }

@@ -21,6 +21,7 @@ import (
 // The controllers that do what Bowline does.
 const (
 	kustomizeController = "kustomize-controller"
+	helmController      = "helm-controller"
 	sourceController    = "source-controller"
 	sourceWatcher       = "source-watcher"
 )
@@ -141,7 +142,7 @@ func (i *Installation) role(names ...string) []*Controller {
 // Replaced returns the controllers that do what Bowline does, in the order in which
 // they are to be stopped: who uses sources before who fetches them.
 func (i *Installation) Replaced() []*Controller {
-	return slices.Concat(i.role(kustomizeController), i.role(sourceWatcher), i.role(sourceController))
+	return slices.Concat(i.role(kustomizeController), i.role(helmController), i.role(sourceWatcher), i.role(sourceController))
 }
 
 // Supported says why a version of Flux, or how it is set up, cannot be taken over from.

@@ -52,7 +52,8 @@ func TestSupported(t *testing.T) {
 		{"old", "its API is another", installed("v0.41.2", []string{ks + ":v0.35.1"}), "its version is v0.35.1; v1 is supported, of Flux v2; upgrade Flux first"},
 		{"next", "nobody knows its API yet", installed("v3.0.0", []string{ks + ":v2.0.0"}), "its version is v2.0.0"},
 		{"old source-controller", "it is replaced as well", installed("", []string{ks + ":v1.0.0"}, []string{"source-controller:v0.36.1"}), "Deployment/flux-system/controller-1"},
-		{"old helm-controller", "it is left alone", installed("", []string{ks + ":v1.0.0"}, []string{"helm-controller:v0.37.0"}), ""},
+		{"old helm-controller", "it is replaced as well", installed("", []string{ks + ":v1.0.0"}, []string{"helm-controller:v0.37.0"}), "its version is v0.37.0"},
+		{"image controllers", "they are left alone", installed("", []string{ks + ":v1.0.0"}, []string{"image-reflector-controller:v0.37.0"}), ""},
 		{"source-watcher", "its first API is of its second major version", installed("", []string{ks + ":v1.9.5"}, []string{"source-watcher:v2.2.4"}), ""},
 		{"old source-watcher", "it is replaced as well", installed("", []string{ks + ":v1.9.5"}, []string{"source-watcher:v1.1.0"}), "its version is v1.1.0; v2 is supported"},
 		{"source-watcher of one namespace", "the engine serves all", installed("", []string{ks + ":v1.9.5"}, []string{"source-watcher:v2.2.4", "--watch-all-namespaces=false"}), "Deployment/flux-system/controller-1"},
@@ -171,6 +172,36 @@ func TestArgs(t *testing.T) {
 	}
 }
 
+// The helm-controller's arguments have to mean the same as the kustomize-controller's.
+func TestSettingsOfBoth(t *testing.T) {
+	t.Parallel()
+	locked := []string{"--default-service-account=default", "--no-cross-namespace-refs=true"}
+	for _, row := range []struct {
+		name, reason string
+		kustomize    []string
+		helm         []string
+		words        string // of the refusal
+	}{
+		{"none", "both deliver with their own rights", nil, nil, ""},
+		{"both locked down", "one engine does the same", locked, locked, ""},
+		{"how it runs", "that is the engine's own affair", nil, []string{"--concurrent=10", "--oom-watch-interval=1s", "--feature-gates=OOMWatch=true"}, ""},
+		{"only one locked down", "the other's tenants would change", locked, nil, `--default-service-account is "" and "default" for the kustomize-controller`},
+		{"only Helm locked down", "Kustomizations would be locked in", nil, []string{"--no-cross-namespace-refs=true"}, `--no-cross-namespace-refs is "true" and ""`},
+		{"set to what holds anyway", "it says nothing", nil, []string{"--no-cross-namespace-refs=false", "--feature-gates=UseHelm3Defaults=false"}, ""},
+		{"gate that changes what is done", "the engine cannot be told", nil, []string{"--feature-gates=DetectDrift=true"}, "it runs with --feature-gates=DetectDrift=true"},
+		{"argument of tomorrow", "nobody knows what it means", nil, []string{"--no-such=1"}, "it runs with --no-such=1"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			i := installed("", append([]string{ks + ":v1.9.5"}, row.kustomize...), append([]string{"helm-controller:v1.6.4"}, row.helm...))
+			_, err := i.Settings(func(name string) bool { return !strings.Contains(name, "such") })
+			if row.words == "" && err != nil || row.words != "" && (err == nil || !strings.Contains(err.Error(), row.words)) {
+				t.Errorf("the verdict is %v, want %q: %s", err, row.words, row.reason)
+			}
+		})
+	}
+}
+
 // Who uses sources is stopped before who fetches them; nobody else is stopped.
 func TestReplaced(t *testing.T) {
 	t.Parallel()
@@ -180,7 +211,7 @@ func TestReplaced(t *testing.T) {
 	for _, c := range i.Replaced() {
 		got = append(got, c.Role)
 	}
-	if want := "kustomize-controller kustomize-controller source-watcher source-controller"; strings.Join(got, " ") != want {
+	if want := "kustomize-controller kustomize-controller helm-controller source-watcher source-controller"; strings.Join(got, " ") != want {
 		t.Errorf("stopped are %v, want %s", got, want)
 	}
 }

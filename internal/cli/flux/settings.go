@@ -60,7 +60,53 @@ func (i *Installation) Settings(settable func(string) bool) (map[string]string, 
 		}
 		out, from = settings, c
 	}
+	for _, c := range i.role(helmController) {
+		if err := c.agrees(out); err != nil {
+			return nil, err
+		}
+	}
 	return out, nil
+}
+
+// helmImmaterial are arguments of the helm-controller that say how it runs. It has those of
+// the kustomize-controller besides.
+var helmImmaterial = []string{
+	"http-timeout", "oom-watch-current-memory-path", "oom-watch-interval", "oom-watch-max-memory-path", "oom-watch-memory-threshold", "snapshot-digest-algo",
+}
+
+// helmImmaterialGates are feature gates of the same sort.
+var helmImmaterialGates = []string{"AdoptLegacyReleases", "OOMWatch"}
+
+// agrees says why a helm-controller cannot be taken over from together with a
+// kustomize-controller of these settings: one engine has one set for both.
+func (c *Controller) agrees(settings map[string]string) error {
+	for _, name := range []string{"default-service-account", "no-cross-namespace-refs"} {
+		value := c.Args[name]
+		if value == "false" {
+			value = ""
+		}
+		if value != settings[name] {
+			return c.unsupported(fmt.Sprintf("--%s is %q and %q for the kustomize-controller, and one engine has one", name, value, settings[name]), "make them equal first")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Args)) {
+		value := c.Args[name]
+		known := slices.Contains(immaterial, name) || slices.Contains(helmImmaterial, name) || name == "feature-gates"
+		if !known && value != "" && value != "false" && settings[name] != value {
+			return c.refuse("--" + name + "=" + value)
+		}
+	}
+	for gate := range strings.SplitSeq(c.Args["feature-gates"], ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(gate), "=")
+		on, err := strconv.ParseBool(value)
+		told := strings.Contains(settings["feature-gates"], name+"=true")
+		switch {
+		case name == "", slices.Contains(immaterialGates, name), slices.Contains(helmImmaterialGates, name):
+		case err != nil, on && !told:
+			return c.refuse("--feature-gates=" + gate)
+		}
+	}
+	return nil
 }
 
 func (c *Controller) settings(distribution string, settable func(string) bool) (map[string]string, error) {
