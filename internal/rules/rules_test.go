@@ -55,7 +55,9 @@ var testOnly = []string{"internal/testkit"}
 var isolated = []string{"internal/source"}
 
 // commons lists packages of isolated rooms that all backends there may use.
-var commons = []string{"internal/source/snapshot", "internal/source/archive"}
+var commons = []string{
+	"internal/source/archive", "internal/source/blob", "internal/source/chart", "internal/source/registry", "internal/source/snapshot",
+}
 
 // pkg is what the check needs of one package.
 type pkg struct {

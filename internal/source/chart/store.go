@@ -1,0 +1,262 @@
+package chart
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+	"weak"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/source"
+)
+
+// Store keeps the archives of charts on disk, each once, under its digest. Of what is in them nothing
+// stays in memory that nobody is reading. It is safe for use by many goroutines.
+//
+// Who may have a chart is not decided here: whoever hands out one by its digest has to
+// know that it was that one's repository that gave it.
+type Store struct {
+	dir string
+
+	mu sync.Mutex
+	// live holds what is being read, for as long as somebody does; guarded by mu.
+	live map[string]weak.Pointer[Chart]
+	// reading is held while an archive is read, so that it is read once for all who ask; guarded by mu.
+	reading map[string]*sync.Mutex
+}
+
+// NewStore opens a store in a folder, which one store at a time may use.
+func NewStore(dir string) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, &failure.Error{Op: "open chart store", Object: dir, Kind: failure.Invalid, Err: err, Remedy: "give a data folder that can be written to"}
+	}
+	leftOver, err := filepath.Glob(filepath.Join(dir, "new-*"))
+	for _, name := range leftOver {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return &Store{dir: dir, live: map[string]weak.Pointer[Chart]{}, reading: map[string]*sync.Mutex{}}, err
+}
+
+// Put checks that an archive is a chart and keeps it.
+func (s *Store) Put(data []byte) (Chart, error) {
+	c, err := Read(data)
+	if err != nil {
+		return Chart{}, err
+	}
+	name, err := s.file(c.Digest)
+	if err != nil {
+		return Chart{}, err
+	}
+	if info, err := os.Stat(name); err != nil || info.Size() != c.Size {
+		if err := WriteFile(name, data); err != nil {
+			return Chart{}, err
+		}
+	}
+	return s.shared(c), nil
+}
+
+// Get returns a chart that is in the store; a failure of kind NotFound where it is not.
+func (s *Store) Get(digest string) (Chart, error) {
+	c, err := s.load(digest)
+	if err != nil {
+		return Chart{}, err
+	}
+	return s.shared(*c), nil
+}
+
+// shared is the chart with a tree that reads the archive only when it is looked at.
+func (s *Store) shared(c Chart) Chart {
+	s.mu.Lock()
+	if s.live[c.Digest].Value() == nil {
+		s.live[c.Digest] = weak.Make(&c)
+	}
+	s.mu.Unlock()
+	out := c
+	out.Tree = &tree{store: s, digest: c.Digest}
+	return out
+}
+
+// Open opens the archive of a chart.
+func (s *Store) Open(digest string) (*os.File, error) {
+	name, err := s.file(digest)
+	if err != nil {
+		return nil, err
+	}
+	return os.Open(name) //nolint:gosec // the name is made of a digest
+}
+
+var isDigest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
+func (s *Store) file(digest string) (string, error) {
+	if !isDigest.MatchString(digest) {
+		return "", &failure.Error{Op: "find chart", Object: digest, Kind: failure.Invalid, Err: errors.New("this is no SHA-256 digest")}
+	}
+	return filepath.Join(s.dir, strings.TrimPrefix(digest, "sha256:")+".tgz"), nil
+}
+
+// load returns an archive that somebody reads, or reads it.
+func (s *Store) load(digest string) (*Chart, error) {
+	name, err := s.file(digest)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	if c := s.live[digest].Value(); c != nil {
+		s.mu.Unlock()
+		return c, nil
+	}
+	one := s.reading[digest]
+	if one == nil {
+		one = &sync.Mutex{}
+		s.reading[digest] = one
+	}
+	s.mu.Unlock()
+	one.Lock()
+	defer one.Unlock()
+	s.mu.Lock()
+	c := s.live[digest].Value()
+	s.mu.Unlock()
+	if c != nil {
+		return c, nil
+	}
+	read, err := readFile(name, digest)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.reading, digest)
+	s.live[digest] = weak.Make(read)
+	return read, nil
+}
+
+func readFile(name, digest string) (*Chart, error) {
+	data, err := os.ReadFile(name) //nolint:gosec // the name is made of a digest
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &failure.Error{Op: "find chart", Object: digest, Kind: failure.NotFound, Err: fmt.Errorf("it is not in the data folder: %w", err)}
+	}
+	if err != nil {
+		return nil, &failure.Error{Op: "read chart", Object: digest, Kind: failure.Unavailable, Err: err, Remedy: "check the data folder"}
+	}
+	c, err := Read(data)
+	if err == nil && c.Digest != digest {
+		err = errors.New("its content is another one now")
+	}
+	if err != nil {
+		return nil, &failure.Error{Op: "read chart", Object: digest, Kind: failure.NotFound, Err: fmt.Errorf("the copy in the data folder is damaged: %w", err)}
+	}
+	return &c, nil
+}
+
+// Sweep removes the archives that nobody uses and that are older than an age.
+func (s *Store) Sweep(now time.Time, age time.Duration, used func(digest string) bool) error {
+	s.mu.Lock()
+	for digest, p := range s.live {
+		if p.Value() == nil {
+			delete(s.live, digest)
+		}
+	}
+	s.mu.Unlock()
+	return SweepFiles(s.dir, now, age, func(name string) bool {
+		return used("sha256:" + strings.TrimSuffix(name, ".tgz"))
+	})
+}
+
+// SweepFiles removes the files of a folder that are not used and older than an age.
+func SweepFiles(dir string, now time.Time, age time.Duration, used func(name string) bool) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("tidy up the data folder: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || e.IsDir() || used(e.Name()) || now.Sub(info.ModTime()) < age {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			errs = append(errs, fmt.Errorf("tidy up the data folder: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// WriteFile puts a whole file in place or none.
+func WriteFile(name string, data []byte) error {
+	fail := func(err error) error {
+		return &failure.Error{Op: "write", Object: filepath.Base(name), Kind: failure.Unavailable, Err: err, Remedy: "check the room and the rights in the data folder"}
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "new-")
+	if err != nil {
+		return fail(err)
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return fail(err)
+	}
+	return nil
+}
+
+// tree is what is in an archive of a store. It holds nothing of it.
+type tree struct {
+	store  *Store
+	digest string
+}
+
+var _ source.Tree = (*tree)(nil)
+
+// Open implements fs.FS.
+func (t *tree) Open(name string) (fs.File, error) {
+	c, err := t.store.load(t.digest)
+	if err != nil {
+		return nil, err
+	}
+	return c.Tree.Open(name)
+}
+
+// ReadDir implements fs.ReadDirFS.
+func (t *tree) ReadDir(name string) ([]fs.DirEntry, error) {
+	c, err := t.store.load(t.digest)
+	if err != nil {
+		return nil, err
+	}
+	return c.Tree.ReadDir(name)
+}
+
+// ReadFile implements fs.ReadFileFS.
+func (t *tree) ReadFile(name string) ([]byte, error) {
+	c, err := t.store.load(t.digest)
+	if err != nil {
+		return nil, err
+	}
+	return c.Tree.ReadFile(name)
+}
+
+// Stat implements fs.StatFS.
+func (t *tree) Stat(name string) (fs.FileInfo, error) {
+	c, err := t.store.load(t.digest)
+	if err != nil {
+		return nil, err
+	}
+	return c.Tree.Stat(name)
+}
+
+// Hash implements source.Tree.
+func (t *tree) Hash(name string) (string, error) {
+	c, err := t.store.load(t.digest)
+	if err != nil {
+		return "", err
+	}
+	return c.Tree.Hash(name)
+}

@@ -1,0 +1,172 @@
+package testkit
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"io"
+	"path"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"sigs.k8s.io/yaml"
+)
+
+// Media types of what is pushed.
+const (
+	FluxConfigMediaType  = "application/vnd.cncf.flux.config.v1+json"
+	FluxContentMediaType = "application/vnd.cncf.flux.content.v1.tar+gzip"
+	ChartConfigMediaType = "application/vnd.cncf.helm.config.v1+json"
+	ChartLayerMediaType  = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
+)
+
+// OCIArtifact is something to push.
+type OCIArtifact struct {
+	// ConfigMediaType says what it is; Config is what the config holds, nil for "{}".
+	ConfigMediaType string
+	Config          []byte
+	Layers          []OCILayer
+	Annotations     map[string]string
+}
+
+// OCILayer is one layer of an OCIArtifact, as it is stored.
+type OCILayer struct {
+	MediaType string
+	Data      []byte
+}
+
+// Push pushes an artifact under tags, and returns the digest of its manifest.
+func (r *Registry) Push(repository string, artifact OCIArtifact, tags ...string) string {
+	r.t.Helper()
+	return r.PushImage(repository, artifact.image(r), tags...)
+}
+
+// PushImage pushes what the library made, under tags, and returns its digest.
+func (r *Registry) PushImage(repository string, image v1.Image, tags ...string) string {
+	r.t.Helper()
+	digest, err := image.Digest()
+	must(r.t, err)
+	if len(tags) == 0 {
+		must(r.t, remote.Write(r.Back(repository).Digest(digest.String()), image, r.BackOptions()...))
+	}
+	for _, tag := range tags {
+		must(r.t, remote.Write(r.Back(repository).Tag(tag), image, r.BackOptions()...))
+	}
+	return digest.String()
+}
+
+// Back is a repository of the registry behind the door that always does as it is told, for tests that push
+// with a library of their own.
+func (r *Registry) Back(repository string) name.Repository {
+	r.t.Helper()
+	repo, err := name.NewRepository(r.back.Listener.Addr().String()+"/"+repository, name.Insecure)
+	must(r.t, err)
+	return repo
+}
+
+// BackOptions log in there.
+func (r *Registry) BackOptions() []remote.Option {
+	opts := []remote.Option{remote.WithContext(r.context())}
+	if r.cfg.user != "" {
+		opts = append(opts, remote.WithAuth(&authn.Basic{Username: r.cfg.user, Password: r.cfg.password}))
+	}
+	return opts
+}
+
+// PushFiles pushes files as `flux push artifact` does.
+func (r *Registry) PushFiles(repository string, files, annotations map[string]string, tags ...string) string {
+	r.t.Helper()
+	return r.Push(repository, OCIArtifact{
+		ConfigMediaType: FluxConfigMediaType, Annotations: annotations,
+		Layers: []OCILayer{{FluxContentMediaType, TarGz(r.t, files)}},
+	}, tags...)
+}
+
+// PushChart pushes a packed chart as `helm push` does, under the tag of its version.
+func (r *Registry) PushChart(repository string, packed []byte) string {
+	r.t.Helper()
+	meta := chartMetadata(r.t, packed)
+	parsed := struct {
+		Version string `json:"version"`
+	}{}
+	must(r.t, yaml.Unmarshal(meta, &parsed))
+	config, err := yaml.YAMLToJSON(meta)
+	must(r.t, err)
+	return r.Push(repository, OCIArtifact{
+		ConfigMediaType: ChartConfigMediaType, Config: config, Layers: []OCILayer{{ChartLayerMediaType, packed}},
+		Annotations: map[string]string{"org.opencontainers.image.version": parsed.Version},
+	}, strings.ReplaceAll(parsed.Version, "+", "_"))
+}
+
+// chartMetadata returns Chart.yaml of a packed chart.
+func chartMetadata(t testing.TB, packed []byte) []byte {
+	t.Helper()
+	zipped, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for r := tar.NewReader(zipped); ; {
+		h, err := r.Next()
+		if err != nil {
+			t.Fatal("no Chart.yaml in the chart: ", err)
+		}
+		if path.Base(h.Name) == "Chart.yaml" && strings.Count(h.Name, "/") == 1 {
+			data, err := io.ReadAll(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return data
+		}
+	}
+}
+
+// image is the artifact as the library has it.
+func (a OCIArtifact) image(r *Registry) v1.Image {
+	r.t.Helper()
+	config := a.Config
+	if config == nil {
+		config = []byte("{}")
+	}
+	core := &rawArtifact{config: config, layers: map[v1.Hash]v1.Layer{}}
+	describe := func(data []byte, mediaType string) v1.Descriptor {
+		layer := static.NewLayer(data, types.MediaType(mediaType))
+		digest, err := layer.Digest()
+		must(r.t, err)
+		core.layers[digest] = layer
+		return v1.Descriptor{MediaType: types.MediaType(mediaType), Digest: digest, Size: int64(len(data))}
+	}
+	manifest := v1.Manifest{
+		SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Annotations: a.Annotations,
+		Config: describe(config, a.ConfigMediaType), Layers: []v1.Descriptor{},
+	}
+	for _, l := range a.Layers {
+		manifest.Layers = append(manifest.Layers, describe(l.Data, l.MediaType))
+	}
+	var err error
+	core.manifest, err = json.Marshal(manifest)
+	must(r.t, err)
+	image, err := partial.CompressedToImage(core)
+	must(r.t, err)
+	return image
+}
+
+// rawArtifact implements partial.CompressedImageCore.
+type rawArtifact struct {
+	manifest, config []byte
+	layers           map[v1.Hash]v1.Layer
+}
+
+func (a *rawArtifact) RawConfigFile() ([]byte, error)      { return a.config, nil }
+func (a *rawArtifact) MediaType() (types.MediaType, error) { return types.OCIManifestSchema1, nil }
+func (a *rawArtifact) RawManifest() ([]byte, error)        { return a.manifest, nil }
+func (a *rawArtifact) LayerByDigest(h v1.Hash) (partial.CompressedLayer, error) {
+	return a.layers[h], nil
+}
