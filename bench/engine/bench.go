@@ -45,11 +45,18 @@ type bench struct {
 	names          []string // of the Kustomizations
 	revision       string   // the newest one
 	requests       int      // reconcile requests so far, so that each differs
+
+	// resources are those that units deliver: what requests are counted for.
+	resources map[string]bool
+	// into is the table that results go to.
+	into *[]result
 }
+
+func (b *bench) add(rows ...result) { *b.into = append(*b.into, rows...) }
 
 // measure runs the bare client on one control plane and the engine on another.
 func measure(ctx context.Context, cfg *config, work string, rep *report, log *progress) error {
-	if !cfg.noBaseline && cfg.clusters == 1 {
+	if !cfg.noBaseline && !cfg.helmOnly && cfg.clusters == 1 {
 		if err := baseline(ctx, cfg, work, rep, log); err != nil {
 			return err
 		}
@@ -57,7 +64,20 @@ func measure(ctx context.Context, cfg *config, work string, rep *report, log *pr
 	if cfg.baselineOnly {
 		return nil
 	}
-	b := &bench{cfg: cfg, log: log, report: rep, work: work}
+	if !cfg.helmOnly {
+		if err := kustomizations(ctx, cfg, work, rep, log); err != nil {
+			return err
+		}
+	}
+	if cfg.helm == 0 || cfg.clusters > 1 {
+		return nil
+	}
+	return helm(ctx, cfg, work, rep, log)
+}
+
+// kustomizations takes the measures of what is delivered from Git.
+func kustomizations(ctx context.Context, cfg *config, work string, rep *report, log *progress) error {
+	b := &bench{cfg: cfg, log: log, report: rep, work: work, resources: delivered, into: &rep.Results}
 	defer b.close()
 	if err := b.prepare(ctx); err != nil {
 		return err

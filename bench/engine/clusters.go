@@ -216,11 +216,11 @@ func (b *bench) besideHeal(ctx context.Context, _ int, into *beside) error {
 		if err := pause(ctx, time.Second); err != nil {
 			return err
 		}
-		deleted, err := b.healDeleted(ctx, unit)
+		deleted, err := b.healDeleted(ctx, object{unit, configName(1)})
 		if err != nil {
 			return err
 		}
-		edited, err := b.healEdited(ctx, unit)
+		edited, err := b.healEdited(ctx, object{unit, configName(2)})
 		if err != nil {
 			return err
 		}
@@ -244,14 +244,14 @@ func (b *bench) reportBeside(served, frozen *beside, back []time.Duration) {
 	} {
 		s, f := median(row.served), median(row.frozen)
 		change := 100 * (f.Seconds()/s.Seconds() - 1)
-		b.report.add(result{
+		b.add(result{
 			ID: row.id, Measure: row.measure,
 			Text:    fmt.Sprintf("%s beside a cluster that is served, %s beside one that hangs (%+.0f %%)", seconds(s), seconds(f), change),
 			Figures: figures{"servedSeconds": s.Seconds(), "frozenSeconds": f.Seconds(), "changePercent": change},
 			Rounds:  append(secondsOf(row.served), secondsOf(row.frozen)...),
 		})
 	}
-	b.report.add(result{
+	b.add(result{
 		ID: "beside-back", Measure: "the cluster that hung goes on, until everything on it is at the newest revision",
 		Text: seconds(median(back)), Figures: figures{"seconds": median(back).Seconds()}, Rounds: secondsOf(back),
 	})

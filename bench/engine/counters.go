@@ -26,8 +26,13 @@ type counters struct {
 	applies, dryRuns float64
 	// otherWrites are all other writes of delivered resources, by anybody.
 	otherWrites float64
-	// statusWrites are writes to the status of Kustomizations and GitRepositories.
+	// statusWrites are writes to the status of what the engine serves.
 	statusWrites float64
+}
+
+// reported are the resources whose status the engine writes.
+var reported = map[string]bool{
+	"kustomizations": true, "gitrepositories": true, "helmreleases": true, "helmrepositories": true, "helmcharts": true,
 }
 
 func (c *counters) minus(o counters) counters {
@@ -39,9 +44,9 @@ func (c *counters) minus(o counters) counters {
 
 var label = regexp.MustCompile(`(\w+)="([^"]*)"`)
 
-// readCounters scrapes the API server. A scrape costs the server about what a
+// readCounters counts requests for the resources. It scrapes the API server. A scrape costs the server about what a
 // few hundred requests do, so it happens between measures, never in one.
-func readCounters(ctx context.Context, c *client) (counters, error) {
+func readCounters(ctx context.Context, c *client, resources map[string]bool) (counters, error) {
 	var total counters
 	page, err := c.send(ctx, http.MethodGet, "/metrics", "", "text/plain", nil)
 	if err != nil {
@@ -53,7 +58,7 @@ func readCounters(ctx context.Context, c *client) (counters, error) {
 	for lines.Scan() {
 		line := lines.Text()
 		if strings.HasPrefix(line, "apiserver_request_total{") {
-			if err := total.add(line); err != nil {
+			if err := total.add(line, resources); err != nil {
 				return total, err
 			}
 		}
@@ -62,7 +67,7 @@ func readCounters(ctx context.Context, c *client) (counters, error) {
 }
 
 // add counts one line of the metric apiserver_request_total.
-func (c *counters) add(line string) error {
+func (c *counters) add(line string, resources map[string]bool) error {
 	at := strings.LastIndexByte(line, ' ')
 	n, err := strconv.ParseFloat(line[at+1:], 64)
 	if err != nil {
@@ -75,7 +80,7 @@ func (c *counters) add(line string) error {
 	if !writes[l["verb"]] {
 		return nil
 	}
-	whole := delivered[l["resource"]] && l["subresource"] == ""
+	whole := resources[l["resource"]] && l["subresource"] == ""
 	switch {
 	case whole && l["dry_run"] != "":
 		c.dryRuns += n
@@ -83,7 +88,7 @@ func (c *counters) add(line string) error {
 		c.applies += n
 	case whole:
 		c.otherWrites += n
-	case l["subresource"] == "status" && (l["resource"] == "kustomizations" || l["resource"] == "gitrepositories"):
+	case l["subresource"] == "status" && reported[l["resource"]]:
 		c.statusWrites += n
 	}
 	return nil

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +15,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"helm.sh/helm/v4/pkg/chart/common"
+	"helm.sh/helm/v4/pkg/chart/common/util"
+	loader "helm.sh/helm/v4/pkg/chart/v2/loader"
+	"helm.sh/helm/v4/pkg/engine"
 )
 
 func TestCounters(t *testing.T) {
@@ -41,7 +49,7 @@ func TestCounters(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var got counters
-			if err := got.add(prefix + tt.labels + "} 3"); err != nil {
+			if err := got.add(prefix+tt.labels+"} 3", delivered); err != nil {
 				t.Fatal(err)
 			}
 			if got != tt.want {
@@ -49,7 +57,7 @@ func TestCounters(t *testing.T) {
 			}
 		})
 	}
-	if err := (&counters{}).add(prefix + `verb="APPLY"} many`); err == nil {
+	if err := (&counters{}).add(prefix+`verb="APPLY"} many`, delivered); err == nil {
 		t.Error("a count that is no number was taken for one")
 	}
 }
@@ -181,6 +189,75 @@ func TestUnitIsWhatTheTableSays(t *testing.T) {
 	if want := "/apis/apps/v1/namespaces/unit-000/deployments/app?fieldManager=bare-client&force=true"; requests[3].path != want {
 		t.Errorf("the Deployment is applied at %s, want %s", requests[3].path, want)
 	}
+}
+
+// The chart is rendered as it is packed and served.
+func TestReleaseIsWhatTheTableSays(t *testing.T) {
+	r, err := serveChart(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	index := httpGet(t, r.url+"/index.yaml")
+	archive := httpGet(t, r.url+chartArchive)
+	if digest := fmt.Sprintf("%x", sha256.Sum256(archive)); !bytes.Contains(index, []byte(digest)) {
+		t.Errorf("the index does not name the digest %s:\n%s", digest, index)
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "chart.tgz")
+	if err := os.WriteFile(path, archive, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := loader.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, err := util.ToRenderValues(loaded, map[string]any{"value": "edited"}, common.ReleaseOptions{Name: "release-000", Namespace: "apps"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := new(engine.Engine).RenderWithContext(t.Context(), loaded, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, all := map[string]int{}, ""
+	for _, text := range files {
+		for _, line := range strings.Split(text, "\n") {
+			if kind, ok := strings.CutPrefix(line, "kind: "); ok {
+				got[strings.ToLower(kind)+"s"]++
+			}
+		}
+		all += text
+	}
+	want, objects := map[string]int{}, 0
+	for path, n := range releaseKinds {
+		want[filepath.Base(path)] = n
+		objects += n
+	}
+	if !maps.Equal(got, want) || objects != objectsPerRelease {
+		t.Errorf("a release is %v, want %v, %d objects", got, want, objectsPerRelease)
+	}
+	if !strings.Contains(all, `value: "edited"`) {
+		t.Errorf("the value is not in the objects:\n%s", all)
+	}
+}
+
+func httpGet(t *testing.T, url string) []byte {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	data, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Fatalf("GET %s: %d, %v", url, res.StatusCode, err)
+	}
+	return data
 }
 
 func TestMedianAndTable(t *testing.T) {

@@ -75,22 +75,35 @@ func (w *configWatch) until(ctx context.Context, what string, ok func(event[conf
 // errNotHealed says that an object stayed as it was for the whole time allowed.
 var errNotHealed = errors.New("not healed in time")
 
+// object is one ConfigMap.
+type object struct{ namespace, name string }
+
 // healing deletes and edits objects, one at a time, and waits for each to be
 // as Git says again.
 func (b *bench) healing(ctx context.Context) error {
+	return b.healBoth(ctx, "heal", func(unit string) (gone, edited object, path string) {
+		return object{unit, configName(1)}, object{unit, configName(2)}, b.namespaced(kustomizeAPI, "kustomizations/"+unit)
+	})
+}
+
+// healBoth deletes one object of a unit and edits another, unit after unit. of names
+// them, and the path of what delivers them.
+func (b *bench) healBoth(ctx context.Context, id string, of func(unit string) (gone, edited object, path string)) error {
 	var deleted, edited []time.Duration
 	for n := range b.cfg.heals {
 		unit := b.names[(n*7)%len(b.names)]
+		gone, changed, path := of(unit)
 		for _, how := range []struct {
-			act   func(context.Context, string) (time.Duration, error)
-			times *[]time.Duration
-		}{{b.healDeleted, &deleted}, {b.healEdited, &edited}} {
+			act    func(context.Context, object) (time.Duration, error)
+			object object
+			times  *[]time.Duration
+		}{{b.healDeleted, gone, &deleted}, {b.healEdited, changed, &edited}} {
 			if err := pause(ctx, time.Second); err != nil {
 				return err
 			}
-			took, err := how.act(ctx, unit)
+			took, err := how.act(ctx, how.object)
 			if errors.Is(err, errNotHealed) {
-				return b.notHealed(ctx, unit)
+				return b.notHealed(ctx, id, unit, path)
 			}
 			if err != nil {
 				return err
@@ -98,8 +111,8 @@ func (b *bench) healing(ctx context.Context) error {
 			*how.times = append(*how.times, took)
 		}
 	}
-	b.report.add(result{
-		ID: "heal", Measure: "a deleted or edited object healed",
+	b.add(result{
+		ID: id, Measure: "a deleted or edited object healed",
 		Text:    seconds(median(deleted)) + " deleted, " + seconds(median(edited)) + " edited",
 		Figures: figures{"deletedSeconds": median(deleted).Seconds(), "editedSeconds": median(edited).Seconds()},
 		Rounds:  append(secondsOf(deleted), secondsOf(edited)...),
@@ -109,13 +122,13 @@ func (b *bench) healing(ctx context.Context) error {
 
 // notHealed reports that the engine does not heal by itself, and has it put
 // things right so that the measures after this one start clean.
-func (b *bench) notHealed(ctx context.Context, unit string) error {
-	b.report.add(result{
-		ID: "heal", Measure: "a deleted or edited object healed",
+func (b *bench) notHealed(ctx context.Context, id, unit, path string) error {
+	b.add(result{
+		ID: id, Measure: "a deleted or edited object healed",
 		Text: fmt.Sprintf("not within %s", b.cfg.healTimeout), Figures: figures{},
 	})
 	token := b.nextRequest()
-	if err := b.ask(ctx, b.namespaced(kustomizeAPI, "kustomizations/"+unit), token); err != nil {
+	if err := b.ask(ctx, path, token); err != nil {
 		return err
 	}
 	return b.within(ctx, func(ctx context.Context) error {
@@ -124,31 +137,29 @@ func (b *bench) notHealed(ctx context.Context, unit string) error {
 	})
 }
 
-func (b *bench) healDeleted(ctx context.Context, unit string) (time.Duration, error) {
-	const name = "config-1"
-	return b.heal(ctx, unit, name, func(w *configWatch) (func(event[configMap]) bool, error) {
-		err := b.plane.client.do(ctx, http.MethodDelete, "/api/v1/namespaces/"+unit+"/configmaps/"+name, "", nil)
+func (b *bench) healDeleted(ctx context.Context, o object) (time.Duration, error) {
+	return b.heal(ctx, o, func(w *configWatch) (func(event[configMap]) bool, error) {
+		err := b.plane.client.do(ctx, http.MethodDelete, "/api/v1/namespaces/"+o.namespace+"/configmaps/"+o.name, "", nil)
 		return func(e event[configMap]) bool {
 			return e.Type != "DELETED" && e.Object.Metadata.UID != w.first.Metadata.UID && e.Object.Data["text"] == w.first.Data["text"]
 		}, err
 	})
 }
 
-func (b *bench) healEdited(ctx context.Context, unit string) (time.Duration, error) {
-	const name = "config-2"
-	return b.heal(ctx, unit, name, func(w *configWatch) (func(event[configMap]) bool, error) {
+func (b *bench) healEdited(ctx context.Context, o object) (time.Duration, error) {
+	return b.heal(ctx, o, func(w *configWatch) (func(event[configMap]) bool, error) {
 		patch := []byte(`{"data":{"text":"edited by hand"}}`)
-		err := b.plane.client.do(ctx, http.MethodPatch, "/api/v1/namespaces/"+unit+"/configmaps/"+name, mergePatch, patch)
+		err := b.plane.client.do(ctx, http.MethodPatch, "/api/v1/namespaces/"+o.namespace+"/configmaps/"+o.name, mergePatch, patch)
 		return func(e event[configMap]) bool { return e.Object.Data["text"] == w.first.Data["text"] }, err
 	})
 }
 
 // heal measures from just before the damage is requested until the object is
 // as it was.
-func (b *bench) heal(ctx context.Context, unit, name string, damage func(*configWatch) (func(event[configMap]) bool, error)) (time.Duration, error) {
+func (b *bench) heal(ctx context.Context, o object, damage func(*configWatch) (func(event[configMap]) bool, error)) (time.Duration, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.healTimeout, errNotHealed)
 	defer cancel()
-	w, stop, err := b.watchConfig(ctx, unit, name)
+	w, stop, err := b.watchConfig(ctx, o.namespace, o.name)
 	if err != nil {
 		return 0, err
 	}
@@ -158,6 +169,6 @@ func (b *bench) heal(ctx context.Context, unit, name string, damage func(*config
 	if err != nil {
 		return 0, err
 	}
-	seen, err := w.until(ctx, "healing "+unit+"/"+name, healed)
+	seen, err := w.until(ctx, "healing "+o.namespace+"/"+o.name, healed)
 	return seen.Sub(start), err
 }

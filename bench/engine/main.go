@@ -1,4 +1,4 @@
-// Command engine measures how fast an engine delivers Kustomizations from Git:
+// Command engine measures how fast an engine delivers Kustomizations from Git, and releases of a chart:
 // the same fleet, the same control plane and the same clock for any engine that
 // serves the toolkit's APIs. docs/benchmarks.md says what each figure means.
 package main
@@ -27,6 +27,7 @@ type config struct {
 	units        int
 	clusters     int
 	readers      int
+	helm         int
 	rounds       int
 	heals        int
 	workers      int
@@ -37,6 +38,7 @@ type config struct {
 	baselineOnly bool
 	noBaseline   bool
 	keep         bool
+	helmOnly     bool
 }
 
 // defaultEngine runs Bowline with its default settings.
@@ -93,6 +95,8 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	set.IntVar(&cfg.units, "units", 300, "number of Kustomizations, of 10 objects each")
 	set.IntVar(&cfg.clusters, "clusters", 1, "with 2, measure one cluster while a second one is served and while it hangs, and nothing else")
 	set.IntVar(&cfg.readers, "readers", 1000, "number of Kustomizations that read one ConfigMap; 0 leaves that measure out")
+	set.IntVar(&cfg.helm, "helm", 100, "number of HelmReleases, of 8 objects each, measured by themselves afterwards; 0 leaves them out")
+	set.BoolVar(&cfg.helmOnly, "helm-only", false, "measure the HelmReleases and nothing else")
 	set.IntVar(&cfg.rounds, "rounds", 3, "how often to measure a commit and a reconcile request; the median counts")
 	set.IntVar(&cfg.heals, "heals", 5, "how many objects to delete and how many to edit; the median counts")
 	set.IntVar(&cfg.workers, "workers", 20, "parallel requests of the bare client")
@@ -114,6 +118,8 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 		return nil, fmt.Errorf("unknown argument %q; all choices are flags, see --help", set.Arg(0))
 	case cfg.clusters < 1 || cfg.clusters > 2:
 		return nil, errors.New("--clusters must be 1 or 2")
+	case cfg.helm < 0 || cfg.helmOnly && cfg.helm == 0:
+		return nil, errors.New("--helm must be at least 0, and 1 with --helm-only")
 	case cfg.units < 1 || cfg.rounds < 1 || cfg.heals < 1 || cfg.workers < 1 || cfg.readers < 0:
 		return nil, errors.New("--units, --rounds, --heals and --workers must be at least 1, --readers at least 0")
 	}

@@ -16,7 +16,7 @@ type span struct {
 // program spent meanwhile, and what the API server counted.
 func (b *bench) spend(ctx context.Context, do func(context.Context) error) (span, error) {
 	var s span
-	before, err := readCounters(ctx, b.plane.client)
+	before, err := readCounters(ctx, b.plane.client, b.resources)
 	if err != nil {
 		return s, err
 	}
@@ -25,7 +25,7 @@ func (b *bench) spend(ctx context.Context, do func(context.Context) error) (span
 		return s, err
 	}
 	s.engine, s.plane, s.harness = b.engine.usage().cpu-engine, b.plane.cpu()-plane, ownCPU()-own
-	after, err := readCounters(ctx, b.plane.client)
+	after, err := readCounters(ctx, b.plane.client, b.resources)
 	s.counters = after.minus(before)
 	return s, err
 }
@@ -64,7 +64,7 @@ func (b *bench) everythingReady(ctx context.Context) error {
 		return err
 	}
 	took := end.Sub(start)
-	b.report.add(result{
+	b.add(result{
 		ID: "ready", Measure: "everything ready, from creating the Kustomizations",
 		Text:    fmt.Sprintf("%s, %s CPU s in the engine", seconds(took), number(spent.engine.Seconds())),
 		Figures: spent.figures(took),
@@ -161,7 +161,7 @@ func (b *bench) commits(ctx context.Context) error {
 		changed, reported, all = append(changed, c), append(reported, r), append(all, spent)
 	}
 	k := medianIndex(reported)
-	b.report.add(result{
+	b.add(result{
 		ID: "commit-changed", Measure: "a commit that changes one object: until that object has changed, from the reconcile request",
 		Text: seconds(median(changed)), Figures: figures{"seconds": median(changed).Seconds()}, Rounds: secondsOf(changed),
 	}, result{
@@ -200,7 +200,7 @@ func (b *bench) reconciles(ctx context.Context) error {
 		times, all = append(times, took), append(all, spent)
 	}
 	k := medianIndex(times)
-	b.report.add(result{
+	b.add(result{
 		ID: "reconcile", Measure: "everything asked to reconcile, nothing changed",
 		Text: fmt.Sprintf("%s; %s", seconds(times[k]), all[k].calls()), Figures: all[k].figures(times[k]), Rounds: secondsOf(times),
 	})
@@ -220,7 +220,7 @@ func (b *bench) idling(ctx context.Context) error {
 	}
 	after := b.engine.usage()
 	share := (after.cpu - before.cpu).Seconds() / b.cfg.idle.Seconds()
-	b.report.add(result{
+	b.add(result{
 		ID: "idle", Measure: "idle, nothing happening", Text: fmt.Sprintf("%.2f %% of a core", 100*share),
 		Figures: figures{"coreShare": share, "windowSeconds": b.cfg.idle.Seconds()},
 	}, result{
@@ -241,7 +241,7 @@ func (b *bench) restart(ctx context.Context) error {
 	if err := pause(ctx, b.cfg.settle); err != nil {
 		return err
 	}
-	before, err := readCounters(ctx, b.plane.client)
+	before, err := readCounters(ctx, b.plane.client, b.resources)
 	if err != nil {
 		return err
 	}
@@ -260,7 +260,7 @@ func (b *bench) restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	after, err := readCounters(ctx, b.plane.client)
+	after, err := readCounters(ctx, b.plane.client, b.resources)
 	if err != nil {
 		return err
 	}
@@ -271,7 +271,7 @@ func (b *bench) restart(ctx context.Context) error {
 	s := span{engine: used.cpu, counters: after.minus(before)}
 	f := s.figures(end.Sub(start))
 	f["peakBytes"] = float64(used.peak)
-	b.report.add(result{
+	b.add(result{
 		ID: "restart", Measure: fmt.Sprintf("engine restarted over %d objects, until ready again", b.cfg.units*objectsPerUnit),
 		Text: fmt.Sprintf("%s; %s", seconds(end.Sub(start)), s.calls()), Figures: f,
 	})
@@ -303,7 +303,7 @@ func (b *bench) chain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.report.add(result{
+	b.add(result{
 		ID: "chain", Measure: fmt.Sprintf("a chain of %d `dependsOn`, default settings", chainLength),
 		Text: seconds(took), Figures: spent.figures(took),
 	})

@@ -34,11 +34,14 @@ type report struct {
 	Machine string    `json:"machine"`
 	Units   int       `json:"units"`
 	Results []result  `json:"results"`
+	// Releases is how many HelmReleases there were, Helm what was found about them.
+	Releases int      `json:"releases,omitempty"`
+	Helm     []result `json:"helm,omitempty"`
 }
 
 func newReport(cfg *config) *report {
 	return &report{
-		Date: time.Now().UTC().Truncate(time.Second), Engine: cfg.engine, Units: cfg.units,
+		Date: time.Now().UTC().Truncate(time.Second), Engine: cfg.engine, Units: cfg.units, Releases: cfg.helm,
 		Machine: fmt.Sprintf("%d cores (%s), %s/%s", runtime.NumCPU(), cpuModel(), runtime.GOOS, runtime.GOARCH),
 	}
 }
@@ -82,12 +85,23 @@ func (r *report) write(cfg *config, stdout io.Writer) error {
 	return nil
 }
 
-// table prints the results as a Markdown table.
+// table prints the results as Markdown tables.
 func (r *report) table() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d units of %d objects, %s\n\n| measure | result |\n|---|---|\n", r.Units, objectsPerUnit, r.Machine)
-	for _, row := range r.Results {
-		fmt.Fprintf(&b, "| %s | %s |\n", row.Measure, row.Text)
+	write := func(n int, of string, objects int, rows []result) {
+		fmt.Fprintf(&b, "%d %s of %d objects, %s\n\n| measure | result |\n|---|---|\n", n, of, objects, r.Machine)
+		for _, row := range rows {
+			fmt.Fprintf(&b, "| %s | %s |\n", row.Measure, row.Text)
+		}
+	}
+	if len(r.Results) > 0 {
+		write(r.Units, "units", objectsPerUnit, r.Results)
+	}
+	if len(r.Helm) > 0 {
+		if b.Len() > 0 {
+			b.WriteString("\n")
+		}
+		write(r.Releases, "releases of one chart", objectsPerRelease, r.Helm)
 	}
 	return b.String()
 }

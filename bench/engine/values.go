@@ -157,11 +157,21 @@ func (b *bench) addShared(ctx context.Context, id, measure string, took time.Dur
 		f["builds"] = after - before
 		text += ", " + count(after-before, "build", "builds")
 	}
-	b.report.add(result{ID: id, Measure: measure, Text: text, Figures: f})
+	b.add(result{ID: id, Measure: measure, Text: text, Figures: f})
 }
 
 // builds reads how many builds the engine has made, if it tells.
 func (b *bench) builds(ctx context.Context) (n float64, told bool) {
+	return b.meter(ctx, "bowline_builds_total")
+}
+
+// renders reads how many charts the engine has rendered, if it tells.
+func (b *bench) renders(ctx context.Context) (n float64, told bool) {
+	return b.meter(ctx, "bowline_renders_total")
+}
+
+// meter sums up one of the engine's own counters.
+func (b *bench) meter(ctx context.Context, name string) (n float64, told bool) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.metrics, nil)
 	if err != nil {
 		return 0, false
@@ -174,7 +184,7 @@ func (b *bench) builds(ctx context.Context) (n float64, told bool) {
 	lines := bufio.NewScanner(res.Body)
 	for lines.Scan() {
 		line := lines.Text()
-		if !strings.HasPrefix(line, "bowline_builds_total{") {
+		if !strings.HasPrefix(line, name+"{") && !strings.HasPrefix(line, name+" ") {
 			continue
 		}
 		if more, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64); err == nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/fluxcd/pkg/apis/acl"
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
@@ -51,6 +52,8 @@ type helmReleases struct {
 	parsed     *parsedCharts
 	memories   *releaseMemories
 	storages   *storages
+	// rendered counts the charts that are rendered.
+	rendered prometheus.Counter
 	// claimed is closed when the ledger knows what every unit had delivered before
 	// the engine started.
 	claimed chan struct{}

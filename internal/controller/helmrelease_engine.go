@@ -29,7 +29,7 @@ func newHelmReleases(ctx context.Context, e *engine, cluster *kube.Cluster, budg
 		turns: e.turns, client: e.mgr.GetClient(), events: newRecorder(ctx, e.mgr.GetScheme(), cluster, HelmFieldManager, e.log), clock: c,
 		pipeline: pipeline.New(nil), artifacts: e.units.artifacts, attempts: newAttempts(),
 		written: newWritten[*helmv2.HelmRelease](), self: &feed{}, wording: newWording(), references: e.references,
-		charts: newChartTemplates(), parsed: newParsedCharts(), memories: newReleaseMemories(), claimed: make(chan struct{}),
+		charts: newChartTemplates(), parsed: newParsedCharts(), memories: newReleaseMemories(), claimed: make(chan struct{}), rendered: e.meters.renders,
 		budget: budget, tenancy: e.options.Tenancy, additiveReadyExpr: e.options.AdditiveReadyExpr,
 	}
 	ledger := observe.NewLedger(ctx, observe.Options{

@@ -51,6 +51,7 @@ func (r *helmReleaseRun) render(ctx context.Context, revision int, upgrade, orig
 	}
 	timed, cancel := context.WithTimeout(ctx, r.timeoutOf(helmv2.ReleaseActionUpgrade))
 	defer cancel()
+	r.rendered.Inc()
 	return helm.Render(timed, req)
 }
 

@@ -14,6 +14,7 @@ import (
 // meters counts what the engine does. In a steady state none of them moves.
 type meters struct {
 	builds        *prometheus.CounterVec
+	renders       prometheus.Counter
 	requests      *prometheus.CounterVec
 	audited       prometheus.Counter
 	disagreements prometheus.Counter
@@ -24,6 +25,9 @@ func newMeters() *meters {
 		builds: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "bowline_builds_total", Help: "Builds of units, by outcome.",
 		}, []string{"outcome"}),
+		renders: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "bowline_renders_total", Help: "Charts that were rendered with values.",
+		}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "bowline_requests_total", Help: "Requests about delivered objects, by what they do: apply, dry-run or delete.",
 		}, []string{"request"}),
@@ -40,7 +44,7 @@ func (m *meters) register(r prometheus.Registerer, known func() int) error {
 	objects := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "bowline_ledger_objects", Help: "Objects that the ledgers of all clusters know.",
 	}, func() float64 { return float64(known()) })
-	for _, c := range []prometheus.Collector{m.builds, m.requests, m.audited, m.disagreements, objects} {
+	for _, c := range []prometheus.Collector{m.builds, m.renders, m.requests, m.audited, m.disagreements, objects} {
 		if err := r.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
 		}
