@@ -144,8 +144,8 @@ type helmReleaseRun struct {
 	log     logr.Logger
 	notices []notice
 	// quiet keeps the status from being written: nothing is over yet, and most waits are
-	// within a moment.
-	quiet bool
+	// within a moment. concluded says that something is.
+	quiet, concluded bool
 }
 
 func (r *helmReleases) runOf(ctx context.Context, h *helmv2.HelmRelease) *helmReleaseRun {

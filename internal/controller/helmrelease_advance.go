@@ -89,8 +89,16 @@ func (r *helmReleaseRun) step(ctx context.Context, d release.Decision) stepped {
 		return r.later(d)
 	case release.Exhausted:
 		return r.exhausted(d)
-	default:
-		return comeBack(r.fail(report.ReasonNotSupported, fmt.Errorf("%s is not supported yet", d.Step)))
+	case release.Test:
+		return r.test(ctx)
+	case release.Rollback:
+		return r.rollback(ctx, d.Target)
+	case release.UninstallRemediation:
+		return r.uninstall(ctx, helmv2.ReleaseActionUninstallRemediation, d.Old, d.OldStorage)
+	case release.Uninstall:
+		return r.uninstall(ctx, helmv2.ReleaseActionUninstall, d.Old, d.OldStorage)
+	default: // the drift of a release that is as wanted is found when it is settled
+		return comeBack(r.settle(ctx))
 	}
 }
 
@@ -100,9 +108,7 @@ func (r *helmReleaseRun) unlock(ctx context.Context, d release.Decision) stepped
 	record := m.record
 	was := record.Info.Status
 	record.SetStatus("failed", fmt.Sprintf("Release unlocked from stale '%s' state", was))
-	if d.Reason != release.Overtaken { // what was ours stays known as such
-		record.Marks = release.Marks{}
-	}
+	record.Marks = release.Marks{}
 	if err := m.store.Update(ctx, record); err != nil {
 		return comeBack(r.failThere(reasonStateError, err))
 	}

@@ -36,7 +36,7 @@ func (r *helmReleaseRun) end(ctx context.Context, cause error) stepped {
 			return comeBack(r.failThere(reasonStateError, err))
 		}
 		r.note(superseded...)
-		record.SetStatus(common.StatusDeployed, deployedWords(record.Marks.Action, m.rolledBackTo))
+		record.SetStatus(common.StatusDeployed, deployedWords(record.Marks.Action, r.rollbackTarget()))
 	}
 	if err := m.store.Update(ctx, record); err != nil {
 		return comeBack(r.failThere(reasonStateError, err))
@@ -49,6 +49,9 @@ func (r *helmReleaseRun) end(ctx context.Context, cause error) stepped {
 		r.released(record)
 	}
 	m.ended, m.waitingSince, m.known = r.clock.Now(), time.Time{}, false
+	if record.Marks.Action == helmv2.ReleaseActionRollback {
+		return r.remediated()
+	}
 	return goOn()
 }
 
@@ -110,7 +113,16 @@ func (r *helmReleaseRun) released(record *release.Record) {
 }
 
 func (r *helmReleaseRun) rollbackName() string {
-	return fmt.Sprintf("%s/%s.v%d", r.h.GetReleaseNamespace(), r.memory.key.Name, r.memory.rolledBackTo)
+	return fmt.Sprintf("%s/%s.v%d", r.h.GetReleaseNamespace(), r.memory.key.Name, r.rollbackTarget())
+}
+
+// rollbackTarget returns the revision that a rollback under way goes back to.
+func (r *helmReleaseRun) rollbackTarget() int {
+	m := r.memory
+	if target := release.RollbackTarget(r.h); m.rolledBackTo == 0 && target != nil {
+		m.rolledBackTo = target.Version // an earlier process began it
+	}
+	return m.rolledBackTo
 }
 
 // failedRelease tells that the revision failed, and counts it.
@@ -168,6 +180,7 @@ func (r *helmReleaseRun) notReleased(cause error) time.Duration {
 func (r *helmReleaseRun) conclude(condition string, status metav1.ConditionStatus, reason, message string) {
 	message = object.Conceal(message, r.secrets)
 	report.Mark(r.h, condition, status, reason, message)
+	r.concluded = true
 	kind := corev1.EventTypeNormal
 	if status == metav1.ConditionFalse {
 		kind = corev1.EventTypeWarning

@@ -42,12 +42,13 @@ func (r *helmReleaseRun) finalize(ctx context.Context) (ctrl.Result, error) {
 // account is gone, nobody may delete in its name, and with more rights nothing is
 // deleted: as with the toolkit's engine, what was released stays.
 func (r *helmReleaseRun) uninstallDeleted(ctx context.Context) (stepped, error) {
-	if r.h.Status.StorageNamespace == "" {
-		return goOn(), nil
-	}
 	var err error
 	if r.target, err = r.targets.of(ctx, addressOfRelease(r.h)); errors.Is(err, errConnecting) {
 		return comeBack(placeComes), nil
+	} else if errors.Is(err, failure.Of(failure.NotFound)) || err != nil && r.h.Status.StorageNamespace == "" {
+		r.events.Event(r.h, corev1.EventTypeWarning, helmv2.UninstallFailedReason,
+			clip("The cluster cannot be reached any more, so what was released stays: "+err.Error()))
+		return goOn(), nil
 	} else if err != nil {
 		return r.stuck(ctx, err)
 	}
@@ -66,17 +67,32 @@ func (r *helmReleaseRun) uninstallDeleted(ctx context.Context) (stepped, error) 
 	if err := r.locate(); err != nil {
 		return r.stuck(ctx, err)
 	}
-	remaining, err := r.pipeline.Remove(ctx, r.unit(), r.target.Target, releaseEntries(r.h))
-	if err != nil {
-		return r.stuck(ctx, err)
+	return r.removeRelease(ctx)
+}
+
+// removeRelease uninstalls what the status or the storage says is there.
+func (r *helmReleaseRun) removeRelease(ctx context.Context) (stepped, error) {
+	m := r.memory
+	old, storage := r.h.Status.History.Latest(), orElse(r.h.Status.StorageNamespace, m.key.Namespace)
+	if old == nil && m.removal == nil {
+		// One that was begun and never told of is known by its marks.
+		record, err := m.store.Last(ctx, m.key.Name)
+		if isAbsent(err) || err == nil && !record.Marks.Of(r.unit()) {
+			return goOn(), nil
+		}
+		if err != nil {
+			return r.stuck(ctx, err)
+		}
 	}
-	if len(remaining) > 0 {
-		return comeBack(placeComes), nil
+	if old == nil {
+		old = &helmv2.Snapshot{Name: m.key.Name, Namespace: r.h.GetReleaseNamespace()}
 	}
-	if err := r.memory.store.Purge(ctx, r.memory.key.Name); err != nil {
-		return r.stuck(ctx, err)
+	done := r.uninstall(ctx, helmv2.ReleaseActionUninstall, old, storage)
+	if done.more {
+		r.announce()
+		return done, nil
 	}
-	return goOn(), nil
+	return done, r.write(ctx)
 }
 
 // stuck reports that the release cannot be uninstalled now.

@@ -132,15 +132,16 @@ func (r *helmReleaseRun) make(ctx context.Context, action helmv2.ReleaseAction) 
 	return release.Fresh(rel, release.Marks{Unit: r.unit().String(), Inputs: r.wanted.digest, Action: action}, m.seen, r.now), nil
 }
 
-// unitOf is what the pipeline delivers of a revision: the objects of its manifest.
-func (r *helmReleaseRun) unitOf(version int, digest string, manifest func(context.Context) (*release.Release, error)) (pipeline.Unit, error) {
-	rules, err := ignore.New(nil)
+// unitOf is what the pipeline delivers of a revision: the objects of its manifest, besides
+// what the status says is there.
+func (r *helmReleaseRun) unitOf(version int, digest string, have []plan.Entry, manifest func(context.Context) (*release.Release, error)) (pipeline.Unit, error) {
+	drift, err := ignore.ForRelease(r.h.GetDriftDetection().Ignore)
 	if err != nil {
 		return pipeline.Unit{}, err
 	}
 	return pipeline.Unit{
-		Name: r.unit(), Group: object.HelmGroup, Ignore: rules,
-		Inventory: releaseEntries(r.h), Secrets: r.secrets,
+		Name: r.unit(), Group: object.HelmGroup, Ignore: drift.Fields, Lax: drift.Whole,
+		Inventory: have, Secrets: r.secrets,
 		Policy: plan.Policy{Prune: true, Budget: r.budget, Approved: r.h.Annotations[AnnotationApprovedPlan]},
 		Made: &pipeline.Made{Digest: fmt.Sprintf("%s.v%d %s", r.memory.key.Name, version, digest), Objects: func(ctx context.Context) ([]*unstructured.Unstructured, error) {
 			rel, err := manifest(ctx)
@@ -152,13 +153,6 @@ func (r *helmReleaseRun) unitOf(version int, digest string, manifest func(contex
 	}, nil
 }
 
-// What Helm puts on every object of a release besides its manifest.
-const (
-	labelManagedBy      = "app.kubernetes.io/managed-by"
-	annotationRelease   = "meta.helm.sh/release-name"
-	annotationNamespace = "meta.helm.sh/release-namespace"
-)
-
 // objectsOf returns the objects of a revision as Helm would send them.
 func objectsOf(rel *release.Release) ([]*unstructured.Unstructured, error) {
 	objects, err := helm.Objects(rel.Manifest)
@@ -169,17 +163,7 @@ func objectsOf(rel *release.Release) ([]*unstructured.Unstructured, error) {
 		if o.GetNamespace() == "" {
 			o.SetNamespace(rel.Namespace)
 		}
-		labels, annotations := o.GetLabels(), o.GetAnnotations()
-		if labels == nil {
-			labels = map[string]string{}
-		}
-		if annotations == nil {
-			annotations = map[string]string{}
-		}
-		labels[labelManagedBy] = "Helm"
-		annotations[annotationRelease], annotations[annotationNamespace] = rel.Name, rel.Namespace
-		o.SetLabels(labels)
-		o.SetAnnotations(annotations)
+		release.Dress(o, rel.Name, rel.Namespace)
 	}
 	return objects, nil
 }

@@ -39,6 +39,14 @@ type releaseMemory struct {
 	// rolledBackTo is the revision that the record goes back to.
 	rolledBackTo int
 
+	// definitions is the step that installs the chart's definitions, and defined, owned and
+	// housed say which of the first steps for the record are done.
+	definitions            *release.Definitions
+	defined, owned, housed bool
+	// removal is the uninstalling under way; restart says that the last one failed.
+	removal *removal
+	restart bool
+
 	// began is when this process began to work on the record, and ended when the
 	// last attempt did.
 	began, ended time.Time

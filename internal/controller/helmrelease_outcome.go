@@ -139,7 +139,7 @@ func (r *helmReleaseRun) tell(kind, reason, message string) {
 // write sends the status if it differs from what was last written, and the
 // events that explain it. What is about to change anyhow is not written.
 func (r *helmReleaseRun) write(ctx context.Context) error {
-	if r.quiet {
+	if r.quiet && !r.concluded {
 		return nil
 	}
 	if !equality.Semantic.DeepEqual(r.before.Status, r.h.Status) {
@@ -151,11 +151,16 @@ func (r *helmReleaseRun) write(ctx context.Context) error {
 		r.written.note(r.h)
 		r.before = r.h.DeepCopy()
 	}
+	r.announce()
+	return nil
+}
+
+// announce writes the events.
+func (r *helmReleaseRun) announce() {
 	for _, n := range r.notices {
 		r.events.AnnotatedEventf(r.h, r.eventMeta(), n.kind, n.reason, "%s", clip(n.message))
 	}
 	r.notices = nil
-	return nil
 }
 
 // eventMeta is what the toolkit's notifications read from an event.

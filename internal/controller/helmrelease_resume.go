@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	"github.com/fluxcd/pkg/apis/meta"
+	"helm.sh/helm/v4/pkg/release/common"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/object"
@@ -36,6 +41,7 @@ func (r *helmReleaseRun) start(ctx context.Context, record *release.Record) step
 		return comeBack(r.notReleased(r.there(err)))
 	}
 	m.record, m.began, m.waitingSince, m.known = record, r.now, time.Time{}, false
+	m.definitions, m.defined, m.owned, m.housed = nil, false, false, false
 	return r.resume(ctx)
 }
 
@@ -44,12 +50,15 @@ func (r *helmReleaseRun) start(ctx context.Context, record *release.Record) step
 // is found done.
 func (r *helmReleaseRun) resume(ctx context.Context) stepped {
 	m := r.memory
+	if m.record.Info.Status == common.StatusUninstalling {
+		return r.uninstall(ctx, m.record.Marks.Action, r.h.Status.History.Latest(), r.h.Status.StorageNamespace)
+	}
 	if m.began.IsZero() {
 		m.began = r.now
 	}
 	r.underWay()
 	for _, stage := range []func(context.Context) (stepped, error){
-		r.deliver, r.healthy,
+		r.house, r.owned, r.definitions, r.preHooks, r.deliver, r.healthy, r.postHooks,
 	} {
 		done, err := stage(ctx)
 		if err != nil && r.endures(err) {
@@ -86,14 +95,26 @@ func (r *helmReleaseRun) endures(err error) bool {
 // deliver sends the objects of the revision.
 func (r *helmReleaseRun) deliver(ctx context.Context) (stepped, error) {
 	record := r.memory.record
-	unit, err := r.unitOf(record.Version, release.ManifestDigest(record.Release), func(context.Context) (*release.Release, error) { return record.Release, nil })
+	have, definitions, err := r.inventoryFor(ctx, record.Release)
 	if err != nil {
 		return stepped{}, err
+	}
+	unit, err := r.unitOf(record.Version, release.ManifestDigest(record.Release), have, func(context.Context) (*release.Release, error) { return record.Release, nil })
+	if err != nil {
+		return stepped{}, err
+	}
+	unit.Policy.HealsAll = true
+	if r.policyOfDefinitions(record.Marks.Action) != helmv2.Skip {
+		own, err := definitionsOf(record.Release)
+		if err != nil {
+			return stepped{}, err
+		}
+		definitions = withDefinitions(definitions, own)
 	}
 	timed, cancel := context.WithTimeout(ctx, r.timeoutOf(record.Marks.Action))
 	defer cancel()
 	out, err := r.pipeline.Run(timed, unit, r.target.scoped(timed, unit.Name), source.Artifact{Digest: unit.Made.Digest}, r.recorded)
-	r.keep(out)
+	r.keep(out, definitions)
 	err = unit.Conceal(err)
 	switch {
 	case err != nil && out.Changes.Pending():
@@ -112,16 +133,56 @@ func (r *helmReleaseRun) deliver(ctx context.Context) (stepped, error) {
 // release storage names them: the pending revision was written before.
 func (r *helmReleaseRun) recorded(context.Context, []plan.Entry) error { return nil }
 
-// keep takes what a run did into the status.
-func (r *helmReleaseRun) keep(out pipeline.Outcome) {
+// withDefinitions adds the definitions that a chart installs.
+func withDefinitions(entries []plan.Entry, objects []*unstructured.Unstructured) []plan.Entry {
+	for _, o := range objects {
+		if id := object.IDOf(o); o.GetKind() == definitionKind && !slices.ContainsFunc(entries, func(e plan.Entry) bool { return e.ID == id }) {
+			entries = append(entries, plan.Entry{ID: id, Version: o.GroupVersionKind().Version})
+		}
+	}
+	return entries
+}
+
+// keep takes what a run did into the status. Definitions are listed with the rest.
+func (r *helmReleaseRun) keep(out pipeline.Outcome, definitions []plan.Entry) {
 	if out.Plan == nil {
 		return
 	}
 	r.references.wrote(touched(out.Changes))
-	r.h.Status.Inventory = releaseInventory(out.Inventory)
+	all := slices.Clone(out.Inventory)
+	for _, d := range definitions {
+		if !slices.ContainsFunc(all, func(e plan.Entry) bool { return e.ID == d.ID }) {
+			all = append(all, d)
+		}
+	}
+	r.h.Status.Inventory = releaseInventory(all)
 	if words := report.Changes(out.Changes); words != "" {
 		r.attempt.changes = lastFew(append(r.attempt.changes, words))
 		r.log.Info("applied", "chart", r.h.Status.LastAttemptedRevision, "changes", words)
+	}
+}
+
+// house makes the namespace of the release, where that is asked for.
+func (r *helmReleaseRun) house(ctx context.Context) (stepped, error) {
+	m := r.memory
+	if m.housed || m.record.Marks.Action != helmv2.ReleaseActionInstall || !r.h.GetInstall().CreateNamespace {
+		return goOn(), nil
+	}
+	name := m.record.Namespace
+	namespaces := corev1.SchemeGroupVersion.WithResource("namespaces")
+	_, err := r.target.Cluster.Metadata.Resource(namespaces).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		ns := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name}}}
+		_, err = r.target.Cluster.Dynamic.Resource(namespaces).Create(ctx, ns, metav1.CreateOptions{FieldManager: HelmFieldManager})
+	}
+	switch {
+	case err == nil || apierrors.IsAlreadyExists(err):
+		m.housed = true
+		return goOn(), nil
+	case apierrors.IsForbidden(err):
+		return stepped{}, r.there(&failure.Error{Op: "create", Kind: failure.Denied, Object: "Namespace/" + name, Err: err})
+	default:
+		return stepped{}, &failure.Error{Op: "create", Kind: failure.Unavailable, Object: "Namespace/" + name, Err: err}
 	}
 }
 

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
@@ -65,9 +66,17 @@ func (r *helmReleaseRun) restore() {
 
 // standing is what the pipeline delivers while nothing new is released: what the
 // storage says is deployed, which is read only when something has to be sent.
+// Definitions of which it is not known whether they are from the manifest are no part of it:
+// nothing is pruned here.
 func (r *helmReleaseRun) standing() (pipeline.Unit, error) {
 	m := r.memory
-	return r.unitOf(m.last.Version, m.last.Manifest, func(ctx context.Context) (*release.Release, error) {
+	var have []plan.Entry
+	for _, e := range releaseEntries(r.h) {
+		if e.ID.Kind != definitionKind {
+			have = append(have, e)
+		}
+	}
+	return r.unitOf(m.last.Version, m.last.Manifest, have, func(ctx context.Context) (*release.Release, error) {
 		record, err := m.store.Get(ctx, m.key.Name, m.last.Version)
 		if err != nil {
 			return nil, err
@@ -85,7 +94,7 @@ func (r *helmReleaseRun) heal(ctx context.Context) (again time.Duration, ok bool
 	timed, cancel := context.WithTimeout(ctx, r.h.GetTimeout().Duration)
 	defer cancel()
 	out, err := r.pipeline.Run(timed, unit, r.target.scoped(timed, unit.Name), source.Artifact{Digest: unit.Made.Digest}, r.recorded)
-	r.keep(out)
+	r.keep(out, slices.DeleteFunc(releaseEntries(r.h), func(e plan.Entry) bool { return e.ID.Kind != definitionKind }))
 	r.contested(out.Plan)
 	if changes := report.Changes(out.Changes); changes != "" {
 		r.tell(corev1.EventTypeNormal, "DriftCorrected", fmt.Sprintf("Cluster state of release %s has been corrected: %s", r.h.Status.History.Latest().FullReleaseName(), changes))

@@ -36,19 +36,22 @@ type pointer []string
 
 // New reads spec.ignore. It returns nil where it is empty. An error is of kind
 // failure.Invalid and names the field.
-func New(spec []kustomizev1.IgnoreRule) (*Rules, error) {
+func New(spec []kustomizev1.IgnoreRule) (*Rules, error) { return of("spec.ignore", spec) }
+
+// of reads the rules of a field.
+func of(name string, spec []kustomizev1.IgnoreRule) (*Rules, error) {
 	if len(spec) == 0 {
 		return nil, nil
 	}
 	text, err := json.Marshal(spec)
 	if err != nil {
-		return nil, fmt.Errorf("read spec.ignore: %w", err)
+		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	out := &Rules{text: string(text)}
 	for i, s := range spec {
 		r := rule{}
 		for j, path := range s.Paths {
-			field := fmt.Sprintf("spec.ignore[%d].paths[%d]", i, j)
+			field := fmt.Sprintf("%s[%d].paths[%d]", name, i, j)
 			p, err := parse(path)
 			if err == nil {
 				err = p.allowed()
@@ -59,7 +62,7 @@ func New(spec []kustomizev1.IgnoreRule) (*Rules, error) {
 			}
 			r.pointers = append(r.pointers, p)
 		}
-		if r.target, err = targetOf(fmt.Sprintf("spec.ignore[%d].target", i), s.Target); err != nil {
+		if r.target, err = targetOf(fmt.Sprintf("%s[%d].target", name, i), s.Target); err != nil {
 			return nil, err
 		}
 		out.rules = append(out.rules, r)
@@ -99,6 +102,7 @@ func (p pointer) allowed() error {
 	for _, needed := range []pointer{
 		{"apiVersion"}, {"kind"}, {"metadata", "name"}, {"metadata", "namespace"},
 		{"metadata", "labels", object.KustomizeGroup + "/name"}, {"metadata", "labels", object.KustomizeGroup + "/namespace"},
+		{"metadata", "labels", object.HelmGroup + "/name"}, {"metadata", "labels", object.HelmGroup + "/namespace"},
 		{"metadata", "annotations", object.AppliedDigestAnnotation},
 	} {
 		if slices.Equal(p, needed) || len(p) == 1 && p[0] == "metadata" {

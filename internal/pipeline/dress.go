@@ -75,6 +75,7 @@ func mark(u Unit, o *unstructured.Unstructured) plan.Want {
 	return plan.Want{
 		ID: id, Version: o.GroupVersionKind().Version, Digest: digest,
 		Mode: modeOf(u, o), Replace: all || marked(o, annotationForce, "enabled"), Ignored: ignored,
+		Lax: u.Lax != nil && u.Lax(o),
 	}
 }
 

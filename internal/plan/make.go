@@ -51,6 +51,8 @@ type Policy struct {
 	Budget Budget
 	// Approved is the digest of the held deletions that somebody approved.
 	Approved string
+	// HealsAll says that drift is not left to others either where an object is lax.
+	HealsAll bool
 }
 
 // Make plans. It asks the prober only for objects that the ledger cannot
@@ -132,14 +134,27 @@ func (m *maker) absent(ctx context.Context, w Want) error {
 			return nil
 		}
 	}
+	if m.leaves(w) && slices.ContainsFunc(m.in.Inventory, func(e Entry) bool { return e.ID == w.ID }) {
+		m.add(Skip, w, "", leftToOthers)
+		return nil
+	}
 	if !m.postpone(w, Known{}, "removing") {
 		m.add(Create, w, "", "")
 	}
 	return nil
 }
 
+// leftToOthers is why drift of a lax object stays.
+const leftToOthers = "what others do to it is left to them"
+
+func (m *maker) leaves(w Want) bool { return w.Lax && !m.in.Policy.HealsAll }
+
 // same decides on an object whose desired state is the one last applied.
 func (m *maker) same(ctx context.Context, w Want, known Known) error {
+	if m.leaves(w) {
+		m.add(Skip, w, known.UID, leftToOthers)
+		return nil
+	}
 	state := known.State
 	desired := m.in.Objects[w.ID]
 	asks := state == Unproven || state == Unowned && m.in.Recheck

@@ -52,6 +52,9 @@ type Want struct {
 	// Ignored are the fields that are left to others; nil where there are none. The
 	// digest is the one without them.
 	Ignored *ignore.Paths
+	// Lax says that what others do to the object as a whole, its removal included, is left
+	// to them until something else is desired.
+	Lax bool
 }
 
 // GVK returns the API group, version and kind.

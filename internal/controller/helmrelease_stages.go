@@ -1,0 +1,224 @@
+package controller
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	helmv2 "github.com/fluxcd/helm-controller/api/v2"
+	helmrelease "helm.sh/helm/v4/pkg/release/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/bowline-dev/bowline/internal/build/helm"
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/object"
+	"github.com/bowline-dev/bowline/internal/observe"
+	"github.com/bowline-dev/bowline/internal/plan"
+	"github.com/bowline-dev/bowline/internal/release"
+)
+
+// live is the cluster as the steps that only Helm knows use it.
+func (r *helmReleaseRun) live() *release.Live {
+	return &release.Live{Cluster: r.target.Cluster, Slots: r.target.Applier.Slots, Count: r.target.Applier.Count}
+}
+
+// hooks runs hooks whose progress is recorded in the store.
+func (r *helmReleaseRun) hooks(store *release.Store) *release.Hooks {
+	return &release.Hooks{
+		Live: r.live(), Records: store, Follow: r.target.ledger, Clock: r.clock, Unit: r.unit(),
+		Explain: func(ctx context.Context, ref observe.Reference) string {
+			return object.Conceal(r.target.explain(ctx, ref.ID, ref.Version), r.secrets)
+		},
+	}
+}
+
+// before and after are the hook events of an action.
+var hookEvents = map[helmv2.ReleaseAction]struct{ before, after helmrelease.HookEvent }{
+	helmv2.ReleaseActionInstall:  {helmrelease.HookPreInstall, helmrelease.HookPostInstall},
+	helmv2.ReleaseActionUpgrade:  {helmrelease.HookPreUpgrade, helmrelease.HookPostUpgrade},
+	helmv2.ReleaseActionRollback: {helmrelease.HookPreRollback, helmrelease.HookPostRollback},
+}
+
+func (r *helmReleaseRun) preHooks(ctx context.Context) (stepped, error) {
+	return r.runHooks(ctx, hookEvents[r.memory.record.Marks.Action].before)
+}
+
+func (r *helmReleaseRun) postHooks(ctx context.Context) (stepped, error) {
+	return r.runHooks(ctx, hookEvents[r.memory.record.Marks.Action].after)
+}
+
+func (r *helmReleaseRun) runHooks(ctx context.Context, event helmrelease.HookEvent) (stepped, error) {
+	record := r.memory.record
+	action := record.Marks.Action
+	if action == helmv2.ReleaseActionInstall && r.h.GetInstall().DisableHooks ||
+		action == helmv2.ReleaseActionUpgrade && r.h.GetUpgrade().DisableHooks ||
+		action == helmv2.ReleaseActionRollback && r.h.GetRollback().DisableHooks || !release.HasHooks(record.Release, event) {
+		return goOn(), nil
+	}
+	p, err := r.hooks(r.memory.store).Advance(ctx, release.HookRun{Record: record, Event: event, Timeout: r.timeoutOf(action)})
+	return r.progressed(p, err)
+}
+
+// progressed turns how far a step came into what is to be done.
+func (r *helmReleaseRun) progressed(p release.Progress, err error) (stepped, error) {
+	switch {
+	case err != nil:
+		return stepped{}, err
+	case p.Failed != nil:
+		return stepped{}, p.Failed
+	case p.Done:
+		return goOn(), nil
+	}
+	left := untilThen(p.Until, r.now)
+	elapsed := r.now.Sub(r.memory.began)
+	if elapsed < tellAfter {
+		r.quiet = true
+		return comeBack(min(left, tellAfter-elapsed)), nil
+	}
+	return comeBack(r.progress(p.Waits, left)), nil
+}
+
+// untilThen returns how long to wait until a time; one that is not set never comes.
+func untilThen(until, now time.Time) time.Duration {
+	if until.IsZero() {
+		return placeComes
+	}
+	return max(until.Sub(now), time.Millisecond)
+}
+
+// definitions installs what the chart's own folder of definitions holds.
+func (r *helmReleaseRun) definitions(ctx context.Context) (stepped, error) {
+	m := r.memory
+	action := m.record.Marks.Action
+	if r.policyOfDefinitions(action) == helmv2.Skip || m.defined {
+		return goOn(), nil
+	}
+	if m.definitions == nil {
+		objects, err := definitionsOf(m.record.Release)
+		if err != nil {
+			return stepped{}, err
+		}
+		if len(objects) == 0 {
+			return goOn(), nil
+		}
+		m.definitions = &release.Definitions{
+			Live: r.live(), Follow: r.target.ledger, Clock: r.clock, Unit: r.unit(),
+			Policy: r.policyOfDefinitions(action), Objects: objects, Timeout: r.timeoutOf(action),
+		}
+	}
+	done, err := r.progressed(m.definitions.Advance(ctx))
+	m.defined = err == nil && done.more
+	return done, err
+}
+
+// definitionsOf returns the objects in the crds folders of a release's chart.
+func definitionsOf(rel *release.Release) ([]*unstructured.Unstructured, error) {
+	if rel.Chart == nil {
+		return nil, nil
+	}
+	var b strings.Builder
+	for _, crd := range rel.Chart.CRDObjects() {
+		b.WriteString("\n---\n")
+		b.Write(crd.File.Data)
+	}
+	return helm.Objects(b.String())
+}
+
+// inventoryFor returns what the release has on the cluster, in two parts: what may be
+// pruned when it is no longer wanted, and the definitions from charts' own folders, which
+// stay for ever.
+func (r *helmReleaseRun) inventoryFor(ctx context.Context, rel *release.Release) (own, definitions []plan.Entry, err error) {
+	wanted, err := idsIn(rel)
+	if err != nil {
+		return nil, nil, err
+	}
+	var doubtful []plan.Entry
+	for _, e := range releaseEntries(r.h) {
+		if e.ID.Kind != definitionKind || wanted[e.ID] {
+			own = append(own, e)
+		} else {
+			doubtful = append(doubtful, e)
+		}
+	}
+	if len(doubtful) == 0 {
+		return own, nil, nil
+	}
+	before, err := r.deployed(ctx)
+	if err != nil || before == nil {
+		return own, doubtful, err
+	}
+	had, err := idsIn(before)
+	if err != nil {
+		return own, doubtful, nil //nolint:nilerr // what cannot be read proves nothing
+	}
+	for _, e := range doubtful {
+		if had[e.ID] {
+			own = append(own, e)
+		} else {
+			definitions = append(definitions, e)
+		}
+	}
+	return own, definitions, nil
+}
+
+const definitionKind = "CustomResourceDefinition"
+
+// idsIn returns the definitions in the manifest of a revision.
+func idsIn(rel *release.Release) (map[object.ID]bool, error) {
+	objects, err := helm.Objects(rel.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	ids := map[object.ID]bool{}
+	for _, o := range objects {
+		if o.GetKind() == definitionKind {
+			ids[object.IDOf(o)] = true
+		}
+	}
+	return ids, nil
+}
+
+// owned refuses to take what belongs to another release or to none, where the
+// HelmRelease says that nothing is to be taken over.
+func (r *helmReleaseRun) owned(ctx context.Context) (stepped, error) {
+	m := r.memory
+	strict := m.record.Marks.Action == helmv2.ReleaseActionInstall && r.h.GetInstall().DisableTakeOwnership ||
+		m.record.Marks.Action == helmv2.ReleaseActionUpgrade && r.h.GetUpgrade().DisableTakeOwnership
+	if !strict || m.owned {
+		return goOn(), nil
+	}
+	objects, err := r.placed(ctx, m.record.Release)
+	if err != nil {
+		return stepped{}, err
+	}
+	have := map[object.ID]bool{}
+	for _, e := range releaseEntries(r.h) {
+		have[e.ID] = true
+	}
+	claim := release.Claim{Unit: r.unit(), Name: m.record.Name, Namespace: m.record.Namespace}
+	for _, o := range objects {
+		if id := object.IDOf(o); !have[id] {
+			claim.Objects = append(claim.Objects, observe.Reference{ID: id, Version: o.GroupVersionKind().Version})
+		}
+	}
+	err = r.live().CheckOwnership(ctx, claim)
+	m.owned = err == nil
+	return goOn(), err
+}
+
+// placed returns the objects of a revision in their namespaces.
+func (r *helmReleaseRun) placed(ctx context.Context, rel *release.Release) ([]*unstructured.Unstructured, error) {
+	objects, err := objectsOf(rel)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range objects {
+		kind, err := r.target.Cluster.Resources.Of(ctx, o.GroupVersionKind())
+		if err == nil && !kind.Namespaced {
+			o.SetNamespace("")
+		} else if err != nil && failure.KindOf(err) == failure.Unavailable {
+			return nil, err
+		}
+	}
+	return objects, nil
+}
