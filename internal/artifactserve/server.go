@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -55,6 +56,22 @@ type archive struct {
 	file string
 	sum  sum
 	tree source.Tree
+	// packed is set for what is sent as it was published.
+	packed *source.Packed
+}
+
+// write sends the archive.
+func (a archive) write(ctx context.Context, w io.Writer) error {
+	if a.packed == nil {
+		return Write(ctx, w, a.tree)
+	}
+	r, err := a.packed.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Close() }()
+	_, err = io.Copy(w, r)
+	return err
 }
 
 type sum struct {
@@ -82,7 +99,7 @@ func (s *Server) Publish(ctx context.Context, kind string, name types.Namespaced
 	folder, file := folderOf(kind, name), fileOf(a)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := []archive{{file, have, a.Tree}}
+	list := []archive{{file, have, a.Tree, a.Packed}}
 	for _, old := range s.sources[folder] {
 		if old.file != file && len(list) < kept {
 			list = append(list, old)
@@ -121,6 +138,9 @@ func fileOf(a source.Artifact) string {
 
 // sum returns the digest and the size of an artifact's archive.
 func (s *Server) sum(ctx context.Context, a source.Artifact) (sum, error) {
+	if a.Packed != nil {
+		return sum{a.Packed.Digest, a.Packed.Size}, nil
+	}
 	s.mu.RLock()
 	have, ok := s.sums[a.Digest]
 	s.mu.RUnlock()
@@ -207,7 +227,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, found archive) {
 		_ = control.SetWriteDeadline(time.Now().Add(patience)) // not every writer has one
 		return w.Write(p)
 	}}
-	err := Write(r.Context(), c, found.tree)
+	err := found.write(r.Context(), c)
 	if err == nil && c.n == found.sum.size {
 		return
 	}

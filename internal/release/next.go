@@ -300,7 +300,8 @@ func (n *next) note() {
 		}
 		s := &n.hr.Status
 		known := n.snapshotOf(r)
-		if r == n.o.Last && r.Status == common.StatusFailed && (known == nil || known.Status != common.StatusFailed.String()) {
+		attempted := r.Marks.Inputs == n.w.Inputs // else it failed with what is not wanted any more
+		if attempted && r == n.o.Last && r.Status == common.StatusFailed && (known == nil || known.Status != common.StatusFailed.String()) {
 			n.countFailure(r.Marks.Action)
 		}
 		if r == n.o.Last && r.Marks.Action == v2.ReleaseActionInstall && known == nil {

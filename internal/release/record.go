@@ -119,6 +119,9 @@ func Fresh(rel *Release, marks Marks, history []Seen, now time.Time) *Record {
 	}
 	next.ApplyMethod = string(helmrelease.ApplyMethodServerSideApply)
 	info.Status, info.Description = pendingOf(marks.Action)
+	if marks.Action != v2.ReleaseActionRollback {
+		info.RollbackRevision = 0
+	}
 	marks.Event, marks.Since, marks.Created, marks.Done = "", metav1.MicroTime{}, "", nil
 	return &Record{Release: &next, Marks: marks}
 }

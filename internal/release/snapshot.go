@@ -33,12 +33,14 @@ type observation struct {
 	OCIDigest     string             `json:"ociDigest,omitempty"`
 }
 
-// observationOf leaves out what does not count: the chart's content, and the hooks that are
-// tests, which anybody may run at any time.
+// observationOf leaves out what does not count: the chart's content, the hooks that are
+// tests, which anybody may run at any time, and the revision that was rolled back to, which
+// the Helm that helm-controller 1.6 is made with does not know.
 func observationOf(rel *Release, ociDigest string) observation {
 	o := observation{Name: rel.Name, Version: rel.Version, Manifest: rel.Manifest, Namespace: rel.Namespace, OCIDigest: ociDigest}
 	if rel.Info != nil {
 		o.Info = *rel.Info
+		o.Info.RollbackRevision = 0
 	}
 	if rel.Chart != nil && rel.Chart.Metadata != nil {
 		o.ChartMetadata = *rel.Chart.Metadata
@@ -93,8 +95,16 @@ func Verified(snapshot *v2.Snapshot, rel *Release) bool {
 	if err != nil {
 		return false
 	}
+	o := observationOf(rel, snapshot.OCIDigest)
+	if verifier := taken.Verifier(); o.write(verifier) == nil && verifier.Verified() {
+		return true
+	}
+	if rel.Info == nil || rel.Info.RollbackRevision == 0 {
+		return false
+	}
+	o.Info.RollbackRevision = rel.Info.RollbackRevision // as a newer one takes it
 	verifier := taken.Verifier()
-	return observationOf(rel, snapshot.OCIDigest).write(verifier) == nil && verifier.Verified()
+	return o.write(verifier) == nil && verifier.Verified()
 }
 
 // ConfigDigest returns the digest of a release's values, in the form of the API.

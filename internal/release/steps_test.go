@@ -50,10 +50,10 @@ func newRig(t *testing.T, namespace string) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{
-		t: t, namespace: namespaceOf(t, namespace), unit: types.NamespacedName{Namespace: namespace, Name: "demo"},
-		cluster: clusterOf(t), client: client, store: storeIn(t, namespace, nil), clock: clock.RealClock{},
+		t: t, namespace: namespaceOf(t, namespace), cluster: clusterOf(t), client: client, clock: clock.RealClock{},
 		woken: make(chan struct{}, 1),
 	}
+	r.unit, r.store = types.NamespacedName{Namespace: r.namespace, Name: "demo"}, storeIn(t, r.namespace, nil)
 	r.records = r.store
 	r.live = &Live{Cluster: r.cluster, Slots: make(chan struct{}, 4), Count: func(string) {}}
 	r.ledger = observe.NewLedger(t.Context(), observe.Options{
@@ -438,7 +438,7 @@ func TestOwnership(t *testing.T) {
 	if !errors.Is(err, ErrForeign) || !errors.Is(err, failure.Of(failure.Refused)) {
 		t.Fatalf("gave %v", err)
 	}
-	for _, want := range []string{"ConfigMap/ownership/nobodys (of no release)", "ConfigMap/ownership/others (of release ownership/other)"} {
+	for _, want := range []string{"ConfigMap/" + r.namespace + "/nobodys (of no release)", "ConfigMap/" + r.namespace + "/others (of release " + r.namespace + "/other)"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q does not name %q", err, want)
 		}
@@ -468,6 +468,7 @@ spec:
 
 func TestDefinitions(t *testing.T) {
 	r := newRig(t, "definitions")
+	plural := strings.ReplaceAll(r.namespace, "-", "") // of this run: definitions outlive it
 	for _, c := range []struct {
 		name   string
 		policy v2.CRDsPolicy
@@ -483,7 +484,7 @@ func TestDefinitions(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			d := &Definitions{
 				Live: r.live, Follow: r.ledger, Clock: r.clock, Unit: r.unit, Policy: c.policy, Timeout: time.Minute,
-				Objects: []*unstructured.Unstructured{crd(t, "apples", c.about)},
+				Objects: []*unstructured.Unstructured{crd(t, plural, c.about)},
 			}
 			if p := r.drive(d.Advance, func(Progress) {}); !p.Done {
 				t.Fatalf("ended with %+v", p)
@@ -583,7 +584,7 @@ metadata: {name: gone}
 	if _, err := r.client.CoreV1().Secrets(r.namespace).Get(t.Context(), "kept", metav1.GetOptions{}); err != nil {
 		t.Errorf("what is to be kept gave %v", err)
 	}
-	if got := strings.Join(run.Left, "; "); !strings.Contains(got, "Secret/uninstall/kept") || !strings.Contains(got, "ConfigMap/uninstall/foreign (it is not of this release)") {
+	if got := strings.Join(run.Left, "; "); !strings.Contains(got, "Secret/"+r.namespace+"/kept") || !strings.Contains(got, "ConfigMap/"+r.namespace+"/foreign (it is not of this release)") {
 		t.Errorf("left is told as %s", got)
 	}
 	// Without history nothing is recorded any more.

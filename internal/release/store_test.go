@@ -36,18 +36,18 @@ func clusterOf(t *testing.T) *kube.Cluster {
 	return c
 }
 
-// namespaceOf makes the namespace of a test.
+// namespaceOf makes the namespace of a test, whose name begins like this.
 func namespaceOf(t *testing.T, name string) string {
 	t.Helper()
 	client, err := kubernetes.NewForConfig(testkit.Cluster(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	if _, err := client.CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: name + "-"}}
+	if ns, err = client.CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	return name
+	return ns.Name
 }
 
 func storeIn(t *testing.T, namespace string, journal Journal) *Store {

@@ -4,6 +4,7 @@
 package source
 
 import (
+	"io"
 	"io/fs"
 )
 
@@ -23,6 +24,18 @@ type Artifact struct {
 	Metadata map[string]string
 	// Tree reads the files.
 	Tree Tree
+	// Packed, when set, is the archive that holds the files, as it was published. It is what others
+	// are served then, to the byte.
+	Packed *Packed
+}
+
+// Packed is an archive that is handed on as it is.
+type Packed struct {
+	// Digest is "sha256:<hex>", and Size the length in bytes.
+	Digest string
+	Size   int64
+	// Open reads it, for as long as the artifact is in use.
+	Open func() (io.ReadCloser, error)
 }
 
 // originRevision is the key of the toolkit, and of OCI.

@@ -68,8 +68,26 @@ func Read(r io.Reader, limits Limits) (source.Artifact, error) {
 	return read(context.Background(), r, limits)
 }
 
+// Options change how an archive is read.
+type Options struct {
+	Limits Limits
+	// SkipLinks passes over symbolic links, as the toolkit does with those in layers of registries; else
+	// they are refused.
+	SkipLinks bool
+	// Ignored applies ignore rules to what is in the archive: those of .sourceignore files in it, and those of
+	// Ignore; see snapshot.Options.
+	Ignored bool
+	Ignore  *string
+}
+
 // read is Read that ends when ctx does.
 func read(ctx context.Context, r io.Reader, limits Limits) (source.Artifact, error) {
+	return ReadWith(ctx, r, Options{Limits: limits})
+}
+
+// ReadWith is Read with options, that ends when ctx does.
+func ReadWith(ctx context.Context, r io.Reader, o Options) (source.Artifact, error) {
+	limits := o.Limits
 	zipped, err := gzip.NewReader(r)
 	if err != nil {
 		return source.Artifact{}, refuse("", fmt.Errorf("it is not compressed with gzip: %w", err))
@@ -78,7 +96,7 @@ func read(ctx context.Context, r io.Reader, limits Limits) (source.Artifact, err
 	// Headers are data as well, and of some the tar reader shows nothing.
 	most := limits.MaxBytes + int64(limits.MaxEntries)*perEntry
 	unpacked := &io.LimitedReader{R: zipped, N: most + 1}
-	u := &unpacker{limits: limits, content: newContent(limits.MaxEntries)}
+	u := &unpacker{limits: limits, skipLinks: o.SkipLinks, content: newContent(limits.MaxEntries)}
 	if err := u.all(ctx, tar.NewReader(unpacked)); err != nil {
 		if unpacked.N <= 0 {
 			err = refuse("", fmt.Errorf("it is too large: unpacked it has more than %d bytes", most))
@@ -90,7 +108,7 @@ func read(ctx context.Context, r io.Reader, limits Limits) (source.Artifact, err
 		return source.Artifact{}, refuse("", errors.Join(errors.New("it does not end where its content does"), err))
 	}
 	u.content.sort()
-	tree, err := snapshot.New(u.content, ".", snapshot.Options{Everything: true})
+	tree, err := snapshot.New(u.content, ".", snapshot.Options{Everything: !o.Ignored, Ignore: o.Ignore})
 	if err != nil {
 		return source.Artifact{}, err
 	}
@@ -100,10 +118,11 @@ func read(ctx context.Context, r io.Reader, limits Limits) (source.Artifact, err
 
 // unpacker is an archive as it is read.
 type unpacker struct {
-	limits  Limits
-	content *content
-	bytes   int64
-	entries int
+	limits    Limits
+	skipLinks bool
+	content   *content
+	bytes     int64
+	entries   int
 }
 
 func (u *unpacker) all(ctx context.Context, r *tar.Reader) error {
@@ -150,6 +169,9 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 		}
 		return u.content.file(name, data, h.FileInfo().Mode()&0o100 != 0)
 	case tar.TypeSymlink, tar.TypeLink:
+		if u.skipLinks && h.Typeflag == tar.TypeSymlink {
+			return nil
+		}
 		return refuse(h.Name, errors.New("links are not taken out of archives"))
 	default:
 		return refuse(h.Name, errors.New("it is neither a file nor a folder"))

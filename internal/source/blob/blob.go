@@ -1,5 +1,5 @@
 // Package blob is the room that keeps downloaded content on disk, each once, under its
-// digest: layers of registries, charts, objects of buckets. Nothing is kept whose bytes do not
+// digest, such as layers of registries. Nothing is kept whose bytes do not
 // have the digest that was promised, and what has not been used for longest goes when there
 // is too much. All of it may be lost: it is downloaded again.
 package blob
@@ -54,6 +54,8 @@ type Store struct {
 type held struct {
 	size int64
 	used time.Time
+	// from holds the names of those who sent it.
+	from map[string]bool
 }
 
 // turn lets one download of a blob serve all who want it.
@@ -73,7 +75,7 @@ type Blob struct {
 
 // Open reads the blob. It fails with an error that matches fs.ErrNotExist when the blob has
 // made room for others meanwhile.
-func (b Blob) Open() (io.ReadCloser, error) { return os.Open(b.path) }
+func (b Blob) Open() (*os.File, error) { return os.Open(b.path) }
 
 // Bytes reads all of it; see Open.
 func (b Blob) Bytes() ([]byte, error) { return os.ReadFile(b.path) }
@@ -86,6 +88,9 @@ type Promise struct {
 	Size int64
 	// Object names it in errors.
 	Object string
+	// From names who sends it. What somebody else sent is not taken for it: to know a digest is no
+	// right to the content, and who sends it has it.
+	From string
 }
 
 // Open opens the store in a folder, which it makes if need be.
@@ -116,6 +121,9 @@ func (s *Store) load() error {
 		return err
 	}
 	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), fromSuffix) {
+			continue
+		}
 		digest := strings.Replace(e.Name(), "-", ":", 1)
 		info, err := e.Info()
 		if err != nil || !info.Mode().IsRegular() {
@@ -125,7 +133,7 @@ func (s *Store) load() error {
 			_ = os.Remove(filepath.Join(s.dir, e.Name()))
 			continue
 		}
-		s.held[digest] = &held{info.Size(), info.ModTime()}
+		s.held[digest] = &held{info.Size(), info.ModTime(), s.readFrom(digest)}
 		s.bytes += info.Size()
 	}
 	s.makeRoom("")
@@ -136,10 +144,25 @@ func (s *Store) path(digest string) string {
 	return filepath.Join(s.dir, strings.Replace(digest, ":", "-", 1))
 }
 
-// Get returns the blob if it is here.
+// Get returns the blob if it is here, whoever sent it.
 func (s *Store) Get(digest string) (Blob, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.get(digest)
+}
+
+// sent returns the blob if it is here, and the one who promises it has sent it before.
+func (s *Store) sent(p Promise) (Blob, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.held[p.Digest]; h == nil || !h.from[p.From] {
+		return Blob{}, false
+	}
+	return s.get(p.Digest)
+}
+
+// get is Get. The caller holds mu.
+func (s *Store) get(digest string) (Blob, bool) {
 	h := s.held[digest]
 	if h == nil {
 		return Blob{}, false
@@ -160,7 +183,7 @@ func (s *Store) Get(digest string) (Blob, bool) {
 // failure.Invalid, for a blob that is too large or a digest that is none, and Unavailable, for
 // bytes that are not what was promised.
 func (s *Store) Fetch(ctx context.Context, p Promise, download func(context.Context) (io.ReadCloser, error)) (Blob, error) {
-	if b, ok := s.Get(p.Digest); ok {
+	if b, ok := s.sent(p); ok {
 		return b, nil
 	}
 	if _, _, err := hasher(p.Digest); err != nil {
@@ -174,7 +197,7 @@ func (s *Store) Fetch(ctx context.Context, p Promise, download func(context.Cont
 		return Blob{}, err
 	}
 	defer done()
-	if b, ok := s.Get(p.Digest); ok {
+	if b, ok := s.sent(p); ok {
 		return b, nil
 	}
 	r, err := download(ctx)
@@ -183,11 +206,6 @@ func (s *Store) Fetch(ctx context.Context, p Promise, download func(context.Cont
 	}
 	defer func() { _ = r.Close() }()
 	return s.write(p, r)
-}
-
-// Add keeps what r holds under the digest that it turns out to have, with sha256.
-func (s *Store) Add(r io.Reader, object string) (Blob, error) {
-	return s.write(Promise{Object: object}, r)
 }
 
 // enter waits for the turn to download a blob.
@@ -216,69 +234,6 @@ func (s *Store) enter(ctx context.Context, digest string) (done func(), err erro
 	}
 }
 
-// write puts what r holds into a file that gets its name only when all is as promised.
-func (s *Store) write(p Promise, r io.Reader) (Blob, error) {
-	algorithm := p.Digest
-	if algorithm == "" {
-		algorithm = "sha256:" + strings.Repeat("0", sha256.Size*2)
-	}
-	sum, name, err := hasher(algorithm)
-	if err != nil {
-		return Blob{}, &failure.Error{Op: "keep", Object: p.Object, Kind: failure.Invalid, Err: err}
-	}
-	f, err := os.CreateTemp(s.dir, "new-*")
-	if err != nil {
-		return Blob{}, s.unwritten(p, err)
-	}
-	defer func() { _ = os.Remove(f.Name()) }()
-	out := &sink{f: f}
-	n, err := io.Copy(io.MultiWriter(out, sum), io.LimitReader(r, s.opts.MaxBlobSize+1))
-	err = errors.Join(err, f.Close())
-	digest := name + ":" + hex.EncodeToString(sum.Sum(nil))
-	switch {
-	case out.err != nil:
-		return Blob{}, s.unwritten(p, out.err)
-	case err != nil:
-		return Blob{}, err
-	case n > s.opts.MaxBlobSize:
-		return Blob{}, s.tooLarge(p)
-	case p.Digest != "" && digest != p.Digest:
-		return Blob{}, &failure.Error{Op: "fetch", Object: p.Object, Kind: failure.Unavailable,
-			Err: fmt.Errorf("the server sent other bytes than it promised: %s", digest), Remedy: "check the server, and who is between it and here"}
-	}
-	return s.enlist(f.Name(), digest, n, p)
-}
-
-// sink notes that writing failed, and not reading.
-type sink struct {
-	f   *os.File
-	err error
-}
-
-// Write implements io.Writer.
-func (w *sink) Write(p []byte) (int, error) {
-	n, err := w.f.Write(p)
-	w.err = err
-	return n, err
-}
-
-// enlist gives a file its name, and makes room for it.
-func (s *Store) enlist(file, digest string, size int64, p Promise) (Blob, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	path := s.path(digest)
-	if err := os.Rename(file, path); err != nil {
-		return Blob{}, s.unwritten(p, err)
-	}
-	if h := s.held[digest]; h != nil {
-		s.bytes -= h.size
-	}
-	s.held[digest] = &held{size, s.opts.Now()}
-	s.bytes += size
-	s.makeRoom(digest)
-	return Blob{Digest: digest, Size: size, path: path}, nil
-}
-
 // makeRoom removes what has not been used for longest while there is too much, but not the one that
 // is wanted now. The caller holds mu.
 func (s *Store) makeRoom(wanted string) {
@@ -305,17 +260,9 @@ func (s *Store) makeRoom(wanted string) {
 
 // forget takes a blob that is gone off the list. The caller holds mu.
 func (s *Store) forget(digest string) {
+	_ = os.Remove(s.path(digest) + fromSuffix)
 	s.bytes -= s.held[digest].size
 	delete(s.held, digest)
-}
-
-func (s *Store) tooLarge(p Promise) error {
-	return &failure.Error{Op: "fetch", Object: p.Object, Kind: failure.Invalid,
-		Err: fmt.Errorf("it has more than the limit of %d bytes", s.opts.MaxBlobSize), Remedy: "have it made smaller"}
-}
-
-func (s *Store) unwritten(p Promise, err error) error {
-	return &failure.Error{Op: "keep", Object: p.Object, Kind: failure.Unavailable, Err: err, Remedy: "make room in the data folder"}
 }
 
 // hasher returns what computes digests of the kind of one, and the name of that kind.

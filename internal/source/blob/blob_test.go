@@ -1,7 +1,6 @@
 package blob_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -90,7 +89,7 @@ func TestRoom(t *testing.T) {
 	o := blob.Options{MaxBytes: 10, Now: func() time.Time { now = now.Add(time.Minute); return now }}
 	s := open(t, dir, o)
 	add := func(text string) blob.Blob {
-		b, err := s.Add(strings.NewReader(text), "it")
+		b, err := s.Fetch(t.Context(), blob.Promise{Digest: digestOf(text)}, (&server{text: text}).download)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,7 +117,7 @@ func TestRoom(t *testing.T) {
 	}
 	o.MaxBytes = 4
 	open(t, dir, o)
-	if files, _ := os.ReadDir(dir); len(files) != 1 {
+	if files, _ := os.ReadDir(dir); len(files) != 2 { // with who sent it
 		t.Errorf("left are %v", files)
 	}
 }
@@ -127,12 +126,12 @@ func TestRoom(t *testing.T) {
 func TestDamaged(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, blob.Options{})
-	b, err := s.Add(bytes.NewReader([]byte("abc")), "it")
+	b, err := s.Fetch(t.Context(), blob.Promise{Digest: digestOf("abc")}, (&server{text: "abc"}).download)
 	if err != nil {
 		t.Fatal(err)
 	}
 	files, err := os.ReadDir(dir)
-	if err != nil || len(files) != 1 {
+	if err != nil || len(files) != 2 {
 		t.Fatal(files, err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, files[0].Name()), []byte("a"), 0o600); err != nil {
@@ -144,5 +143,32 @@ func TestDamaged(t *testing.T) {
 	}
 	if data, err := b.Bytes(); err != nil || string(data) != "abc" {
 		t.Errorf("read %q, %v", data, err)
+	}
+}
+
+// To know a digest is no right to the content: who promises it has to send it, once.
+func TestSenders(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, blob.Options{})
+	ours, theirs := &server{text: "abc"}, &server{text: "nothing"}
+	promise := blob.Promise{Digest: digestOf("abc"), From: "ours"}
+	if _, err := s.Fetch(t.Context(), promise, ours.download); err != nil {
+		t.Fatal(err)
+	}
+	promise.From = "theirs"
+	for _, s := range []*blob.Store{s, open(t, dir, blob.Options{})} {
+		if _, err := s.Fetch(t.Context(), promise, theirs.download); !errors.Is(err, failure.Of(failure.Unavailable)) {
+			t.Errorf("somebody who lacks it got it: %v", err)
+		}
+	}
+	theirs.text, theirs.asked = "abc", 0
+	for range 2 {
+		if _, err := s.Fetch(t.Context(), promise, theirs.download); err != nil {
+			t.Error(err)
+		}
+	}
+	promise.From = "ours"
+	if _, err := s.Fetch(t.Context(), promise, ours.download); err != nil || ours.asked != 1 || theirs.asked != 1 {
+		t.Errorf("error %v, asked %d and %d times, want once each", err, ours.asked, theirs.asked)
 	}
 }

@@ -72,6 +72,7 @@ type Repository struct {
 	repo      name.Repository
 	display   string
 	access    Access
+	original  name.Repository
 	keychain  authn.Keychain
 	transport http.RoundTripper
 	puller    *remote.Puller
@@ -84,7 +85,7 @@ func (c *Client) Repository(address string, access Access) (*Repository, error) 
 	if err != nil {
 		return nil, err
 	}
-	r := &Repository{client: c, repo: repo, display: Prefix + repo.Name(), access: access, keychain: access.Keychain}
+	r := &Repository{client: c, repo: repo, original: repo, display: Prefix + repo.Name(), access: access, keychain: access.Keychain}
 	if r.keychain == nil {
 		r.keychain = anonymous{}
 	}
@@ -102,7 +103,6 @@ func (c *Client) Repository(address string, access Access) (*Repository, error) 
 
 // divert makes the repository the mirror of itself.
 func (r *Repository) divert(to string) error {
-	was := r.repo
 	u, err := url.Parse(to)
 	if err != nil {
 		return badAddress("the mirror's address cannot be parsed")
@@ -112,7 +112,7 @@ func (r *Repository) divert(to string) error {
 		return err
 	}
 	r.display = Prefix + r.repo.Name() + " (mirror of " + r.display + ")"
-	r.keychain = diverted{r.keychain, was}
+	r.keychain = diverted{r.keychain, r.original}
 	return nil
 }
 
@@ -169,6 +169,9 @@ func (r *Repository) String() string { return r.display }
 
 // Name is the repository that is visited: the mirror, where there is one.
 func (r *Repository) Name() name.Repository { return r.repo }
+
+// Original is the repository as its users name it, whatever its mirror.
+func (r *Repository) Original() name.Repository { return r.original }
 
 // Reference names a manifest in the repository.
 func (r *Repository) Reference(digest string) name.Digest { return r.repo.Digest(digest) }
@@ -287,7 +290,7 @@ func layerOf(d v1.Descriptor) Layer {
 // Blob returns a layer, from the disk or from the registry.
 func (r *Repository) Blob(ctx context.Context, l Layer) (blob.Blob, error) {
 	object := r.display + "@" + l.Digest
-	promise := blob.Promise{Digest: l.Digest, Size: l.Size, Object: object}
+	promise := blob.Promise{Digest: l.Digest, Size: l.Size, Object: object, From: r.repo.Name()}
 	b, err := r.client.opts.Blobs.Fetch(ctx, promise, func(ctx context.Context) (io.ReadCloser, error) {
 		layer, err := r.puller.Layer(ctx, r.repo.Digest(l.Digest))
 		if err != nil {

@@ -35,8 +35,8 @@ type identities struct {
 type matcher struct{ issuer, subject *regexp.Regexp }
 
 // CosignIdentities trusts signatures with certificates that were issued to one of the identities; with none,
-// to anybody. Secret holds a trusted root under RootKey, and object names it in messages; a nil Secret
-// means Sigstore's public root.
+// to anybody. Secret holds a trusted root under RootKey, and object names it in messages; without an object it is
+// Sigstore's public root.
 func CosignIdentities(ids []Identity, object string, secret map[string][]byte) (Trust, error) {
 	t := &identities{}
 	sum := sha256.New()
@@ -53,7 +53,8 @@ func CosignIdentities(ids []Identity, object string, secret map[string][]byte) (
 		t.matchers = append(t.matchers, matcher{issuer, subject})
 		_, _ = fmt.Fprintf(sum, "%q %q\n", id.Issuer, id.Subject) // a hash takes all
 	}
-	if secret != nil {
+	own := object != ""
+	if own {
 		data := secret[RootKey]
 		if len(data) == 0 {
 			return nil, refuse(Unusable, object, errors.New("it has no "+RootKey), "add the trusted root that `cosign trusted-root create` writes")
@@ -64,7 +65,7 @@ func CosignIdentities(ids []Identity, object string, secret map[string][]byte) (
 		}
 		_, _ = sum.Write(data) // a hash takes all
 	}
-	t.id = fmt.Sprintf("cosign-identities %t %s", secret != nil, hex.EncodeToString(sum.Sum(nil)))
+	t.id = fmt.Sprintf("cosign-identities %t %s", own, hex.EncodeToString(sum.Sum(nil)))
 	return t, nil
 }
 

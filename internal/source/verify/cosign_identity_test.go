@@ -103,6 +103,7 @@ func TestCosignBadIdentities(t *testing.T) {
 		{"issuer", "it is no regular expression", []verify.Identity{{Issuer: "(", Subject: ".*"}}, nil, []string{"spec.verify.matchOIDCIdentity[0].issuer"}},
 		{"subject", "it is no regular expression", []verify.Identity{{Issuer: ".*", Subject: ".*"}, {Issuer: ".*", Subject: "["}}, nil, []string{"spec.verify.matchOIDCIdentity[1].subject"}},
 		{"no root", "the Secret has another name for it", nil, map[string][]byte{"root.json": good}, []string{"Secret/apps/root", verify.RootKey}},
+		{"empty Secret", "it must not be taken for none", nil, nil, []string{"Secret/apps/root", verify.RootKey}},
 		{"broken root", "it is no root", nil, map[string][]byte{verify.RootKey: []byte(`{"mediaType":"text/plain"}`)}, []string{"Secret/apps/root", verify.RootKey}},
 		{"empty root", "it can vouch for nobody", nil, map[string][]byte{verify.RootKey: []byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`)},
 			[]string{"certificate authority"}},

@@ -6,6 +6,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -106,3 +107,15 @@ func hash(t testing.TB, digest string) v1.Hash {
 
 // containsSecret reports whether a text has what the tests keep in broken Secrets.
 func containsSecret(text string) bool { return strings.Contains(text, "hunter2") }
+
+// entries lists a folder.
+func entries(t testing.TB, dir string) []string {
+	t.Helper()
+	found, err := os.ReadDir(dir)
+	must(t, err)
+	var list []string
+	for _, e := range found {
+		list = append(list, e.Name())
+	}
+	return list
+}
