@@ -21,13 +21,16 @@ import (
 
 // foreign is an object that we do not deliver and whose health units ask for.
 type foreign struct {
-	ledger  *Ledger
-	key     foreignKey
-	rules   *health.Rules
-	stop    context.CancelFunc
-	units   []types.NamespacedName // guarded by Ledger.mu
-	known   bool                   // guarded by Ledger.mu
-	verdict health.Verdict         // guarded by Ledger.mu
+	ledger *Ledger
+	key    foreignKey
+	rules  *health.Rules
+	stop   context.CancelFunc
+	units  []types.NamespacedName // guarded by Ledger.mu
+	known  bool                   // guarded by Ledger.mu
+	// listed: it was looked for. That it is not there is told once, since it may have
+	// gone between a look of the unit and the beginning of the watch.
+	listed  bool           // guarded by Ledger.mu
+	verdict health.Verdict // guarded by Ledger.mu
 }
 
 // foreignKey names a follower of an object. A unit that has its own words for the
@@ -141,8 +144,8 @@ func (f *foreign) note(err error) {
 
 func (f *foreign) set(known bool, v health.Verdict) {
 	f.ledger.mu.Lock()
-	changed := f.known != known || f.verdict != v
-	f.known, f.verdict = known, v
+	changed := !f.listed || f.known != known || f.verdict != v
+	f.listed, f.known, f.verdict = true, known, v
 	units := slices.Clone(f.units)
 	f.ledger.mu.Unlock()
 	if !changed {
