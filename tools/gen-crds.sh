@@ -10,6 +10,7 @@ out=$2
 # kinds; a definition that no controller serves would only mislead.
 served=(
 	source.toolkit.fluxcd.io_gitrepositories.yaml
+	source.toolkit.fluxcd.io_buckets.yaml
 	kustomize.toolkit.fluxcd.io_kustomizations.yaml
 	source.toolkit.fluxcd.io_externalartifacts.yaml
 	source.extensions.fluxcd.io_artifactgenerators.yaml

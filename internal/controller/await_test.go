@@ -147,6 +147,8 @@ func isNil(o client.Object) bool {
 		return x == nil
 	case *sourcev1.GitRepository:
 		return x == nil
+	case *sourcev1.Bucket:
+		return x == nil
 	case *sourcev1.ExternalArtifact:
 		return x == nil
 	case *swapi.ArtifactGenerator:

@@ -48,6 +48,8 @@ type engine struct {
 	ledger  *observe.Ledger
 	meters  *meters
 	sources *gitRepositories
+	// buckets is nil where the cluster lacks the kind.
+	buckets *buckets
 	units   *kustomizations
 	// releases is nil where the cluster lacks its kinds.
 	releases *helmReleases
@@ -178,6 +180,8 @@ func (e *engine) wake(u user) {
 		e.units.self.add(u.NamespacedName, soon)
 	case sourcev1.GitRepositoryKind:
 		e.sources.self.add(u.NamespacedName, soon)
+	case sourcev1.BucketKind:
+		e.buckets.self.add(u.NamespacedName, soon)
 	case helmv2.HelmReleaseKind:
 		if e.releases != nil {
 			e.releases.stir(u.NamespacedName)
@@ -213,14 +217,19 @@ func (e *engine) register(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("set up GitRepositories: %w", err)
 	}
-	err = ctrl.NewControllerManagedBy(e.mgr).Named("kustomization").
+	if err := e.registerBuckets(ctx); err != nil {
+		return err
+	}
+	units := ctrl.NewControllerManagedBy(e.mgr).Named("kustomization").
 		For(&kustomizev1.Kustomization{}, builder.WithPredicates(requested())).
 		Watches(&kustomizev1.Kustomization{}, e.units.onNews(), builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
-		Watches(&sourcev1.GitRepository{}, e.units.onSource()).
+		Watches(&sourcev1.GitRepository{}, e.units.onSource(sourcev1.GitRepositoryKind)).
 		WatchesRawSource(e.units.self).
-		WithOptions(controller.Options{MaxConcurrentReconciles: e.options.Concurrency, RateLimiter: patiently()}).
-		Complete(e.units)
-	if err != nil {
+		WithOptions(controller.Options{MaxConcurrentReconciles: e.options.Concurrency, RateLimiter: patiently()})
+	if e.buckets != nil {
+		units = units.Watches(&sourcev1.Bucket{}, e.units.onSource(sourcev1.BucketKind))
+	}
+	if err := units.Complete(e.units); err != nil {
 		return fmt.Errorf("set up Kustomizations: %w", err)
 	}
 	if err := e.registerComposition(ctx); err != nil {

@@ -19,7 +19,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/fluxcd/pkg/apis/meta"
-	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/report"
@@ -82,9 +81,9 @@ func (r *kustomizations) onNews() handler.EventHandler {
 
 // onSource wakes the Kustomizations that have to say why their source has no
 // artifact. Those whose source has one are woken when it changes.
-func (r *kustomizations) onSource() handler.EventHandler {
+func (r *kustomizations) onSource(kind string) handler.EventHandler {
 	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-		key := sourceKey{Kind: sourcev1.GitRepositoryKind, NamespacedName: client.ObjectKeyFromObject(o)}
+		key := sourceKey{Kind: kind, NamespacedName: client.ObjectKeyFromObject(o)}
 		if _, ok := r.artifacts.get(key); !ok {
 			r.wakeUsers(ctx, key)
 		}

@@ -21,10 +21,6 @@ var unsupportedFields = []struct {
 		name: "oci-repository", field: "spec.sourceRef.kind OCIRepository", reason: "there is no such source",
 		set: func(s *kustomizev1.KustomizationSpec) { s.SourceRef.Kind = sourcev1.OCIRepositoryKind },
 	},
-	{
-		name: "bucket", field: "spec.sourceRef.kind Bucket", reason: "there is no such source",
-		set: func(s *kustomizev1.KustomizationSpec) { s.SourceRef.Kind = sourcev1.BucketKind },
-	},
 }
 
 // A field that is not supported is said to be so on the object, nothing is

@@ -188,12 +188,17 @@ func (i GitIdentity) cloud(ctx context.Context, g *sourcev1.GitRepository, req *
 // account is the service account in whose name a cloud is asked, and "" for the engine's own identity,
 // which a confined repository never gets: it could read what is not its own.
 func (i GitIdentity) account(g *sourcev1.GitRepository) string {
+	return i.accountFor(g.Namespace, g.Spec.ServiceAccountName)
+}
+
+// accountFor is account for a source of any kind, and the account that it names.
+func (i GitIdentity) accountFor(namespace, named string) string {
 	switch {
-	case g.Spec.ServiceAccountName != "":
-		return g.Spec.ServiceAccountName
+	case named != "":
+		return named
 	case i.Tenancy.DefaultServiceAccount != "":
 		return i.Tenancy.DefaultServiceAccount
-	case i.Tenancy.Confined(g.Namespace):
+	case i.Tenancy.Confined(namespace):
 		return confinedAccount
 	default:
 		return ""

@@ -83,13 +83,7 @@ func (a *artifacts) missing(ctx context.Context, c client.Reader, key sourceKey,
 	if a.unserved[key.Kind] {
 		return fmt.Sprintf("the cluster did not know the kind %s when the engine started; install the definitions (bowline crds | kubectl apply --server-side -f -) and restart the engine", key.Kind), false
 	}
-	var o interface {
-		client.Object
-		report.Conditioned
-	} = &sourcev1.GitRepository{}
-	if key.Kind == sourcev1.ExternalArtifactKind {
-		o = &sourcev1.ExternalArtifact{}
-	}
+	o, suspended := sourceObject(key.Kind)
 	err := c.Get(ctx, key.NamespacedName, o)
 	if apierrors.IsNotFound(err) {
 		return fmt.Sprintf("%s '%s' not found; create it, or correct %s", key.Kind, key.NamespacedName, field), false
@@ -97,7 +91,7 @@ func (a *artifacts) missing(ctx context.Context, c client.Reader, key sourceKey,
 	if err != nil {
 		return fmt.Sprintf("read %s: %v", key, err), true
 	}
-	if g, ok := o.(*sourcev1.GitRepository); ok && g.Spec.Suspend { // passing: at a start, its last revision is about to be recalled
+	if suspended() { // passing: at a start, its last revision is about to be recalled
 		return fmt.Sprintf("%s '%s' is suspended and has no artifact; resume it", key.Kind, key.NamespacedName), true
 	}
 	if why := a.failure(key); why != "" {
@@ -108,4 +102,21 @@ func (a *artifacts) missing(ctx context.Context, c client.Reader, key sourceKey,
 		return fmt.Sprintf("%s '%s' has no artifact yet", key.Kind, key.NamespacedName), true
 	}
 	return fmt.Sprintf("%s '%s' is not ready: %s", key.Kind, key.NamespacedName, r.Message), false
+}
+
+// sourceObject returns an empty source of a kind, and what says whether it is suspended once it is read.
+func sourceObject(kind string) (o interface {
+	client.Object
+	report.Conditioned
+}, suspended func() bool) {
+	switch kind {
+	case sourcev1.BucketKind:
+		b := &sourcev1.Bucket{}
+		return b, func() bool { return b.Spec.Suspend }
+	case sourcev1.ExternalArtifactKind:
+		return &sourcev1.ExternalArtifact{}, func() bool { return false }
+	default:
+		g := &sourcev1.GitRepository{}
+		return g, func() bool { return g.Spec.Suspend }
+	}
 }

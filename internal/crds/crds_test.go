@@ -28,6 +28,7 @@ func TestAll(t *testing.T) {
 		version      string
 		column       string
 	}{
+		{"buckets.source.toolkit.fluxcd.io", "the engine serves it", "Bucket", "v1", "Ready"},
 		{"gitrepositories.source.toolkit.fluxcd.io", "the engine serves it", "GitRepository", "v1", "Ready"},
 		{"kustomizations.kustomize.toolkit.fluxcd.io", "the engine serves it", "Kustomization", "v1", "Ready"},
 		{"externalartifacts.source.toolkit.fluxcd.io", "the engine serves it", "ExternalArtifact", "v1", "Ready"},

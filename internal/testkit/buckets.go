@@ -127,7 +127,12 @@ func (s *BucketServer) keyOf(r *http.Request) (string, bool) {
 }
 
 // Endpoint is the host and port of the server.
-func (s *BucketServer) Endpoint() string { return s.http.Listener.Addr().String() }
+func (s *BucketServer) Endpoint() string {
+	if s.http == nil {
+		return "" // there is none: the test names the server
+	}
+	return s.http.Listener.Addr().String()
+}
 
 // URL is the base of the server, without a slash at the end.
 func (s *BucketServer) URL() string { return s.http.URL }
@@ -292,4 +297,29 @@ func freePort() (int, error) {
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// TLSServer is any server with a certificate of a CA made for the test.
+type TLSServer struct {
+	http *httptest.Server
+	ca   *testCA
+}
+
+// NewTLS starts a server over HTTPS that ends with the test.
+func NewTLS(t testing.TB, handler http.Handler) *TLSServer {
+	t.Helper()
+	s := &TLSServer{http: httptest.NewUnstartedServer(handler), ca: newTestCA(t)}
+	s.http.Config.ErrorLog = quietLog()
+	s.http.TLS = s.ca.serverConfig(t, false)
+	s.http.StartTLS()
+	t.Cleanup(s.http.Close)
+	return s
+}
+
+// URL is the base of the server, without a slash at the end.
+func (s *TLSServer) URL() string { return s.http.URL }
+
+// CA returns the PEM certificate of its CA.
+func (s *TLSServer) CA() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.cert.Raw})
 }

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/minio/minio-go/v7/pkg/credentials"
+
 	"github.com/bowline-dev/bowline/internal/failure"
 )
 
@@ -36,13 +38,24 @@ func (f *fetch) explain(ctx context.Context, op string, err error) error {
 	}
 	var directory *directoryError
 	if errors.As(err, &directory) {
-		e.Op, e.Object = "get keys from", "the token service of spec.sts.endpoint"
-		f.explainWay(ctx, e, directory.err)
-		e.Kind = failure.KindOf(e)
+		f.explainDirectory(ctx, e, directory.err)
 		return e
 	}
 	f.explainWay(ctx, e, err)
 	return e
+}
+
+// explainDirectory says what is the matter with a token service.
+func (f *fetch) explainDirectory(ctx context.Context, e *failure.Error, err error) {
+	e.Op, e.Object = "get keys from", "the token service of spec.sts.endpoint"
+	var r credentials.ErrorResponse
+	if errors.As(err, &r) && r.STSError.Code != "" {
+		e.Kind, e.Err = failure.Denied, fmt.Errorf("it answers %s", r.STSError.Code)
+		e.Remedy = "check the user and password in the Secret that spec.sts.secretRef names"
+		return
+	}
+	f.explainWay(ctx, e, err)
+	e.Remedy = strings.NewReplacer("spec.certSecretRef", "spec.sts.certSecretRef", "spec.endpoint", "spec.sts.endpoint").Replace(e.Remedy)
 }
 
 // explainReply says what an answer means.
@@ -72,6 +85,8 @@ func (f *fetch) explainReply(e *failure.Error, r reply) {
 		e.Remedy = "raise spec.interval"
 	case r.status >= 500:
 		e.Remedy = "see the server's log"
+	case r.status == http.StatusBadRequest && f.where.base.Scheme == "http":
+		e.Remedy = "check spec.endpoint and spec.provider, and spec.insecure: the server may want TLS"
 	default:
 		e.Remedy = "check spec.endpoint and spec.provider"
 	}

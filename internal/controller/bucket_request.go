@@ -1,0 +1,184 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/auth"
+	awsauth "github.com/fluxcd/pkg/auth/aws"
+	azureauth "github.com/fluxcd/pkg/auth/azure"
+	gcpauth "github.com/fluxcd/pkg/auth/gcp"
+	"github.com/fluxcd/pkg/cache"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/source/bucket"
+)
+
+// bucketLoginError says that there is nothing to show a server, because a Secret is missing or
+// wrong, or nobody issues credentials.
+type bucketLoginError struct{ err error }
+
+func (e *bucketLoginError) Error() string { return e.err.Error() }
+
+func (e *bucketLoginError) Unwrap() error { return e.err }
+
+// bucketFetch is what to fetch, and why no credentials are shown, where some would be.
+type bucketFetch struct {
+	bucket.Request
+	without error
+}
+
+// bucketRequest is what to fetch for a Bucket, without anything that takes a Secret.
+func bucketRequest(b *sourcev1.Bucket) bucket.Request {
+	req := bucket.Request{
+		Provider: b.Spec.Provider, Bucket: b.Spec.BucketName, Endpoint: b.Spec.Endpoint, Insecure: b.Spec.Insecure,
+		Region: b.Spec.Region, Prefix: b.Spec.Prefix, Ignore: b.Spec.Ignore, For: string(b.UID),
+	}
+	if req.Provider == "" {
+		req.Provider = bucket.Generic
+	}
+	if b.Spec.Timeout != nil {
+		req.Timeout = b.Spec.Timeout.Duration
+	}
+	return req
+}
+
+// request says what to fetch for a Bucket, with the credentials that its Secrets hold now, or its
+// provider issues.
+func (r *buckets) request(ctx context.Context, secrets client.Reader, b *sourcev1.Bucket) (bucketFetch, error) {
+	f := bucketFetch{Request: bucketRequest(b)}
+	read := func(ref *meta.LocalObjectReference, field string, take func(map[string][]byte) error) error {
+		if ref == nil {
+			return nil
+		}
+		data, err := readSecret(ctx, secrets, b.Namespace, ref.Name, field)
+		if err != nil {
+			return &bucketLoginError{err}
+		}
+		if err := take(data); err != nil {
+			return &bucketLoginError{fmt.Errorf("read Secret %s/%s: %w", b.Namespace, ref.Name, err)}
+		}
+		return nil
+	}
+	err := read(b.Spec.SecretRef, "spec.secretRef", func(data map[string][]byte) (err error) {
+		f.Login, err = bucket.LoginFromSecret(f.Provider, data)
+		return err
+	})
+	if err == nil {
+		err = read(b.Spec.CertSecretRef, "spec.certSecretRef", func(data map[string][]byte) (err error) {
+			f.TLS, err = bucket.TLSFromSecret("spec.certSecretRef", data)
+			return err
+		})
+	}
+	if err == nil {
+		err = read(b.Spec.ProxySecretRef, "spec.proxySecretRef", func(data map[string][]byte) (err error) {
+			f.Proxy, err = bucket.ProxyFromSecret(data)
+			return err
+		})
+	}
+	if sts := b.Spec.STS; err == nil && sts != nil && sts.Provider == sourcev1.STSProviderLDAP && b.Spec.SecretRef == nil {
+		f.Login.LDAP = &bucket.LDAP{Endpoint: sts.Endpoint}
+		err = read(sts.SecretRef, "spec.sts.secretRef", func(data map[string][]byte) (err error) {
+			f.Login.LDAP, err = bucket.LDAPFromSecret(sts.Endpoint, data)
+			return err
+		})
+		if err == nil {
+			err = read(sts.CertSecretRef, "spec.sts.certSecretRef", func(data map[string][]byte) (err error) {
+				f.Login.LDAP.TLS, err = bucket.TLSFromSecret("spec.sts.certSecretRef", data)
+				return err
+			})
+		}
+	}
+	if err == nil {
+		err = r.identify(ctx, b, &f)
+	}
+	return f, err
+}
+
+// identify adds the credentials that a cloud issues, where no Secret holds any.
+func (r *buckets) identify(ctx context.Context, b *sourcev1.Bucket, f *bucketFetch) error {
+	if b.Spec.SecretRef != nil {
+		if f.Login.Azure.ManagedIdentity() && r.identity.Tenancy.Confined(b.Namespace) {
+			// The machine's identities are the engine's: a tenant could read with them what is not its own.
+			return &bucketLoginError{&failure.Error{Op: "use", Object: "the managed identity " + f.Login.Azure.ClientID, Kind: failure.Refused,
+				Err: fmt.Errorf("it is the engine's, and namespace %s is confined", b.Namespace), Remedy: "name a service account with an identity of its own in spec.serviceAccountName"}}
+		}
+		return nil
+	}
+	if f.Provider == bucket.Generic {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, orDefault(f.Timeout, bucket.DefaultTimeout))
+	defer cancel()
+	account := r.identity.accountFor(b.Namespace, b.Spec.ServiceAccountName)
+	options, err := r.authOptions(b, account, f.Proxy)
+	if err == nil {
+		err = issue(ctx, f, options)
+	}
+	if err == nil {
+		return nil
+	}
+	who := "the engine's own identity"
+	if account != "" {
+		who = "ServiceAccount/" + b.Namespace + "/" + account
+	}
+	err = &bucketLoginError{refusedIdentity(ctx, who+" at "+f.Provider, err, "check the identity and its rights, or name a Secret with credentials in spec.secretRef")}
+	if f.Provider == bucket.Azure && b.Spec.ServiceAccountName == "" {
+		f.without = err // it may be a container that everybody may read
+		return nil
+	}
+	return err
+}
+
+// issue asks a cloud for credentials.
+func issue(ctx context.Context, f *bucketFetch, options []auth.Option) error {
+	switch f.Provider {
+	case bucket.AWS:
+		keys, err := awsauth.NewCredentialsProvider(ctx, options...).Retrieve(ctx)
+		f.Login.AccessKey, f.Login.SecretKey, f.Login.SessionToken = keys.AccessKeyID, keys.SecretAccessKey, keys.SessionToken
+		return err
+	case bucket.Google:
+		token, err := gcpauth.NewTokenSource(ctx, options...).Token()
+		if err == nil {
+			f.Login.Token = token.AccessToken
+		}
+		return err
+	default:
+		token, err := azureauth.NewTokenCredential(ctx, options...).GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{azureStorageScope}})
+		f.Login.Token = token.Token
+		return err
+	}
+}
+
+// azureStorageScope is what a token has to be for to be taken by a storage account of any of Azure's clouds.
+const azureStorageScope = "https://storage.azure.com/.default"
+
+func (r *buckets) authOptions(b *sourcev1.Bucket, account string, proxy bucket.Proxy) ([]auth.Option, error) {
+	options := []auth.Option{auth.WithClient(r.identity.Client)}
+	if account != "" {
+		options = append(options, auth.WithServiceAccountNamespace(b.Namespace), auth.WithServiceAccountName(account))
+	}
+	if b.Spec.Region != "" {
+		options = append(options, auth.WithSTSRegion(b.Spec.Region))
+	}
+	if b.Spec.STS != nil {
+		options = append(options, auth.WithSTSEndpoint(b.Spec.STS.Endpoint))
+	}
+	address, err := proxy.URL()
+	if err != nil {
+		return nil, err
+	}
+	if address != nil {
+		options = append(options, auth.WithProxyURL(*address))
+	}
+	if r.identity.Tokens != nil {
+		options = append(options, auth.WithCache(*r.identity.Tokens, cache.InvolvedObject{
+			Kind: sourcev1.BucketKind, Name: b.Name, Namespace: b.Namespace, Operation: cache.OperationReconcile,
+		}))
+	}
+	return options, nil
+}
