@@ -108,7 +108,9 @@ func (r *helmReleaseRun) unlock(ctx context.Context, d release.Decision) stepped
 	record := m.record
 	was := record.Info.Status
 	record.SetStatus("failed", fmt.Sprintf("Release unlocked from stale '%s' state", was))
-	record.Marks = release.Marks{}
+	if d.Reason != release.Overtaken { // what was ours stays known as such
+		record.Marks = release.Marks{}
+	}
 	if err := m.store.Update(ctx, record); err != nil {
 		return comeBack(r.failThere(reasonStateError, err))
 	}
