@@ -15,6 +15,8 @@ served=(
 	source.toolkit.fluxcd.io_externalartifacts.yaml
 	source.extensions.fluxcd.io_artifactgenerators.yaml
 	helm.toolkit.fluxcd.io_helmreleases.yaml
+	source.toolkit.fluxcd.io_helmrepositories.yaml
+	source.toolkit.fluxcd.io_helmcharts.yaml
 )
 
 work=$(mktemp -d)

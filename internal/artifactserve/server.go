@@ -96,17 +96,38 @@ func (s *Server) Publish(ctx context.Context, kind string, name types.Namespaced
 	if err != nil {
 		return Entry{}, err
 	}
-	folder, file := folderOf(kind, name), fileOf(a)
+	return s.add(kind, name, archive{file: fileOf(a), sum: have, tree: a.Tree, packed: a.Packed}), nil
+}
+
+// File is an artifact that is handed out as it lies somewhere: the index of a Helm repository, a chart.
+type File struct {
+	// Name is the last part of its URL.
+	Name string
+	// Digest is "sha256:<hex>" of its content, and Size its length in bytes.
+	Digest string
+	Size   int64
+	// Open reads it. An error ends the answer to who asked.
+	Open func() (io.ReadCloser, error)
+}
+
+// PublishFile makes a file available as Publish does an artifact.
+func (s *Server) PublishFile(kind string, name types.NamespacedName, f File) Entry {
+	return s.add(kind, name, archive{file: f.Name, sum: sum{f.Digest, f.Size}, packed: &source.Packed{Digest: f.Digest, Size: f.Size, Open: f.Open}})
+}
+
+// add puts an archive before those that a source has published.
+func (s *Server) add(kind string, name types.NamespacedName, a archive) Entry {
+	folder := folderOf(kind, name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := []archive{{file, have, a.Tree, a.Packed}}
+	list := []archive{a}
 	for _, old := range s.sources[folder] {
-		if old.file != file && len(list) < kept {
+		if old.file != a.file && len(list) < kept {
 			list = append(list, old)
 		}
 	}
 	s.sources[folder] = list
-	return Entry{URL: s.base + folder + "/" + file, Path: folder + "/" + file, Digest: have.digest, Size: have.size}, nil
+	return Entry{URL: s.base + folder + "/" + a.file, Path: folder + "/" + a.file, Digest: a.sum.digest, Size: a.sum.size}
 }
 
 // Digest returns the digest of the archive of an artifact, which costs nothing when it

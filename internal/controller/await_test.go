@@ -151,6 +151,10 @@ func isNil(o client.Object) bool {
 		return x == nil
 	case *sourcev1.ExternalArtifact:
 		return x == nil
+	case *sourcev1.HelmRepository:
+		return x == nil
+	case *sourcev1.HelmChart:
+		return x == nil
 	case *swapi.ArtifactGenerator:
 		return x == nil
 	case *helmv2.HelmRelease:

@@ -51,6 +51,9 @@ func (e *engine) sourceChanged(ctx context.Context, key sourceKey) {
 	if e.composition != nil {
 		e.composition.generators.wakeUsers(ctx, key)
 	}
+	if e.helm != nil {
+		e.helm.charts.wakeUsers(ctx, key)
+	}
 	if e.releases != nil {
 		e.releases.wakeUsers(ctx, key)
 	}

@@ -55,8 +55,10 @@ type engine struct {
 	releases *helmReleases
 	// composition is nil where the cluster lacks its kinds.
 	composition *composition
-	events      record.EventRecorder
-	published   *published
+	// helm is nil where the cluster lacks its kinds.
+	helm      *helmSources
+	events    record.EventRecorder
+	published *published
 	// references is what units and sources read from ConfigMaps and Secrets.
 	references *references
 	// turns counts reconciles.
@@ -182,6 +184,8 @@ func (e *engine) wake(u user) {
 		e.sources.self.add(u.NamespacedName, soon)
 	case sourcev1.BucketKind:
 		e.buckets.self.add(u.NamespacedName, soon)
+	case sourcev1.HelmRepositoryKind, sourcev1.HelmChartKind:
+		e.helm.wake(u)
 	case helmv2.HelmReleaseKind:
 		if e.releases != nil {
 			e.releases.stir(u.NamespacedName)
@@ -231,6 +235,9 @@ func (e *engine) register(ctx context.Context) error {
 	}
 	if err := units.Complete(e.units); err != nil {
 		return fmt.Errorf("set up Kustomizations: %w", err)
+	}
+	if err := e.registerHelmSources(ctx); err != nil {
+		return err
 	}
 	if err := e.registerComposition(ctx); err != nil {
 		return err

@@ -25,10 +25,7 @@ type published struct {
 // artifact is the same. Where artifacts are served this reads the whole tree, once for each
 // content; so it comes after everybody here has the artifact.
 func (p *published) status(ctx context.Context, key sourceKey, a source.Artifact, before *meta.Artifact, now time.Time) *meta.Artifact {
-	status := &meta.Artifact{
-		Path:     strings.ToLower(key.Kind) + "/" + key.Namespace + "/" + key.Name,
-		Revision: a.Revision, Digest: a.Digest, Metadata: a.Metadata, LastUpdateTime: metav1.NewTime(now.Truncate(time.Second)),
-	}
+	status := described(key, a, now)
 	if p.server != nil {
 		entry, err := p.server.Publish(ctx, key.Kind, key.NamespacedName, a)
 		if err != nil {
@@ -41,6 +38,28 @@ func (p *published) status(ctx context.Context, key sourceKey, a source.Artifact
 		status.LastUpdateTime = before.LastUpdateTime
 	}
 	return status
+}
+
+// statusOfFile is status for an artifact that is handed out to others as a file that lies somewhere.
+func (p *published) statusOfFile(key sourceKey, a source.Artifact, f artifactserve.File, before *meta.Artifact, now time.Time) *meta.Artifact {
+	status := described(key, a, now)
+	status.Digest, status.Size = f.Digest, &f.Size
+	if p.server != nil {
+		entry := p.server.PublishFile(key.Kind, key.NamespacedName, f)
+		status.URL, status.Path = entry.URL, entry.Path
+	}
+	if same(before, status) {
+		status.LastUpdateTime = before.LastUpdateTime
+	}
+	return status
+}
+
+// described is what a status says of an artifact that nobody serves.
+func described(key sourceKey, a source.Artifact, now time.Time) *meta.Artifact {
+	return &meta.Artifact{
+		Path:     strings.ToLower(key.Kind) + "/" + key.Namespace + "/" + key.Name,
+		Revision: a.Revision, Digest: a.Digest, Metadata: a.Metadata, LastUpdateTime: metav1.NewTime(now.Truncate(time.Second)),
+	}
 }
 
 // same reports whether two statuses speak of one artifact.

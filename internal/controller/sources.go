@@ -62,6 +62,19 @@ func (a *artifacts) drop(key sourceKey) {
 	delete(a.failed, key)
 }
 
+// digests returns those of the artifacts of a kind.
+func (a *artifacts) digests(kind string) map[string]bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	all := map[string]bool{}
+	for key, artifact := range a.latest {
+		if key.Kind == kind {
+			all[artifact.Digest] = true
+		}
+	}
+	return all
+}
+
 // fail notes why a source has no artifact, and reports whether that is news.
 func (a *artifacts) fail(key sourceKey, why string) bool {
 	a.mu.Lock()
@@ -113,6 +126,12 @@ func sourceObject(kind string) (o interface {
 	case sourcev1.BucketKind:
 		b := &sourcev1.Bucket{}
 		return b, func() bool { return b.Spec.Suspend }
+	case sourcev1.HelmRepositoryKind:
+		r := &sourcev1.HelmRepository{}
+		return r, func() bool { return r.Spec.Suspend }
+	case sourcev1.HelmChartKind:
+		hc := &sourcev1.HelmChart{}
+		return hc, func() bool { return hc.Spec.Suspend }
 	case sourcev1.ExternalArtifactKind:
 		return &sourcev1.ExternalArtifact{}, func() bool { return false }
 	default:

@@ -82,6 +82,8 @@ func (s *stage) clear() {
 	_ = s.client.DeleteAllOf(ctx, &helmv2.HelmRelease{}, in)
 	_ = s.client.DeleteAllOf(ctx, &swapi.ArtifactGenerator{}, in)
 	_ = s.client.DeleteAllOf(ctx, &sourcev1.ExternalArtifact{}, in)
+	_ = s.client.DeleteAllOf(ctx, &sourcev1.HelmChart{}, in)
+	_ = s.client.DeleteAllOf(ctx, &sourcev1.HelmRepository{}, in)
 	_ = s.client.DeleteAllOf(ctx, &sourcev1.GitRepository{}, in)
 	_ = s.client.DeleteAllOf(ctx, &sourcev1.Bucket{}, in)
 	_ = s.client.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}})

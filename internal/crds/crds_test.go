@@ -34,6 +34,8 @@ func TestAll(t *testing.T) {
 		{"externalartifacts.source.toolkit.fluxcd.io", "the engine serves it", "ExternalArtifact", "v1", "Ready"},
 		{"artifactgenerators.source.extensions.fluxcd.io", "the engine serves it", "ArtifactGenerator", "v1beta1", "Ready"},
 		{"helmreleases.helm.toolkit.fluxcd.io", "the engine serves it", "HelmRelease", "v2", "Ready"},
+		{"helmrepositories.source.toolkit.fluxcd.io", "the engine serves it", "HelmRepository", "v1", "Ready"},
+		{"helmcharts.source.toolkit.fluxcd.io", "the engine serves it", "HelmChart", "v1", "Ready"},
 	}
 	if len(got) != len(tests) {
 		t.Errorf("%d definitions, want %d: one for each kind served and no other", len(got), len(tests))

@@ -85,10 +85,10 @@ func Healthy(o Conditioned, status metav1.ConditionStatus, reason, message strin
 func NoHealth(o Conditioned) { remove(o, meta.HealthyCondition) }
 
 // Stored sets the source kinds' condition that says whether an artifact is held.
-// A fetch that succeeded also ends a FetchFailed condition.
+// A fetch that succeeded also ends the conditions that say why one failed.
 func Stored(o Conditioned, reason, message string) {
 	set(o, sourcev1.ArtifactInStorageCondition, metav1.ConditionTrue, reason, message)
-	remove(o, sourcev1.FetchFailedCondition)
+	remove(o, sourcev1.FetchFailedCondition, sourcev1.BuildFailedCondition)
 }
 
 // Included ends the conditions that say why what a source includes is not in it.
@@ -116,6 +116,13 @@ func NotVerified(o Conditioned) { remove(o, sourcev1.SourceVerifiedCondition) }
 // FetchFailed sets the source kinds' condition that says why a fetch failed.
 func FetchFailed(o Conditioned, reason, message string) {
 	set(o, sourcev1.FetchFailedCondition, metav1.ConditionTrue, reason, message)
+	remove(o, sourcev1.BuildFailedCondition)
+}
+
+// BuildFailed sets the charts' condition that says why what was fetched made no artifact.
+func BuildFailed(o Conditioned, reason, message string) {
+	set(o, sourcev1.BuildFailedCondition, metav1.ConditionTrue, reason, message)
+	remove(o, sourcev1.FetchFailedCondition)
 }
 
 // Mark sets a condition of which the kind alone knows what it means.

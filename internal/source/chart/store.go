@@ -1,6 +1,10 @@
 package chart
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,7 +37,7 @@ type Store struct {
 
 // NewStore opens a store in a folder, which one store at a time may use.
 func NewStore(dir string) (*Store, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, givenFolder), 0o700); err != nil {
 		return nil, &failure.Error{Op: "open chart store", Object: dir, Kind: failure.Invalid, Err: err, Remedy: "give a data folder that can be written to"}
 	}
 	leftOver, err := filepath.Glob(filepath.Join(dir, "new-*"))
@@ -91,6 +95,15 @@ func (s *Store) Open(digest string) (*os.File, error) {
 	return os.Open(name) //nolint:gosec // the name is made of a digest
 }
 
+// Bytes returns the archive of a chart.
+func (s *Store) Bytes(digest string) ([]byte, error) {
+	name, err := s.file(digest)
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(name) //nolint:gosec // the name is made of a digest
+}
+
 var isDigest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
 func (s *Store) file(digest string) (string, error) {
@@ -126,12 +139,12 @@ func (s *Store) load(digest string) (*Chart, error) {
 		return c, nil
 	}
 	read, err := readFile(name, digest)
-	if err != nil {
-		return nil, err
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.reading, digest)
+	if err != nil {
+		return nil, err
+	}
 	s.live[digest] = weak.Make(read)
 	return read, nil
 }
@@ -152,6 +165,59 @@ func readFile(name, digest string) (*Chart, error) {
 		return nil, &failure.Error{Op: "read chart", Object: digest, Kind: failure.NotFound, Err: fmt.Errorf("the copy in the data folder is damaged: %w", err)}
 	}
 	return &c, nil
+}
+
+// givenFolder holds what each asker was given last.
+const givenFolder = "given"
+
+// Given is what somebody was given.
+type Given struct {
+	Digest, Revision, Name string
+	ValuesFiles            []string `json:",omitempty"`
+	Packaged               bool     `json:",omitempty"`
+}
+
+// Give notes what somebody was given, so that it can be recalled.
+func (s *Store) Give(whom string, what Given) error {
+	text, err := json.Marshal(what)
+	if err != nil {
+		return err
+	}
+	name := s.givenFile(whom)
+	if old, err := os.ReadFile(name); err == nil && bytes.Equal(old, text) { //nolint:gosec // the name is a hash
+		return nil
+	}
+	return WriteFile(name, text)
+}
+
+// Recall returns what somebody was given last; a failure of kind NotFound where that is not at hand. The
+// archive is not read: of the chart there are the digest, the size and the tree.
+func (s *Store) Recall(whom string) (Given, Chart, error) {
+	var what Given
+	text, err := os.ReadFile(s.givenFile(whom))
+	if err == nil {
+		err = json.Unmarshal(text, &what)
+	}
+	if err != nil {
+		return Given{}, Chart{}, &failure.Error{Op: "recall chart", Kind: failure.NotFound, Err: err}
+	}
+	name, err := s.file(what.Digest)
+	if err != nil {
+		return Given{}, Chart{}, err
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		return Given{}, Chart{}, &failure.Error{Op: "recall chart", Object: what.Digest, Kind: failure.NotFound, Err: err}
+	}
+	return what, Chart{Digest: what.Digest, Size: info.Size(), Tree: &tree{store: s, digest: what.Digest}}, nil
+}
+
+// Forget drops the note of what somebody was given who is gone.
+func (s *Store) Forget(whom string) { _ = os.Remove(s.givenFile(whom)) }
+
+func (s *Store) givenFile(whom string) string {
+	sum := sha256.Sum256([]byte(whom))
+	return filepath.Join(s.dir, givenFolder, hex.EncodeToString(sum[:]))
 }
 
 // Sweep removes the archives that nobody uses and that are older than an age.

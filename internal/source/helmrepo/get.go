@@ -285,7 +285,7 @@ func explainTLS(err error) string {
 func parseURL(s string) (*url.URL, error) {
 	bad := func(why string) error {
 		// The text may hold a password where it cannot be told from the rest.
-		return &failure.Error{Op: "read repository URL", Kind: failure.Invalid, Err: errors.New(why), Remedy: "use a URL like https://host/path"}
+		return &failure.Error{Op: "read repository URL", Kind: failure.Invalid, Err: fmt.Errorf("%w: %s", ErrURL, why), Remedy: "use a URL like https://host/path"}
 	}
 	u, err := url.Parse(s)
 	switch {
@@ -298,6 +298,18 @@ func parseURL(s string) (*url.URL, error) {
 	}
 	u.Fragment = ""
 	return u, nil
+}
+
+// ErrURL is what errors about the URL of a repository match.
+var ErrURL = errors.New("it is no URL of a Helm repository")
+
+// Redacted returns a repository's URL without credentials.
+func Redacted(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "a URL that cannot be parsed"
+	}
+	return redacted(u)
 }
 
 // redacted prints a URL without credentials.

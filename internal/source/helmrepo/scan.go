@@ -31,6 +31,9 @@ const (
 	maxEntry = 4 << 20
 )
 
+// ErrIndex is what errors about a broken index match.
+var ErrIndex = errors.New("the index is broken")
+
 // indexError says where an index is broken.
 type indexError struct {
 	line int
@@ -39,6 +42,9 @@ type indexError struct {
 
 // Error implements error.
 func (e *indexError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.err) }
+
+// Is makes every such error match ErrIndex.
+func (e *indexError) Is(target error) bool { return target == ErrIndex }
 
 // Unwrap returns the cause.
 func (e *indexError) Unwrap() error { return e.err }

@@ -1,0 +1,173 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/Masterminds/semver/v3"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+	helmchart "github.com/bowline-dev/bowline/internal/source/chart"
+	"github.com/bowline-dev/bowline/internal/source/registry"
+)
+
+// fromRegistry makes a chart of one in a registry. A version that is written out in full and is held
+// is not asked for again.
+func (r *helmCharts) fromRegistry(ctx context.Context, u user, hc *sourcev1.HelmChart, repo *sourcev1.HelmRepository, held madeChart) (madeChart, error) {
+	visit, cancel := registry.WithTimeout(ctx, repo.GetTimeout())
+	defer cancel()
+	at, err := r.visit(visit, u, repo, hc.Spec.Chart)
+	if err != nil {
+		return madeChart{}, err
+	}
+	version := hc.Spec.Version
+	if !isExact(version) {
+		if version, err = newestIn(visit, at, hc.Spec.Chart, version); err != nil {
+			return madeChart{}, err
+		}
+	}
+	revision, err := revisionOf(hc, version, "")
+	if err != nil {
+		return madeChart{}, err
+	}
+	if held.given.Revision == revision && !askedAnew(hc) {
+		return held, nil
+	}
+	c, err := r.pulled(visit, at, version)
+	if err != nil {
+		return madeChart{}, fetching(reasonChartPull, err)
+	}
+	return r.compose(hc, c, revision)
+}
+
+// visit prepares to read a chart in the registry of a repository.
+func (r *helmCharts) visit(ctx context.Context, u user, repo *sourcev1.HelmRepository, name string) (*registry.Repository, error) {
+	access, err := r.access(ctx, u, repo)
+	if err != nil {
+		return nil, fetching(sourcev1.AuthenticationFailedReason, err)
+	}
+	at, err := r.registries.Repository(normalURL(repo.Spec.URL)+"/"+strings.Trim(name, "/"), access)
+	return at, fetching(sourcev1.URLInvalidReason, err)
+}
+
+// access says how to get to a registry, with what the Secrets of a HelmRepository hold now.
+func (r *helmCharts) access(ctx context.Context, u user, repo *sourcev1.HelmRepository) (registry.Access, error) {
+	access := registry.Access{Insecure: repo.Spec.Insecure}
+	secret, certs, err := repositorySecrets(ctx, r.references.reader(u), repo)
+	if err != nil {
+		return access, err
+	}
+	switch {
+	case secret == nil:
+		if access.Keychain, err = r.login(ctx, repo); err != nil {
+			return access, err
+		}
+	case len(secret["username"]) > 0:
+		access.Keychain = registry.Password(string(secret["username"]), string(secret["password"]))
+	default:
+		if access.Keychain, err = registry.KeychainFromSecrets(secret); err != nil {
+			return access, fmt.Errorf("read Secret %s/%s: %w", repo.Namespace, repo.Spec.SecretRef.Name, err)
+		}
+	}
+	if certs != nil {
+		if access.TLS, err = registry.TLSFromSecret(certs); err != nil {
+			return access, fmt.Errorf("read Secret %s/%s: %w", repo.Namespace, repo.Spec.CertSecretRef.Name, err)
+		}
+	}
+	return access, nil
+}
+
+// isExact reports whether a version is written out in full, so that nobody has to be asked which one
+// is meant.
+func isExact(version string) bool {
+	_, err := semver.StrictNewVersion(strings.TrimPrefix(version, "v"))
+	return err == nil
+}
+
+// newestIn asks a registry for the newest version that a range allows.
+func newestIn(ctx context.Context, at *registry.Repository, name, within string) (string, error) {
+	tags, err := at.Tags(ctx)
+	if err != nil {
+		return "", fetching(reasonChartPull, err)
+	}
+	versions := make([]helmchart.Version, 0, len(tags))
+	for _, t := range tags {
+		versions = append(versions, helmchart.Version{Version: registry.ChartVersion(t)})
+	}
+	v, err := helmchart.Pick(name, versions, within)
+	return v.Version, fetching(reasonChartReference, err)
+}
+
+// pull brings the version of a chart that a range allows.
+func (r *helmCharts) pull(ctx context.Context, u user, repo *sourcev1.HelmRepository, name, within string) (helmchart.Chart, error) {
+	visit, cancel := registry.WithTimeout(ctx, repo.GetTimeout())
+	defer cancel()
+	at, err := r.visit(visit, u, repo, name)
+	if err != nil {
+		return helmchart.Chart{}, err
+	}
+	if !isExact(within) {
+		if within, err = newestIn(visit, at, name, within); err != nil {
+			return helmchart.Chart{}, err
+		}
+	}
+	return r.pulled(visit, at, within)
+}
+
+// pullAt brings a chart that the index of a repository over HTTP says is in a registry. It is asked without the
+// credentials of the repository, unless they are to be passed on.
+func (r *helmCharts) pullAt(ctx context.Context, u user, repo *sourcev1.HelmRepository, address string) (helmchart.Chart, error) {
+	visit, cancel := registry.WithTimeout(ctx, repo.GetTimeout())
+	defer cancel()
+	i := strings.LastIndexByte(address, ':')
+	if i <= len(registry.Prefix) || strings.ContainsRune(address[i:], '/') {
+		return helmchart.Chart{}, &failure.Error{Op: "read chart URL", Kind: failure.Invalid, Err: errors.New("the index names a registry without a tag"), Remedy: "have the index made anew"}
+	}
+	access := registry.Access{}
+	if repo.Spec.PassCredentials {
+		var err error
+		if access, err = r.access(visit, u, repo); err != nil {
+			return helmchart.Chart{}, fetching(sourcev1.AuthenticationFailedReason, err)
+		}
+	}
+	at, err := r.registries.Repository(address[:i], access)
+	if err != nil {
+		return helmchart.Chart{}, err
+	}
+	return r.pulled(visit, at, registry.ChartVersion(address[i+1:]))
+}
+
+// pulled reads a version. Its layer is downloaded once for everybody; that one may have it, the
+// registry says each time.
+func (r *helmCharts) pulled(ctx context.Context, at *registry.Repository, version string) (helmchart.Chart, error) {
+	digest, err := at.Resolve(ctx, registry.ChartTag(version))
+	if err != nil {
+		return helmchart.Chart{}, err
+	}
+	m, err := at.Manifest(ctx, digest)
+	if err != nil {
+		return helmchart.Chart{}, err
+	}
+	for _, l := range m.Layers {
+		if l.MediaType != registry.ChartLayer {
+			continue
+		}
+		if l.Size > helmchart.MaxArchive {
+			return helmchart.Chart{}, &failure.Error{Op: "pull", Object: at.String(), Kind: failure.Invalid, Err: fmt.Errorf("the chart has more than %d bytes", helmchart.MaxArchive), Remedy: "leave out of the chart what it does not need"}
+		}
+		b, err := at.Blob(ctx, l)
+		if err != nil {
+			return helmchart.Chart{}, err
+		}
+		data, err := b.Bytes()
+		if err != nil {
+			return helmchart.Chart{}, &failure.Error{Op: "read chart", Object: at.String(), Kind: failure.Unavailable, Err: err}
+		}
+		return r.store.Put(data)
+	}
+	return helmchart.Chart{}, &failure.Error{Op: "pull", Object: at.String() + ":" + registry.ChartTag(version), Kind: failure.Invalid,
+		Err: errors.New("it has no layer with a Helm chart"), Remedy: "push the chart with helm push, or correct spec.chart"}
+}
