@@ -61,6 +61,8 @@ type engine struct {
 	published *published
 	// references is what units and sources read from ConfigMaps and Secrets.
 	references *references
+	// signatures is what sources in registries ask who signed something.
+	signatures *signatures
 	// turns counts reconciles.
 	turns *atomic.Uint64
 	// settled says that all units have been through their first reconcile.
@@ -72,6 +74,7 @@ type engine struct {
 func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.Cluster, store *git.Store, served *artifactserve.Server, budget plan.Budget) *engine {
 	e := &engine{options: o, mgr: mgr, log: o.Logger, meters: newMeters(), turns: &atomic.Uint64{}}
 	realClock := clock.RealClock{}
+	e.signatures = newSignatures(realClock)
 	e.references = newReferences(ctx, mgr.GetAPIReader(), cluster.Metadata, realClock, e.wake)
 	events := newRecorder(ctx, mgr.GetScheme(), cluster, FieldManager, o.Logger)
 	e.events = events

@@ -40,6 +40,7 @@ type helmCharts struct {
 	references *references
 	self       *feed
 	identity   GitIdentity
+	signatures *signatures
 	// changed is told of every chart whose artifact changed.
 	changed func(context.Context, sourceKey)
 }
@@ -61,7 +62,7 @@ type madeChart struct {
 	given helmchart.Given
 	// source is the revision of what it was made of; "" where that has none.
 	source string
-	// verified says whose signature it bears; "" where none was asked for.
+	// verified says by whom it is signed; "" where that was not asked for.
 	verified string
 }
 
@@ -112,6 +113,7 @@ func (r *helmCharts) gone(ctx context.Context, name types.NamespacedName, hc *so
 	r.published.withdraw(key)
 	r.attempts.forget(name)
 	r.references.forget(helmChartUser(name))
+	r.signatures.forget(key)
 	if hc.UID != "" {
 		r.store.Forget(string(hc.UID))
 	}

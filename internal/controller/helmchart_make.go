@@ -70,6 +70,9 @@ func (r *helmCharts) make(ctx context.Context, hc *sourcev1.HelmChart, held made
 	if hc.Spec.SourceRef.Kind == sourcev1.HelmRepositoryKind {
 		return r.fromRepository(ctx, hc, held)
 	}
+	if err := unsigned(hc); err != nil {
+		return madeChart{}, err
+	}
 	return r.fromTree(ctx, hc, held)
 }
 
@@ -90,6 +93,9 @@ func (r *helmCharts) fromRepository(ctx context.Context, hc *sourcev1.HelmChart,
 	defer r.references.end(u)
 	if isOCI(repo) {
 		return r.fromRegistry(ctx, u, hc, repo, held)
+	}
+	if err := unsigned(hc); err != nil {
+		return madeChart{}, err
 	}
 	index, ok := r.repositories.index(key.NamespacedName)
 	if !ok {

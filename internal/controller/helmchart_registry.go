@@ -12,10 +12,11 @@ import (
 	"github.com/bowline-dev/bowline/internal/failure"
 	helmchart "github.com/bowline-dev/bowline/internal/source/chart"
 	"github.com/bowline-dev/bowline/internal/source/registry"
+	"github.com/bowline-dev/bowline/internal/source/verify"
 )
 
 // fromRegistry makes a chart of one in a registry. A version that is written out in full and is held
-// is not asked for again.
+// is not asked for again; who signed it is, when what is trusted changed.
 func (r *helmCharts) fromRegistry(ctx context.Context, u user, hc *sourcev1.HelmChart, repo *sourcev1.HelmRepository, held madeChart) (madeChart, error) {
 	visit, cancel := registry.WithTimeout(ctx, repo.GetTimeout())
 	defer cancel()
@@ -33,14 +34,58 @@ func (r *helmCharts) fromRegistry(ctx context.Context, u user, hc *sourcev1.Helm
 	if err != nil {
 		return madeChart{}, err
 	}
-	if held.given.Revision == revision && !askedAnew(hc) {
-		return held, nil
+	judge, err := r.judge(ctx, u, hc, repo)
+	if err != nil {
+		return madeChart{}, err
 	}
-	c, err := r.pulled(visit, at, version)
+	if held.given.Revision == revision && !askedAnew(hc) && (judge == nil || held.given.Manifest != "") {
+		held.verified, err = judged(visit, judge, at, held.given.Manifest)
+		return held, fetching(reasonChartPull, err)
+	}
+	digest, err := at.Resolve(visit, registry.ChartTag(version))
 	if err != nil {
 		return madeChart{}, fetching(reasonChartPull, err)
 	}
-	return r.compose(hc, c, revision)
+	by, err := judged(visit, judge, at, digest)
+	if err != nil {
+		return madeChart{}, fetching(reasonChartPull, err)
+	}
+	c, err := r.pulled(visit, at, digest)
+	if err != nil {
+		return madeChart{}, fetching(reasonChartPull, err)
+	}
+	got, err := r.compose(hc, c, revision)
+	got.given.Manifest, got.verified = digest, by
+	return got, err
+}
+
+// judge returns what finds out who signed a chart; nil where spec.verify is not set.
+func (r *helmCharts) judge(ctx context.Context, u user, hc *sourcev1.HelmChart, repo *sourcev1.HelmRepository) (signatureCheck, error) {
+	named := strings.TrimPrefix(normalURL(repo.Spec.URL), registry.Prefix) + "/" + strings.Trim(hc.Spec.Chart, "/")
+	check, err := r.signatures.check(ctx, r.references.reader(u), helmChartKey(u.NamespacedName), named, chartSignature(hc.Spec.Verify))
+	return check, building(reasonChartVerification, err)
+}
+
+// judged says by whom a chart is signed; "" where nobody asks. That the registry does not answer is no verdict.
+func judged(ctx context.Context, judge signatureCheck, at *registry.Repository, digest string) (by string, err error) {
+	if judge == nil {
+		return "", nil
+	}
+	by, err = judge(ctx, at, digest)
+	var unverified *verify.Error
+	if errors.As(err, &unverified) && unverified.Cause != verify.Unreachable {
+		return "", building(reasonChartVerification, err)
+	}
+	return by, err
+}
+
+// unsigned refuses a chart from elsewhere than a registry that is to be verified.
+func unsigned(hc *sourcev1.HelmChart) error {
+	if hc.Spec.Verify == nil {
+		return nil
+	}
+	return building(reasonChartVerification, &failure.Error{Op: "verify", Object: "chart " + hc.Spec.Chart, Kind: failure.Unsupported,
+		Err: errors.New("only charts in a registry are signed"), Remedy: "take it from a HelmRepository of type oci, or take spec.verify away"})
 }
 
 // visit prepares to read a chart in the registry of a repository.
@@ -114,7 +159,7 @@ func (r *helmCharts) pull(ctx context.Context, u user, repo *sourcev1.HelmReposi
 			return helmchart.Chart{}, err
 		}
 	}
-	return r.pulled(visit, at, within)
+	return r.tagged(visit, at, within)
 }
 
 // pullAt brings a chart that the index of a repository over HTTP says is in a registry. It is asked without the
@@ -137,16 +182,21 @@ func (r *helmCharts) pullAt(ctx context.Context, u user, repo *sourcev1.HelmRepo
 	if err != nil {
 		return helmchart.Chart{}, err
 	}
-	return r.pulled(visit, at, registry.ChartVersion(address[i+1:]))
+	return r.tagged(visit, at, registry.ChartVersion(address[i+1:]))
 }
 
-// pulled reads a version. Its layer is downloaded once for everybody; that one may have it, the
-// registry says each time.
-func (r *helmCharts) pulled(ctx context.Context, at *registry.Repository, version string) (helmchart.Chart, error) {
+// tagged reads a version.
+func (r *helmCharts) tagged(ctx context.Context, at *registry.Repository, version string) (helmchart.Chart, error) {
 	digest, err := at.Resolve(ctx, registry.ChartTag(version))
 	if err != nil {
 		return helmchart.Chart{}, err
 	}
+	return r.pulled(ctx, at, digest)
+}
+
+// pulled reads a chart. Its layer is downloaded once for everybody; that one may have it, the
+// registry says each time.
+func (r *helmCharts) pulled(ctx context.Context, at *registry.Repository, digest string) (helmchart.Chart, error) {
 	m, err := at.Manifest(ctx, digest)
 	if err != nil {
 		return helmchart.Chart{}, err
@@ -168,6 +218,6 @@ func (r *helmCharts) pulled(ctx context.Context, at *registry.Repository, versio
 		}
 		return r.store.Put(data)
 	}
-	return helmchart.Chart{}, &failure.Error{Op: "pull", Object: at.String() + ":" + registry.ChartTag(version), Kind: failure.Invalid,
+	return helmchart.Chart{}, &failure.Error{Op: "pull", Object: at.String() + "@" + digest, Kind: failure.Invalid,
 		Err: errors.New("it has no layer with a Helm chart"), Remedy: "push the chart with helm push, or correct spec.chart"}
 }

@@ -52,11 +52,7 @@ func (r *helmCharts) report(hc *sourcev1.HelmChart, got madeChart, err error) ti
 	if !same(before, hc.Status.Artifact) {
 		r.events.Event(hc, corev1.EventTypeNormal, reason, message)
 	}
-	if hc.Spec.Verify == nil {
-		report.NotVerified(hc)
-	} else if got.verified != "" {
-		report.SourceVerified(hc, metav1.ConditionTrue, meta.SucceededReason, got.verified)
-	}
+	reportSigned(hc, "version "+got.given.Revision, got.verified)
 	report.Ready(hc, reason, message)
 	report.Stored(hc, reason, message)
 	return jitter(max(hc.GetRequeueAfter(), shortestWait), string(hc.UID))

@@ -62,6 +62,7 @@ func newHelmSources(e *engine) (*helmSources, error) {
 		turns: e.turns, client: e.mgr.GetClient(), events: e.events, clock: clock.RealClock{}, store: archives, repositories: repositories,
 		registries: registry.New(registry.Options{Blobs: layers, Mirrors: inRegistries}), artifacts: e.units.artifacts, published: e.published,
 		attempts: newAttempts(), references: e.references, self: &feed{}, changed: e.sourceChanged, identity: e.sources.identity,
+		signatures: e.signatures,
 	}}, nil
 }
 

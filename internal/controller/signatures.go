@@ -133,13 +133,13 @@ func trustOf(ctx context.Context, secrets client.Reader, namespace string, spec 
 
 func unusableTrust(err error) error { return &verify.Error{Cause: verify.Unusable, Err: err} }
 
-// reportSigned says who signed the artifact of a source.
-func reportSigned(o report.Conditioned, revision, by string) {
+// reportSigned says who signed the artifact of a source, which is named as in "revision latest@sha256:…".
+func reportSigned(o report.Conditioned, what, by string) {
 	if by == "" {
 		report.NotVerified(o)
 		return
 	}
-	report.SourceVerified(o, metav1.ConditionTrue, meta.SucceededReason, fmt.Sprintf("verified signature of revision %s %s", revision, by))
+	report.SourceVerified(o, metav1.ConditionTrue, meta.SucceededReason, fmt.Sprintf("verified signature of %s %s", what, by))
 }
 
 // reportUnsigned says why an artifact is not used, if that is because of its signature, and reports whether it is. That

@@ -175,6 +175,9 @@ type Given struct {
 	Digest, Revision, Name string
 	ValuesFiles            []string `json:",omitempty"`
 	Packaged               bool     `json:",omitempty"`
+	// Manifest is the digest of the manifest by which a registry has the chart, which is what people sign; ""
+	// where it is from elsewhere.
+	Manifest string `json:",omitempty"`
 }
 
 // Give notes what somebody was given, so that it can be recalled.
