@@ -60,6 +60,8 @@ var plainly = []struct {
 	{regexp.MustCompile(`\b[0-9a-f]{40}\b`), "COMMIT"},
 	{regexp.MustCompile(`\bsha1:[0-9a-f]{8}\b`), "sha1:SHORT"},
 	{regexp.MustCompile(`\b20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d[0-9.]*(Z| \+0000 UTC)`), "TIME"},
+	{regexp.MustCompile(`\b[A-Z][a-z]{2} [A-Z][a-z]{2} +\d+ \d\d:\d\d:\d\d 20\d\d`), "TIME"},
+	{regexp.MustCompile(`\+[0-9a-f]{12}\b`), "+DIGEST"},
 	{regexp.MustCompile(`(?m)^\d+[ms](\d+s)? +`), "AGE "},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "HOST"},
 	{regexp.MustCompile(`(fleet\.bowline\.dev/applied: )[-_0-9A-Za-z]{22}`), "${1}DIGEST"},
