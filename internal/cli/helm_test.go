@@ -52,8 +52,7 @@ var identified = []schema.GroupVersionKind{
 }
 
 // identitiesCommand writes down what the objects of a release are, but for their labels and
-// annotations, with the identity that the API server gave them. Nothing is written by two
-// clients that does not show in it:
+// annotations, with the identity that the API server gave them:
 //
 //	identities PREFIX FILE
 func identitiesCommand(ts *testscript.TestScript, neg bool, args []string) {
@@ -70,7 +69,7 @@ func identitiesCommand(ts *testscript.TestScript, neg bool, args []string) {
 			if !strings.HasPrefix(u.GetName(), args[0]) {
 				continue
 			}
-			line := fmt.Sprintf("%s/%s uid %s generation %d", u.GetKind(), u.GetName(), u.GetUID(), u.GetGeneration())
+			line := fmt.Sprintf("%s/%s uid %s", u.GetKind(), u.GetName(), u.GetUID())
 			delete(u.Object, "metadata")
 			delete(u.Object, "status")
 			raw, err := json.Marshal(u.Object)
