@@ -77,7 +77,12 @@ func underway(s common.Status) bool { return s.IsPending() || s == common.Status
 func recordOf(rel *Release, secret *corev1.Secret) *Record {
 	r := &Record{Release: rel, ResourceVersion: secret.ResourceVersion, Marks: marksOf(secret.Annotations)}
 	for _, entry := range secret.ManagedFields {
-		if entry.Time != nil && !entry.Time.Time.Before(r.WrittenAt) {
+		if entry.Time == nil || entry.Time.Time.Before(r.WrittenAt) {
+			continue
+		}
+		// Times are told in seconds. Of two in one, the engine's was the earlier: what it
+		// writes after somebody else bears its marks, and nobody asks then who wrote.
+		if entry.Time.After(r.WrittenAt) || entry.Manager != Manager {
 			r.Writer, r.WrittenAt = entry.Manager, entry.Time.Time
 		}
 	}
