@@ -13,6 +13,7 @@ served=(
 	source.toolkit.fluxcd.io_buckets.yaml
 	kustomize.toolkit.fluxcd.io_kustomizations.yaml
 	source.toolkit.fluxcd.io_externalartifacts.yaml
+	source.toolkit.fluxcd.io_ocirepositories.yaml
 	source.extensions.fluxcd.io_artifactgenerators.yaml
 	helm.toolkit.fluxcd.io_helmreleases.yaml
 	source.toolkit.fluxcd.io_helmrepositories.yaml

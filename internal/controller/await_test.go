@@ -31,6 +31,12 @@ func (s *stage) awaitUnit(name, what string, ok func(*kustomizev1.Kustomization)
 	return await(s, &kustomizev1.KustomizationList{}, name, what, ok)
 }
 
+// awaitRepository waits until a GitRepository is as it should be, and returns it.
+func (s *stage) awaitRepository(name, what string, ok func(*sourcev1.GitRepository) bool) *sourcev1.GitRepository {
+	s.Helper()
+	return await(s, &sourcev1.GitRepositoryList{}, name, what, ok)
+}
+
 // awaitSource waits until the GitRepository "fleet" is as it should be, and returns it.
 func (s *stage) awaitSource(what string, ok func(*sourcev1.GitRepository) bool) *sourcev1.GitRepository {
 	s.Helper()
@@ -154,6 +160,8 @@ func isNil(o client.Object) bool {
 	case *sourcev1.HelmRepository:
 		return x == nil
 	case *sourcev1.HelmChart:
+		return x == nil
+	case *sourcev1.OCIRepository:
 		return x == nil
 	case *swapi.ArtifactGenerator:
 		return x == nil

@@ -51,6 +51,8 @@ type engine struct {
 	// buckets is nil where the cluster lacks the kind.
 	buckets *buckets
 	units   *kustomizations
+	// oci is nil where the cluster lacks its kind.
+	oci *ociRepositories
 	// releases is nil where the cluster lacks its kinds.
 	releases *helmReleases
 	// composition is nil where the cluster lacks its kinds.
@@ -189,6 +191,8 @@ func (e *engine) wake(u user) {
 		e.buckets.self.add(u.NamespacedName, soon)
 	case sourcev1.HelmRepositoryKind, sourcev1.HelmChartKind:
 		e.helm.wake(u)
+	case sourcev1.OCIRepositoryKind:
+		e.oci.self.add(u.NamespacedName, soon)
 	case helmv2.HelmReleaseKind:
 		if e.releases != nil {
 			e.releases.stir(u.NamespacedName)
@@ -238,6 +242,9 @@ func (e *engine) register(ctx context.Context) error {
 	}
 	if err := units.Complete(e.units); err != nil {
 		return fmt.Errorf("set up Kustomizations: %w", err)
+	}
+	if err := e.registerOCIRepositories(ctx); err != nil {
+		return err
 	}
 	if err := e.registerHelmSources(ctx); err != nil {
 		return err

@@ -126,6 +126,9 @@ func sourceObject(kind string) (o interface {
 	case sourcev1.BucketKind:
 		b := &sourcev1.Bucket{}
 		return b, func() bool { return b.Spec.Suspend }
+	case sourcev1.OCIRepositoryKind:
+		o := &sourcev1.OCIRepository{}
+		return o, func() bool { return o.Spec.Suspend }
 	case sourcev1.HelmRepositoryKind:
 		r := &sourcev1.HelmRepository{}
 		return r, func() bool { return r.Spec.Suspend }

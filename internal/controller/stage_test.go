@@ -86,6 +86,7 @@ func (s *stage) clear() {
 	_ = s.client.DeleteAllOf(ctx, &sourcev1.HelmRepository{}, in)
 	_ = s.client.DeleteAllOf(ctx, &sourcev1.GitRepository{}, in)
 	_ = s.client.DeleteAllOf(ctx, &sourcev1.Bucket{}, in)
+	_ = s.client.DeleteAllOf(ctx, &sourcev1.OCIRepository{}, in)
 	_ = s.client.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}})
 	if s.Failed() && s.engine != nil {
 		s.Logf("the engine's log:\n%s", s.engine.log.about(s.namespace))

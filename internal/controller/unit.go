@@ -55,7 +55,7 @@ func UnitOf(k *kustomizev1.Kustomization, budget plan.Budget, allowRemoteBases b
 }
 
 // sourceKinds are the kinds of sources that are supported.
-var sourceKinds = []string{sourcev1.GitRepositoryKind, sourcev1.BucketKind, sourcev1.ExternalArtifactKind}
+var sourceKinds = []string{sourcev1.GitRepositoryKind, sourcev1.OCIRepositoryKind, sourcev1.BucketKind, sourcev1.ExternalArtifactKind}
 
 func supported(k *kustomizev1.Kustomization) error {
 	var fields []string

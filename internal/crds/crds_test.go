@@ -32,6 +32,7 @@ func TestAll(t *testing.T) {
 		{"gitrepositories.source.toolkit.fluxcd.io", "the engine serves it", "GitRepository", "v1", "Ready"},
 		{"kustomizations.kustomize.toolkit.fluxcd.io", "the engine serves it", "Kustomization", "v1", "Ready"},
 		{"externalartifacts.source.toolkit.fluxcd.io", "the engine serves it", "ExternalArtifact", "v1", "Ready"},
+		{"ocirepositories.source.toolkit.fluxcd.io", "the engine serves it", "OCIRepository", "v1", "Ready"},
 		{"artifactgenerators.source.extensions.fluxcd.io", "the engine serves it", "ArtifactGenerator", "v1beta1", "Ready"},
 		{"helmreleases.helm.toolkit.fluxcd.io", "the engine serves it", "HelmRelease", "v2", "Ready"},
 		{"helmrepositories.source.toolkit.fluxcd.io", "the engine serves it", "HelmRepository", "v1", "Ready"},

@@ -81,6 +81,14 @@ func (r *Registry) BackOptions() []remote.Option {
 	return opts
 }
 
+// Signable is what was pushed with a digest, for those who sign.
+func (r *Registry) Signable(repository, digest string) Artifact {
+	r.t.Helper()
+	hash, err := v1.NewHash(digest)
+	must(r.t, err)
+	return Artifact{Repository: r.Back(repository), Digest: hash, Options: r.BackOptions()}
+}
+
 // PushFiles pushes files as `flux push artifact` does.
 func (r *Registry) PushFiles(repository string, files, annotations map[string]string, tags ...string) string {
 	r.t.Helper()
