@@ -78,9 +78,9 @@ func (r *helmReleaseRun) step(ctx context.Context, d release.Decision) stepped {
 	case release.Adopt:
 		return r.adopt(ctx)
 	case release.Install:
-		return r.begin(ctx, helmv2.ReleaseActionInstall)
+		return r.begin(ctx, helmv2.ReleaseActionInstall, d.Reason)
 	case release.Upgrade:
-		return r.begin(ctx, helmv2.ReleaseActionUpgrade)
+		return r.begin(ctx, helmv2.ReleaseActionUpgrade, d.Reason)
 	case release.Resume:
 		return r.resume(ctx)
 	case release.Unlock:

@@ -10,6 +10,7 @@ import (
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	"github.com/fluxcd/pkg/apis/meta"
 	"helm.sh/helm/v4/pkg/release/common"
+	helmrelease "helm.sh/helm/v4/pkg/release/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,11 +26,16 @@ import (
 )
 
 // begin renders the next revision, records it as pending, and goes on with it.
-func (r *helmReleaseRun) begin(ctx context.Context, action helmv2.ReleaseAction) stepped {
+func (r *helmReleaseRun) begin(ctx context.Context, action helmv2.ReleaseAction, reason release.Reason) stepped {
 	r.h.Status.LastAttemptedReleaseAction = action
 	record, err := r.make(ctx, action)
 	if err != nil {
 		return comeBack(r.notReleased(err))
+	}
+	if action == helmv2.ReleaseActionUpgrade && reason == release.Unmanaged {
+		if err := r.inherit(ctx, record.Release); err != nil {
+			return comeBack(r.failThere(reasonStateError, err))
+		}
 	}
 	return r.start(ctx, record)
 }
@@ -37,6 +43,9 @@ func (r *helmReleaseRun) begin(ctx context.Context, action helmv2.ReleaseAction)
 // start records a revision as pending and goes on with it.
 func (r *helmReleaseRun) start(ctx context.Context, record *release.Record) stepped {
 	m := r.memory
+	// Helm's own executable would refuse to roll back what it takes for applied
+	// server-side by somebody else; it then patches instead.
+	record.ApplyMethod = string(helmrelease.ApplyMethodClientSideApply)
 	if err := m.store.Create(ctx, record, r.h.GetMaxHistory()); err != nil {
 		return comeBack(r.notReleased(r.there(err)))
 	}

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/observe"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/release"
+	"github.com/bowline-dev/bowline/internal/source"
 )
 
 // live is the cluster as the steps that only Helm knows use it.
@@ -128,31 +130,31 @@ func definitionsOf(rel *release.Release) ([]*unstructured.Unstructured, error) {
 // pruned when it is no longer wanted, and the definitions from charts' own folders, which
 // stay for ever.
 func (r *helmReleaseRun) inventoryFor(ctx context.Context, rel *release.Release) (own, definitions []plan.Entry, err error) {
-	wanted, err := idsIn(rel)
+	have := releaseEntries(r.h)
+	doubtful := slices.ContainsFunc(have, func(e plan.Entry) bool { return e.ID.Kind == definitionKind })
+	if r.h.Status.Inventory != nil && !doubtful {
+		return have, nil, nil
+	}
+	before, err := r.deployed(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	var doubtful []plan.Entry
-	for _, e := range releaseEntries(r.h) {
-		if e.ID.Kind != definitionKind || wanted[e.ID] {
-			own = append(own, e)
-		} else {
-			doubtful = append(doubtful, e)
+	var installed []plan.Entry
+	if before != nil {
+		if installed, err = r.entriesIn(ctx, before); err != nil {
+			return nil, nil, err
 		}
 	}
-	if len(doubtful) == 0 {
-		return own, nil, nil
+	if r.h.Status.Inventory == nil {
+		return installed, nil, nil // an engine that kept none made it
 	}
-	before, err := r.deployed(ctx)
-	if err != nil || before == nil {
-		return own, doubtful, err
-	}
-	had, err := idsIn(before)
+	wanted, err := r.entriesIn(ctx, rel)
 	if err != nil {
-		return own, doubtful, nil //nolint:nilerr // what cannot be read proves nothing
+		return nil, nil, err
 	}
-	for _, e := range doubtful {
-		if had[e.ID] {
+	for _, e := range have {
+		same := func(other plan.Entry) bool { return other.ID == e.ID }
+		if e.ID.Kind != definitionKind || slices.ContainsFunc(wanted, same) || slices.ContainsFunc(installed, same) {
 			own = append(own, e)
 		} else {
 			definitions = append(definitions, e)
@@ -161,22 +163,57 @@ func (r *helmReleaseRun) inventoryFor(ctx context.Context, rel *release.Release)
 	return own, definitions, nil
 }
 
-const definitionKind = "CustomResourceDefinition"
-
-// idsIn returns the definitions in the manifest of a revision.
-func idsIn(rel *release.Release) (map[object.ID]bool, error) {
-	objects, err := helm.Objects(rel.Manifest)
+// entriesIn returns the objects in the manifest of a revision.
+func (r *helmReleaseRun) entriesIn(ctx context.Context, rel *release.Release) ([]plan.Entry, error) {
+	objects, err := r.placed(ctx, rel)
 	if err != nil {
 		return nil, err
 	}
-	ids := map[object.ID]bool{}
+	entries := make([]plan.Entry, 0, len(objects))
 	for _, o := range objects {
-		if o.GetKind() == definitionKind {
-			ids[object.IDOf(o)] = true
-		}
+		entries = append(entries, plan.Entry{ID: object.IDOf(o), Version: o.GroupVersionKind().Version})
 	}
-	return ids, nil
+	return entries, nil
 }
+
+// inherit makes ours what somebody else installed and the next revision lacks, so that it
+// is pruned with the proof that anything else is.
+func (r *helmReleaseRun) inherit(ctx context.Context, next *release.Release) error {
+	before, err := r.deployed(ctx)
+	if err != nil || before == nil {
+		return err
+	}
+	objects, err := r.placed(ctx, before)
+	if err != nil {
+		return err
+	}
+	wanted, err := r.entriesIn(ctx, next)
+	if err != nil {
+		return err
+	}
+	left := slices.DeleteFunc(objects, func(o *unstructured.Unstructured) bool {
+		return slices.ContainsFunc(wanted, func(e plan.Entry) bool { return e.ID == object.IDOf(o) })
+	})
+	if len(left) == 0 {
+		return nil
+	}
+	unit, err := r.unitOf(before.Version, "inherited", releaseEntries(r.h), nil)
+	if err != nil {
+		return err
+	}
+	unit.Policy.Prune = false
+	unit.Made.Objects = func(context.Context) ([]*unstructured.Unstructured, error) { return left, nil }
+	timed, cancel := context.WithTimeout(ctx, r.timeoutOf(helmv2.ReleaseActionUpgrade))
+	defer cancel()
+	out, err := r.pipeline.Run(timed, unit, r.target.scoped(timed, unit.Name), source.Artifact{Digest: unit.Made.Digest}, r.recorded)
+	r.keep(out, nil)
+	if err != nil {
+		return r.there(unit.Conceal(err))
+	}
+	return r.write(ctx) // what is inherited is on record before the revision is
+}
+
+const definitionKind = "CustomResourceDefinition"
 
 // owned refuses to take what belongs to another release or to none, where the
 // HelmRelease says that nothing is to be taken over.
