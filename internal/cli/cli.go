@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -76,7 +77,8 @@ func (e *usageError) Unwrap() error { return e.err }
 // does the command.
 func Main(ctx context.Context, argv []string, version string, streams Streams) int {
 	// Libraries below must not write to the user's terminal on their own;
-	// the engine's process sets its own logger.
+	// the engine's process sets its own logger. What Helm's packages write may hold values.
+	log.SetOutput(io.Discard)
 	ctrllog.SetLogger(logr.Discard())
 	klog.SetLogger(logr.Discard())
 

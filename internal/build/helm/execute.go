@@ -56,7 +56,10 @@ var (
 	// raised is what Helm says where a template called fail or required.
 	raised = regexp.MustCompile(`(?s)^execution error (?:at|in) \(([^)]*)\): (.*)$`)
 	// location is a file in a chart with its line, and mostly the column.
-	location = regexp.MustCompile(`^(\S+\.\S+|\S+/\S+):(\d+)(?::\d+)?$`)
+	location = regexp.MustCompile(`^([^\s:]+/[^\s:]+):(\d+)(?::\d+)?$`)
+	// step is one template on the way to what failed, where Helm leaves the trace of Go's
+	// templates as it is.
+	step = regexp.MustCompile(`template: ([^\s:]+):(\d+)(?::\d+)?: executing "[^"]*" at <((?s:.*?))>: `)
 	// action is the part of a template that failed.
 	action = regexp.MustCompile(`^executing "(.*)" at <(.*)>:$`)
 )
@@ -69,6 +72,11 @@ func explainTemplate(err error) (place, message string) {
 		if m := simple.FindStringSubmatch(text); m != nil {
 			return withoutColumn(m[1]), shortened(m[2])
 		}
+	}
+	if steps := step.FindAllStringSubmatchIndex(text, -1); len(steps) > 0 {
+		part := func(i, group int) string { return text[steps[i][2*group]:steps[i][2*group+1]] }
+		end := len(steps) - 1
+		return failedAt(part(0, 1)+":"+part(0, 2), part(end, 1)+":"+part(end, 2), part(end, 3), text[steps[end][1]:])
 	}
 	var first, last, at, why string
 	for line := range strings.Lines(text) {
@@ -90,14 +98,21 @@ func explainTemplate(err error) (place, message string) {
 	if last == "" {
 		return "", shortened(text)
 	}
+	return failedAt(first, last, at, why)
+}
+
+// failedAt puts the first and the last template on the way, and what failed there and
+// why, into one line.
+func failedAt(first, last, at, why string) (place, message string) {
 	message = why
 	if at != "" {
 		message = fmt.Sprintf("{{ %s }}: %s", at, why)
 	}
+	message = shortened(message)
 	if first != last {
 		message += ", included from " + first
 	}
-	return last, shortened(message)
+	return last, message
 }
 
 func withoutColumn(place string) string {

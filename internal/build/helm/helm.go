@@ -172,7 +172,7 @@ func (req Request) prepare(secrets *secrets) (*chartv2.Chart, map[string]any, er
 		}
 	}
 	if err := chartutil.ProcessDependencies(chart, config); err != nil {
-		return nil, nil, req.invalid("", fmt.Errorf("its dependencies: %w", err), "correct Chart.yaml or the values")
+		return nil, nil, req.mismatch(err)
 	}
 	if missing := missingDependencies(chart); len(missing) > 0 {
 		return nil, nil, req.invalid("", fmt.Errorf("its archive lacks the charts that Chart.yaml depends on: %s", strings.Join(missing, ", ")),

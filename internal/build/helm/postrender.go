@@ -193,6 +193,23 @@ const fileAnnotation = "postrenderer.helm.sh/postrender-filename"
 // group sends files through the renderers as one stream. made names the group in the
 // names of files that renderers add.
 func (p PostRender) group(ctx context.Context, files map[string]string, made string) (map[string]string, error) {
+	if only, ok := p.metadataOnly(); ok {
+		if out, ok := only.set(files); ok {
+			return out, nil
+		}
+	}
+	out, err := p.through(ctx, files, made)
+	if err == nil {
+		return out, nil
+	}
+	if fault := faultIn(files); fault != nil {
+		return nil, fault
+	}
+	return nil, err
+}
+
+// through sends files through kustomize, however much that is.
+func (p PostRender) through(ctx context.Context, files map[string]string, made string) (map[string]string, error) {
 	stream, err := merged(files)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -32,7 +33,7 @@ func (req Request) templateValues(chart *chartv2.Chart, config map[string]any, c
 	}
 	values, err := util.ToRenderValuesWithSchemaValidation(chart, config, options, caps, true)
 	if err != nil {
-		return nil, req.invalid("", fmt.Errorf("its values: %w", err), "correct the values")
+		return nil, req.mismatch(err)
 	}
 	if req.SkipSchema {
 		return values, nil
@@ -49,6 +50,19 @@ func (req Request) templateValues(chart *chartv2.Chart, config map[string]any, c
 		violations = append(violations[:maxViolations], fmt.Sprintf("and %d more", more))
 	}
 	return nil, req.invalid("", errors.New("the values do not fit its schema: "+strings.Join(violations, "; ")), "correct the values")
+}
+
+var notTable = regexp.MustCompile(`^type mismatch on ([^:]+): `)
+
+// mismatch is the failure of values that cannot be merged with those of the chart. What
+// Helm says of it quotes them.
+func (req Request) mismatch(err error) error {
+	if m := notTable.FindStringSubmatch(err.Error()); m != nil {
+		err = fmt.Errorf("the values of the subchart %s are no table", m[1])
+	} else {
+		err = fmt.Errorf("its values: %w", err)
+	}
+	return req.invalid("", err, "correct the values")
 }
 
 // violationsOf lists what in values does not fit the schemas of a chart and of its

@@ -7,7 +7,9 @@ import (
 	"strings"
 
 	"github.com/fluxcd/pkg/apis/kustomize"
-	"sigs.k8s.io/kustomize/api/builtins"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	annotationsfilter "sigs.k8s.io/kustomize/api/filters/annotations"
+	labelsfilter "sigs.k8s.io/kustomize/api/filters/labels"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/api/provider"
 	"sigs.k8s.io/kustomize/api/resmap"
@@ -58,14 +60,14 @@ func SetMetadata(ctx context.Context, stream []byte, labels, annotations map[str
 			return nil, err
 		}
 		if labels != nil {
-			err = (&builtins.LabelTransformerPlugin{
-				Labels: labels, FieldSpecs: []types.FieldSpec{{Path: "metadata/labels", CreateIfNotPresent: true}},
-			}).Transform(m)
+			err = m.ApplyFilter(labelsfilter.Filter{
+				Labels: labels, FsSlice: types.FsSlice{{Path: "metadata/labels", CreateIfNotPresent: true}},
+			})
 		}
 		if err == nil && annotations != nil {
-			err = (&builtins.AnnotationsTransformerPlugin{
-				Annotations: annotations, FieldSpecs: []types.FieldSpec{{Path: "metadata/annotations", CreateIfNotPresent: true}},
-			}).Transform(m)
+			err = m.ApplyFilter(annotationsfilter.Filter{
+				Annotations: annotations, FsSlice: types.FsSlice{{Path: "metadata/annotations", CreateIfNotPresent: true}},
+			})
 		}
 		return m, err
 	})
@@ -100,4 +102,22 @@ func withoutQuotations(msg string) string {
 		msg = strings.ToValidUTF8(msg[:maxMessage], "") + "…"
 	}
 	return msg
+}
+
+// Plain returns the object in a YAML document, as kustomize understands it, and whether
+// that is all there is to it: false for documents that kustomize would treat in a way of
+// its own (lists, anchors, its own annotations). The object is nil where there is none. An
+// error names the place in the document.
+func Plain(name string, doc []byte) (object map[string]any, plain bool, err error) {
+	err = decode(name, doc, func(_ int, u *unstructured.Unstructured) error {
+		if object != nil {
+			return errNotDirect
+		}
+		object = u.Object
+		return nil
+	})
+	if errors.Is(err, errNotDirect) {
+		return nil, false, nil
+	}
+	return object, err == nil, err
 }
