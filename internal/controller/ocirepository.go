@@ -180,7 +180,7 @@ func (r *ociRepositories) report(ctx context.Context, o *sourcev1.OCIRepository,
 	}
 	o.Status.ObservedIgnore = o.Spec.Ignore
 	o.Status.ObservedLayerSelector = o.Spec.LayerSelector
-	reportSigned(o, artifact.Revision, artifact.Verified)
+	reportSigned(o, "revision "+artifact.Revision, artifact.Verified)
 	report.Ready(o, meta.SucceededReason, message)
 	report.Stored(o, meta.SucceededReason, message)
 	return jitter(max(o.Spec.Interval.Duration, shortestWait), string(o.UID))

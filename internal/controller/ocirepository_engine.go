@@ -39,7 +39,7 @@ func newOCIRepositories(e *engine) (*ociRepositories, error) {
 	return &ociRepositories{
 		turns: e.turns, client: e.mgr.GetClient(), events: e.events, clock: clock.RealClock{}, store: store,
 		artifacts: e.units.artifacts, published: e.published, attempts: newAttempts(), references: e.references, self: &feed{},
-		identity: e.sources.identity, signatures: newSignatures(clock.RealClock{}), registries: registries, changed: e.sourceChanged,
+		identity: e.sources.identity, signatures: e.signatures, registries: registries, changed: e.sourceChanged,
 	}, nil
 }
 
