@@ -159,6 +159,13 @@ $(BUCKET_TOOLS): tools/buckets/go.mod tools/buckets/go.sum
 	cd tools/buckets && go build -p $(P) -ldflags "-s -w" -o ../../$@ $$(go list -f '{{.ImportPath}}' tool | grep '/$(@F)$$')
 	@touch $@
 
+# Microsoft's emulator of Azure's storage. It takes Node, which nothing else here does, so it is
+# not among what `make test` builds: without it, one test of buckets is skipped.
+$(TOOLS)/azurite: tools/azurite.sh
+	@mkdir -p $(TOOLS)
+	tools/azurite.sh $@
+	@touch $@
+
 # ---- measure ----------------------------------------------------------------
 
 .PHONY: bench

@@ -135,12 +135,23 @@ func TestBucketAfterRestart(t *testing.T) {
 	s.awaitBucketFailure(sourcev1.BucketOperationFailedReason, "503")
 }
 
-// What a tenant may not show as his own.
+// A tenant's bucket is served like all others; what a tenant may not show as his own.
 func TestBucketTenant(t *testing.T) {
 	t.Parallel()
 	config := testkit.Start(t).Config
-	engineFor(t, config, func(o *Options) { o.Tenancy = Tenancy{PlatformNamespaces: []string{"platform"}} })
-	s := stageOn(t, config)
+	engineFor(t, config, func(o *Options) {
+		o.Tenancy, o.StorageAddr = Tenancy{PlatformNamespaces: []string{"platform"}}, "127.0.0.1:0"
+	})
+	s, s3 := stageOn(t, config), testkit.NewS3(t)
+	good := s.s3Keys(testkit.S3SecretKey)
+	good.Name = "good"
+	s.create(good)
+	s3.Put(map[string]string{"app/a.yaml": "1"})
+	s.bucket(s3.BucketServer, func(b *sourcev1.Bucket) { b.Name, b.Spec.SecretRef.Name = "good", "good" })
+	b := await(s, &sourcev1.BucketList{}, "good", "fetched", func(b *sourcev1.Bucket) bool { return report.IsReady(b, b.Status.ObservedGeneration) })
+	if data, err := s.fetched(b.Status.Artifact).Tree.ReadFile("app/a.yaml"); err != nil || string(data) != "1" || b.Status.URL != b.Status.Artifact.URL {
+		t.Errorf("served %q under %s: %v", data, b.Status.URL, err)
+	}
 	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "keys", Namespace: s.namespace}, Data: map[string][]byte{"clientId": []byte("11111111-2222-3333-4444-555555555555")}})
 	s.bucket(&testkit.BucketServer{Bucket: "x"}, func(b *sourcev1.Bucket) {
 		b.Spec.Provider, b.Spec.Endpoint = sourcev1.BucketProviderAzure, "http://127.0.0.1:1/account"

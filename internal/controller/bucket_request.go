@@ -128,7 +128,7 @@ func (r *buckets) identify(ctx context.Context, b *sourcev1.Bucket, f *bucketFet
 	}
 	err = &bucketLoginError{refusedIdentity(ctx, who+" at "+f.Provider, err, "check the identity and its rights, or name a Secret with credentials in spec.secretRef")}
 	if f.Provider == bucket.Azure && b.Spec.ServiceAccountName == "" {
-		f.without = err // it may be a container that everybody may read
+		f.Login, f.without = bucket.Login{}, err // it may be a container that everybody may read
 		return nil
 	}
 	return err
@@ -136,6 +136,7 @@ func (r *buckets) identify(ctx context.Context, b *sourcev1.Bucket, f *bucketFet
 
 // issue asks a cloud for credentials.
 func issue(ctx context.Context, f *bucketFetch, options []auth.Option) error {
+	f.Login.Issued = true
 	switch f.Provider {
 	case bucket.AWS:
 		keys, err := awsauth.NewCredentialsProvider(ctx, options...).Retrieve(ctx)

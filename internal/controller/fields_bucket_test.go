@@ -296,32 +296,6 @@ func TestBucketComposed(t *testing.T) {
 	await(s, &corev1.ConfigMapList{}, "a", "changed", func(m *corev1.ConfigMap) bool { return m.Data["value"] == "2" })
 }
 
-// Credentials of another cloud's identity: what is wrong is said on the bucket.
-func TestBucketIdentity(t *testing.T) {
-	t.Parallel()
-	s := newStage(t)
-	s.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "plain", Namespace: s.namespace}})
-	for _, row := range []struct{ provider, account, word string }{
-		{sourcev1.BucketProviderAmazon, "plain", "eks.amazonaws.com/role-arn"},
-		{sourcev1.BucketProviderAzure, "plain", "azure.workload.identity/"},
-		{sourcev1.BucketProviderGoogle, "nobody", "nobody"},
-	} {
-		b := s.bucket(&testkit.BucketServer{Bucket: "x"}, func(b *sourcev1.Bucket) {
-			b.Name, b.Spec.Provider, b.Spec.SecretRef, b.Spec.ServiceAccountName, b.Spec.Region = row.provider, row.provider, nil, row.account, "eu-west-1"
-			b.Spec.Endpoint, b.Spec.Insecure = "127.0.0.1:1", true
-			if row.provider == sourcev1.BucketProviderAzure {
-				b.Spec.Endpoint = "http://127.0.0.1:1/account"
-			}
-			if row.provider == sourcev1.BucketProviderAmazon {
-				b.Spec.STS = &sourcev1.BucketSTSSpec{Provider: sourcev1.STSProviderAmazon, Endpoint: "https://sts.eu-west-1.amazonaws.com"}
-			}
-		})
-		await(s, &sourcev1.BucketList{}, b.Name, "refused", func(b *sourcev1.Bucket) bool {
-			return says(b, metav1.ConditionFalse, sourcev1.AuthenticationFailedReason, row.word, "ServiceAccount/"+s.namespace+"/"+row.account, "check the identity")
-		})
-	}
-}
-
 // googleAccount is a service account with the server that gives out its tokens.
 type googleAccount struct {
 	*httptest.Server

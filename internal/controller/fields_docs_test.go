@@ -78,6 +78,7 @@ func TestFieldsAreDocumented(t *testing.T) {
 		"Kustomization":     {"spec": kustomizev1.KustomizationSpec{}, "status": kustomizev1.KustomizationStatus{}},
 		"GitRepository":     {"spec": sourcev1.GitRepositorySpec{}, "status": sourcev1.GitRepositoryStatus{}},
 		"OCIRepository":     {"spec": sourcev1.OCIRepositorySpec{}, "status": sourcev1.OCIRepositoryStatus{}},
+		"Bucket":            {"spec": sourcev1.BucketSpec{}, "status": sourcev1.BucketStatus{}},
 		"ArtifactGenerator": {"spec": swapi.ArtifactGeneratorSpec{}, "status": swapi.ArtifactGeneratorStatus{}},
 		"ExternalArtifact":  {"spec": sourcev1.ExternalArtifactSpec{}, "status": sourcev1.ExternalArtifactStatus{}},
 	} {

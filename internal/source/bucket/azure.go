@@ -57,8 +57,7 @@ func dialAzure(where location, login Login, opts azcore.ClientOptions) (*azblob.
 	case a.AccountKey != "":
 		key, err := azblob.NewSharedKeyCredential(accountOf(where.base), a.AccountKey)
 		if err != nil {
-			// The library's own words hold the key.
-			return nil, secretError(refSecret, "accountKey", "it is no key of an account: base64 is expected")
+			return nil, badAccountKey() // the library's own words hold the key
 		}
 		return azblob.NewClientWithSharedKeyCredential(endpoint.String(), key, settings)
 	case a.SAS != "":

@@ -95,20 +95,20 @@ func (f *fetch) explainReply(e *failure.Error, r reply) {
 // checkLogin says where the credentials are.
 func (f *fetch) checkLogin() string {
 	switch {
+	case f.req.Login.Issued:
+		return "check the rights of the identity"
 	case f.req.Login.LDAP != nil:
 		return "check the user's rights in the directory"
-	case f.req.Login.named():
-		return "check the credentials in the Secret that spec.secretRef names"
-	case f.req.Login.AccessKey != "" || f.req.Login.Token != "":
-		return "check the rights of the identity"
-	default:
+	case f.req.Login.empty():
 		return "name a Secret with credentials in spec.secretRef: none were shown"
+	default:
+		return "check the credentials in the Secret that spec.secretRef names"
 	}
 }
 
-// named reports whether the credentials are from the Secret of spec.secretRef.
-func (l Login) named() bool {
-	return len(l.ServiceAccount) > 0 || l.Azure.ClientID+l.Azure.AccountKey+l.Azure.SAS != "" || l.AccessKey != "" && l.SessionToken == ""
+// empty reports whether nothing is shown.
+func (l Login) empty() bool {
+	return l.LDAP == nil && l.AccessKey+l.Token+l.Azure.ClientID+l.Azure.AccountKey+l.Azure.SAS == "" && len(l.ServiceAccount) == 0
 }
 
 // explainWay says what happened between us and a server.

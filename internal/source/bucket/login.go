@@ -1,9 +1,12 @@
 package bucket
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 )
@@ -16,6 +19,8 @@ type Login struct {
 	LDAP *LDAP
 	// Token is a bearer token, for Google and Azure.
 	Token string
+	// Issued says that a cloud has issued these just now, and no Secret holds them.
+	Issued bool
 	// ServiceAccount is the key of a service account of Google, as it is downloaded: JSON.
 	ServiceAccount []byte
 	// Azure is how to show who we are there.
@@ -93,7 +98,15 @@ func azureLogin(data map[string][]byte) (Login, error) {
 	if a.ClientID == "" && a.AccountKey == "" && a.SAS == "" {
 		return Login{}, secretError(refSecret, "clientId", "it is missing: a set of tenantId, clientId and clientSecret or clientCertificate, or one of clientId, accountKey and sasKey is needed")
 	}
-	return Login{Azure: a}, nil
+	if _, err := base64.StdEncoding.DecodeString(a.AccountKey); err != nil {
+		return Login{}, badAccountKey()
+	}
+	_, err := a.token("", azcore.ClientOptions{})
+	return Login{Azure: a}, err
+}
+
+func badAccountKey() error {
+	return secretError(refSecret, "accountKey", "it is no key of an account: base64 is expected")
 }
 
 // LDAPFromSecret reads the keys username and password.
