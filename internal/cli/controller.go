@@ -50,7 +50,7 @@ func (a *app) controllerCommand() *cobra.Command {
 		Example: "  bowline controller --kubeconfig ./kubeconfig --data-dir ./data\n" +
 			"  bowline controller --leader-elect --concurrency 40\n" +
 			"  bowline controller --platform-namespaces flux-system,monitoring\n" +
-			"  bowline controller --mirror https://github.com/=https://git.example.com/github/",
+			"  bowline controller --mirror https://github.com/=https://git.example.com/github/ --mirror oci://ghcr.io/=oci://registry.example.com/ghcr/",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.runController(cmd.Context(), o, cmd.Flags())

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -148,5 +149,37 @@ func TestOCIProvider(t *testing.T) {
 		s.awaitOCI(row.name, row.reason, func(o *sourcev1.OCIRepository) bool {
 			return says(o, "False", sourcev1.AuthenticationFailedReason, row.word)
 		})
+	}
+}
+
+// A HelmRelease takes its chart from a registry, extracted or as it is, and moves on with the newest
+// version in the range.
+func TestOCIHelmRelease(t *testing.T) {
+	t.Parallel()
+	s, reg := newStage(t), testkit.NewRegistry(t)
+	first := reg.PushChart("charts/web", chart("1.0.0", nil).Archive(t))
+	for name, operation := range map[string]string{"extracted": sourcev1.OCILayerExtract, "copied": sourcev1.OCILayerCopy} {
+		s.ociSource(name, reg.URL("charts/web"), func(o *sourcev1.OCIRepositorySpec) {
+			o.Reference = &sourcev1.OCIRepositoryRef{SemVer: "1.x"}
+			o.LayerSelector = &sourcev1.OCILayerSelector{MediaType: testkit.ChartLayerMediaType, Operation: operation}
+		})
+		s.release(name, func(h *helmv2.HelmRelease) {
+			h.Spec.ChartRef = &helmv2.CrossNamespaceSourceReference{Kind: sourcev1.OCIRepositoryKind, Name: name}
+		})
+	}
+	for _, name := range []string{"extracted", "copied"} {
+		h := s.awaitReleased(name, 1)
+		if got := h.Status.History.Latest(); got.OCIDigest != first || s.config(name).Data["value"] != "one" {
+			t.Errorf("%s: released %+v", name, got)
+		}
+	}
+	second := reg.PushChart("charts/web", chart("1.1.0+b1", map[string]string{"values.yaml": "value: two\n"}).Archive(t))
+	for _, name := range []string{"extracted", "copied"} {
+		s.ask(&sourcev1.OCIRepository{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: s.namespace}})
+		s.awaitPulled(name, "1.1.0_b1@"+second)
+		h := s.awaitReleased(name, 2)
+		if got := h.Status.History.Latest(); got.OCIDigest != second || s.config(name).Data["value"] != "two" {
+			t.Errorf("%s: released %+v", name, got)
+		}
 	}
 }

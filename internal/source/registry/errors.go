@@ -65,7 +65,7 @@ func (r *Repository) explain(ctx context.Context, op, what string, err error) er
 	case isTLS(err):
 		e.Kind, e.Err, e.Remedy = failure.Denied, plain(err), explainTLS(err)
 	case errors.As(err, &status):
-		e.Kind, e.Err, e.Remedy = explainStatus(status)
+		e.Kind, e.Remedy, e.Err = explainStatus(status)
 	case errors.Is(err, errUnencrypted):
 		e.Err, e.Remedy = plain(err), "give the registry a certificate, or set spec.insecure"
 	case isProxy(err):
@@ -99,8 +99,8 @@ func plain(err error) error {
 	}
 }
 
-func explainStatus(s *transport.Error) (failure.Kind, error, string) {
-	err := fmt.Errorf("the registry answers %d %s", s.StatusCode, http.StatusText(s.StatusCode))
+func explainStatus(s *transport.Error) (kind failure.Kind, remedy string, err error) {
+	err = fmt.Errorf("the registry answers %d %s", s.StatusCode, http.StatusText(s.StatusCode))
 	for _, d := range s.Errors {
 		if d.Message != "" {
 			err = fmt.Errorf("%w: %s", err, clip(d.Message))
@@ -110,17 +110,17 @@ func explainStatus(s *transport.Error) (failure.Kind, error, string) {
 	code := s.StatusCode
 	switch {
 	case code == http.StatusUnauthorized:
-		return failure.Denied, err, "check the credentials: spec.secretRef, spec.serviceAccountName or spec.provider"
+		return failure.Denied, "check the credentials: spec.secretRef, spec.serviceAccountName or spec.provider", err
 	case code == http.StatusForbidden:
-		return failure.Denied, err, "give the user or token the right to pull from this repository"
+		return failure.Denied, "give the user or token the right to pull from this repository", err
 	case code == http.StatusProxyAuthRequired:
-		return failure.Denied, err, "check the Secret that spec.proxySecretRef names"
+		return failure.Denied, "check the Secret that spec.proxySecretRef names", err
 	case code == http.StatusNotFound || code == http.StatusGone:
-		return failure.NotFound, err, "push it, or correct the URL or the reference; some registries answer so when credentials are missing"
+		return failure.NotFound, "push it, or correct the URL or the reference; some registries answer so when credentials are missing", err
 	case code == http.StatusTooManyRequests:
-		return failure.Unavailable, err, "raise spec.interval, or give credentials"
+		return failure.Unavailable, "raise spec.interval, or give credentials", err
 	default:
-		return failure.Unavailable, err, "see the registry's log"
+		return failure.Unavailable, "see the registry's log", err
 	}
 }
 
