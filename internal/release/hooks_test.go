@@ -62,7 +62,7 @@ func TestTests(t *testing.T) {
 			if (p.Failed != nil) != c.failed || c.failed && !strings.Contains(p.Failed.Error(), "it says why") {
 				t.Fatalf("ended with %+v: %s", p, c.reason)
 			}
-			got := TestHooks(r.again().Release, c.filters)
+			got := TestHooks(r.again(t.Context()).Release, c.filters)
 			for name, phase := range c.want {
 				if got[name] == nil || got[name].Phase != phase {
 					t.Errorf("%s is told as %+v: %s", name, got[name], c.reason)
@@ -99,7 +99,7 @@ func TestHooksThatCannotBeMade(t *testing.T) {
 			if !errors.Is(err, failure.Of(c.kind)) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), secret) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("gave %v, want %q of kind %s: %s", err, c.want, c.kind, c.reason)
 			}
-			if h := r.again().Hooks[0]; p.Failed != nil && h.LastRun.Phase != helmrelease.HookPhaseFailed {
+			if h := r.again(t.Context()).Hooks[0]; p.Failed != nil && h.LastRun.Phase != helmrelease.HookPhaseFailed {
 				t.Errorf("recorded as %+v", h.LastRun)
 			}
 		})
@@ -117,7 +117,7 @@ func TestAHookThatSomebodyRemovesHasFailed(t *testing.T) {
 		if err != nil && !apierrors.IsNotFound(err) {
 			t.Fatal(err)
 		}
-		record = r.again() // whoever goes on, too, knows that it was made
+		record = r.again(t.Context()) // whoever goes on, too, knows that it was made
 	})
 	if p.Failed == nil || !strings.Contains(p.Failed.Error(), "removed before its end was seen") {
 		t.Errorf("ended with %+v", p)
@@ -135,7 +135,7 @@ func TestAHookWithoutAName(t *testing.T) {
 	record := r.begin("", hook)
 	made := r.countJobs()
 	p := r.drive(func(ctx context.Context) (Progress, error) {
-		return r.run(r.again(), pre)(ctx) // each call is another process
+		return r.run(r.again(ctx), pre)(ctx) // each call is another process
 	}, func(p Progress) {
 		if !strings.HasPrefix(p.Object.ID.Name, "migrate-") {
 			t.Errorf("it is called %s", p.Object.ID.Name)

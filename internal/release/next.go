@@ -283,8 +283,9 @@ func (n *next) begin() {
 	s.StorageNamespace = n.hr.GetStorageNamespace()
 	s.LastAttemptedGeneration = n.hr.Generation
 	s.LastAttemptedRevision, s.LastAttemptedRevisionDigest = n.w.ChartVersion, n.w.OCIDigest
-	s.LastAttemptedConfigDigest, s.LastAttemptedValuesChecksum = n.w.ConfigDigest, ""
-	s.LastReleaseRevision = 0
+	s.LastAttemptedConfigDigest = n.w.ConfigDigest
+	s.LastAttemptedValuesChecksum = "" //nolint:staticcheck // what older engines left there would contradict
+	s.LastReleaseRevision = 0          //nolint:staticcheck // the same
 }
 
 // note brings into the status what an earlier process made and did not come to tell: the

@@ -82,7 +82,7 @@ func (l *Live) CheckOwnership(ctx context.Context, claim Claim) error {
 			lines = append(lines, claim.Objects[i].ID.String()+" ("+owner+")")
 		}
 	}
-	if err := errors.Join(append(errs, ctx.Err())...); err != nil || len(lines) == 0 {
+	if err := errors.Join(errors.Join(errs...), ctx.Err()); err != nil || len(lines) == 0 {
 		return err
 	}
 	slices.Sort(lines)

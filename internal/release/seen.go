@@ -10,8 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// releaseSecrets selects the Secrets of Helm's storage by their type.
-const releaseSecrets = "type=helm.sh/release.v1"
+// ofHelm selects the Secrets of Helm's storage by their type.
+const ofHelm = "type=helm.sh/release.v1"
 
 var secretResource = corev1.SchemeGroupVersion.WithResource("secrets")
 

@@ -11,7 +11,7 @@ import (
 
 // Get implements the client for Helm's driver.
 func (s *session) Get(_ context.Context, name string, o metav1.GetOptions) (*corev1.Secret, error) {
-	secret, err := s.SecretInterface.Get(s.ctx, name, o)
+	secret, err := s.SecretInterface.Get(s.ctx, name, o) //nolint:contextcheck // the driver has none to pass on
 	if s.err = err; err != nil {
 		return nil, err
 	}
@@ -21,8 +21,8 @@ func (s *session) Get(_ context.Context, name string, o metav1.GetOptions) (*cor
 
 // List implements the client for Helm's driver.
 func (s *session) List(_ context.Context, o metav1.ListOptions) (*corev1.SecretList, error) {
-	o.FieldSelector = releaseSecrets
-	list, err := s.SecretInterface.List(s.ctx, o)
+	o.FieldSelector = ofHelm
+	list, err := s.SecretInterface.List(s.ctx, o) //nolint:contextcheck // the driver has none to pass on
 	if s.err = err; err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func (s *session) Create(_ context.Context, secret *corev1.Secret, o metav1.Crea
 		return nil, err
 	}
 	o.FieldManager = Manager
-	s.wrote, s.err = s.SecretInterface.Create(s.ctx, secret, o)
+	s.wrote, s.err = s.SecretInterface.Create(s.ctx, secret, o) //nolint:contextcheck // the driver has none to pass on
 	return s.wrote, s.err
 }
 
@@ -49,7 +49,7 @@ func (s *session) Update(_ context.Context, secret *corev1.Secret, o metav1.Upda
 	}
 	secret.ResourceVersion = s.record.ResourceVersion
 	o.FieldManager = Manager
-	s.wrote, s.err = s.SecretInterface.Update(s.ctx, secret, o)
+	s.wrote, s.err = s.SecretInterface.Update(s.ctx, secret, o) //nolint:contextcheck // the driver has none to pass on
 	return s.wrote, s.err
 }
 

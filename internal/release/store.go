@@ -116,7 +116,7 @@ func (s *Store) Revisions(ctx context.Context, name string) ([]Seen, error) {
 		return seen, nil
 	}
 	selector := labels.SelectorFromSet(labels.Set{"owner": "helm", "name": name}).String()
-	list, err := s.metadata.List(ctx, metav1.ListOptions{LabelSelector: selector, FieldSelector: releaseSecrets})
+	list, err := s.metadata.List(ctx, metav1.ListOptions{LabelSelector: selector, FieldSelector: ofHelm})
 	if err != nil {
 		return nil, s.failed("list the revisions of", name, err)
 	}

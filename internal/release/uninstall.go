@@ -146,25 +146,31 @@ func (x *Removal) failed(kind failure.Kind, ref observe.Reference, why error) Pr
 	}}
 }
 
+// refused is an error that ends the attempt, unless asking again may help.
+func (x *Removal) refused(ref observe.Reference, err error) (Progress, error) {
+	switch kind := failure.KindOf(err); kind {
+	case "", failure.Unavailable, failure.Timeout:
+		return Progress{}, err
+	default:
+		return x.failed(kind, ref, err), nil
+	}
+}
+
 // send deletes the objects in Helm's order, those of a kind side by side.
 func (x *Removal) send(ctx context.Context) (Progress, error) {
 	x.Left, x.left = nil, nil
 	groups, err := x.manifests(ctx)
 	if err != nil {
-		if failure.KindOf(err) == failure.Unavailable {
-			return Progress{}, err
-		}
-		return x.failed(failure.Invalid, observe.Reference{}, err), nil
+		return x.refused(observe.Reference{}, err)
 	}
 	for _, group := range groups {
 		results := make([]deletion, len(group))
 		x.Hooks.Live.each(ctx, group, func(i int, ref observe.Reference) { results[i] = x.delete(ctx, ref) })
 		for i, result := range results {
+			if result.err != nil {
+				return x.refused(group[i], result.err)
+			}
 			switch {
-			case result.err != nil && failure.KindOf(result.err) == failure.Unavailable:
-				return Progress{}, result.err
-			case result.err != nil:
-				return x.failed(failure.KindOf(result.err), group[i], result.err), nil
 			case result.kept != "":
 				x.Left = append(x.Left, fmt.Sprintf("%s (%s)", group[i].ID, result.kept))
 			case result.going:

@@ -226,7 +226,7 @@ type watching struct {
 func (x *watching) listWatch() cache.ListerWatcher {
 	client := x.watch.Cluster.Metadata.Resource(secretResource)
 	only := func(o metav1.ListOptions) metav1.ListOptions {
-		o.LabelSelector, o.FieldSelector = "owner=helm", releaseSecrets
+		o.LabelSelector, o.FieldSelector = "owner=helm", ofHelm
 		return o
 	}
 	return &cache.ListWatch{
