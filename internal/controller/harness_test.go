@@ -37,6 +37,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(childData); dir != "" {
 		os.Exit(runChild(os.Getenv(childKubeconfig), dir))
 	}
+	if task := os.Getenv(childLogin); task != "" {
+		os.Exit(runLogin(task))
+	}
 	klog.SetLogger(logr.Discard())
 	ctrllog.SetLogger(logr.Discard())
 	testkit.Main(m, testkit.WithControllers(), testkit.AtEnd(stopShared))
