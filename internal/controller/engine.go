@@ -243,17 +243,10 @@ func (e *engine) register(ctx context.Context) error {
 	if err := units.Complete(e.units); err != nil {
 		return fmt.Errorf("set up Kustomizations: %w", err)
 	}
-	if err := e.registerOCIRepositories(ctx); err != nil {
-		return err
-	}
-	if err := e.registerHelmSources(ctx); err != nil {
-		return err
-	}
-	if err := e.registerComposition(ctx); err != nil {
-		return err
-	}
-	if err := e.registerReleases(ctx); err != nil {
-		return err
+	for _, register := range []func(context.Context) error{e.registerOCIRepositories, e.registerHelmSources, e.registerComposition, e.registerReleases} {
+		if err := register(ctx); err != nil {
+			return err
+		}
 	}
 	if err := e.mgr.Add(manager.RunnableFunc(e.claim)); err != nil {
 		return err

@@ -79,6 +79,8 @@ func TestFieldsAreDocumented(t *testing.T) {
 		"GitRepository":     {"spec": sourcev1.GitRepositorySpec{}, "status": sourcev1.GitRepositoryStatus{}},
 		"OCIRepository":     {"spec": sourcev1.OCIRepositorySpec{}, "status": sourcev1.OCIRepositoryStatus{}},
 		"Bucket":            {"spec": sourcev1.BucketSpec{}, "status": sourcev1.BucketStatus{}},
+		"HelmRepository":    {"spec": sourcev1.HelmRepositorySpec{}, "status": sourcev1.HelmRepositoryStatus{}},
+		"HelmChart":         {"spec": sourcev1.HelmChartSpec{}, "status": sourcev1.HelmChartStatus{}},
 		"ArtifactGenerator": {"spec": swapi.ArtifactGeneratorSpec{}, "status": swapi.ArtifactGeneratorStatus{}},
 		"ExternalArtifact":  {"spec": sourcev1.ExternalArtifactSpec{}, "status": sourcev1.ExternalArtifactStatus{}},
 	} {

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -70,7 +71,7 @@ func TestHelmChart(t *testing.T) {
 	if !strings.HasSuffix(a.URL, "/helmchart/"+s.namespace+"/podinfo/podinfo-1.0.0.tgz") || hc.Status.URL != a.URL {
 		t.Errorf("URL %q, %q", a.URL, hc.Status.URL)
 	}
-	if got := download(t, a.URL); string(got) != string(podinfo("1.0.0").Archive(t)) {
+	if got := download(t, a.URL); !bytes.Equal(got, podinfo("1.0.0").Archive(t)) {
 		t.Errorf("served are other bytes than the repository's")
 	}
 	s.awaitEvent(sourcev1.ChartPullSucceededReason, "pulled 'podinfo' chart")

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
@@ -36,7 +37,7 @@ func TestHelmRepository(t *testing.T) {
 	if a == nil || a.Revision != digest || a.Digest != digest || a.Size == nil || *a.Size != int64(len(sent)) || r.Status.URL != a.URL {
 		t.Fatalf("artifact %+v, URL %q", a, r.Status.URL)
 	}
-	if got := download(t, a.URL); string(got) != string(sent) {
+	if got := download(t, a.URL); !bytes.Equal(got, sent) {
 		t.Errorf("served %d bytes, sent were %d", len(got), len(sent))
 	}
 	if c := report.Condition(r, sourcev1.ArtifactInStorageCondition); c == nil || c.Status != metav1.ConditionTrue {

@@ -57,7 +57,7 @@ func (s *Store) Put(data []byte) (Chart, error) {
 	if err != nil {
 		return Chart{}, err
 	}
-	if old, err := os.ReadFile(name); err != nil || !bytes.Equal(old, data) { //nolint:gosec // the name is made of a digest
+	if old, err := os.ReadFile(name); err != nil || !bytes.Equal(old, data) {
 		if err := WriteFile(name, data); err != nil {
 			return Chart{}, err
 		}
@@ -92,7 +92,7 @@ func (s *Store) Open(digest string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.Open(name) //nolint:gosec // the name is made of a digest
+	return os.Open(name)
 }
 
 // Bytes returns the archive of a chart.
@@ -101,7 +101,7 @@ func (s *Store) Bytes(digest string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.ReadFile(name) //nolint:gosec // the name is made of a digest
+	return os.ReadFile(name)
 }
 
 var isDigest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
@@ -150,7 +150,7 @@ func (s *Store) load(digest string) (*Chart, error) {
 }
 
 func readFile(name, digest string) (*Chart, error) {
-	data, err := os.ReadFile(name) //nolint:gosec // the name is made of a digest
+	data, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &failure.Error{Op: "find chart", Object: digest, Kind: failure.NotFound, Err: fmt.Errorf("it is not in the data folder: %w", err)}
 	}
@@ -187,7 +187,7 @@ func (s *Store) Give(whom string, what Given) error {
 		return err
 	}
 	name := s.givenFile(whom)
-	if old, err := os.ReadFile(name); err == nil && bytes.Equal(old, text) { //nolint:gosec // the name is a hash
+	if old, err := os.ReadFile(name); err == nil && bytes.Equal(old, text) {
 		return nil
 	}
 	return WriteFile(name, text)

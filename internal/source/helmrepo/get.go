@@ -15,7 +15,6 @@ import (
 	"net/url"
 	"path"
 	"strings"
-	"time"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/chart"
@@ -27,9 +26,7 @@ const userAgent = "bowline"
 // getter asks one repository's servers, for as long as its context lasts.
 type getter struct {
 	ctx       context.Context //nolint:containedctx // it lives as long as one fetch
-	cancel    context.CancelFunc
 	req       Request
-	timeout   time.Duration
 	mirrors   []Mirror
 	base      *url.URL // of the repository, with a slash at the end
 	index     *url.URL
@@ -50,10 +47,7 @@ func (s *Store) getter(ctx context.Context, req Request) (*getter, error) {
 	base.Path, base.RawPath = strings.TrimRight(base.Path, "/")+"/", ""
 	index := *base
 	index.Path = path.Join(base.Path, "index.yaml")
-	g := &getter{req: req, base: base, index: &index, mirrors: s.options.Mirrors, transport: s.options.Transport, timeout: req.Timeout}
-	if g.timeout <= 0 {
-		g.timeout = DefaultTimeout
-	}
+	g := &getter{ctx: ctx, req: req, base: base, index: &index, mirrors: s.options.Mirrors, transport: s.options.Transport}
 	cfg, err := req.Auth.TLS()
 	if err != nil {
 		return nil, err
@@ -62,12 +56,10 @@ func (s *Store) getter(ctx context.Context, req Request) (*getter, error) {
 		g.transport, g.own = s.options.Transport.Clone(), true
 		g.transport.TLSClientConfig = cfg
 	}
-	g.ctx, g.cancel = context.WithTimeout(ctx, g.timeout)
 	return g, nil
 }
 
 func (g *getter) close() {
-	g.cancel()
 	if g.own {
 		g.transport.CloseIdleConnections()
 	}
@@ -163,7 +155,7 @@ func (g *getter) redirect(first *url.URL) func(*http.Request, []*http.Request) e
 		case !same && !g.req.PassCredentials:
 			next.Header.Del("Authorization")
 		case g.req.PassCredentials && via[0].Header.Get("Authorization") != "":
-			next.Header.Set("Authorization", via[0].Header.Get("Authorization"))
+			next.Header.Set("Authorization", via[0].Header.Get("Authorization")) //nolint:gosec // the repository asks for it
 		}
 		return nil
 	}
@@ -225,7 +217,7 @@ func (g *getter) explain(object string, err error) error {
 	var op *net.OpError
 	switch {
 	case errors.Is(g.ctx.Err(), context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout():
-		e.Kind, e.Err = failure.Timeout, fmt.Errorf("the server has not answered in full within %s: %w", g.timeout, context.DeadlineExceeded)
+		e.Kind, e.Err = failure.Timeout, fmt.Errorf("the server has not answered in full within %s: %w", g.req.timeout(), context.DeadlineExceeded)
 		e.Remedy = "check the network and the server, or raise spec.timeout"
 	case errors.Is(err, context.Canceled):
 		e.Err, e.Remedy = fmt.Errorf("given up: %w", err), "it is tried again"

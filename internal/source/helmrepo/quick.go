@@ -176,18 +176,19 @@ func (q *quickEntry) nestedField(text string) bool {
 	return true
 }
 
+// keyLetters are those that a key may be made of here.
+const keyLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./"
+
 // split takes a line apart that is a key and a value; the value is "" where it follows.
 func split(text string) (key, value string, ok bool) {
 	i := strings.IndexByte(text, ':')
 	if i <= 0 || i+1 < len(text) && text[i+1] != ' ' {
 		return "", "", false
 	}
-	for _, c := range text[:i] {
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '-' && c != '.' && c != '/' || text[0] == '-' || text[0] == '.' {
-			return "", "", false
-		}
-	}
 	key = text[:i]
+	if strings.Trim(key, keyLetters) != "" || key[0] == '-' || key[0] == '.' {
+		return "", "", false
+	}
 	if i+1 == len(text) {
 		return key, "", true
 	}
@@ -197,25 +198,26 @@ func split(text string) (key, value string, ok bool) {
 
 // scalar returns a value that is written on one line: plain, or in quotes without anything that is escaped.
 func scalar(text string) (string, bool) {
-	if text == "" || text == "[]" || text == "{}" {
-		return text, text != ""
-	}
-	if q := text[0]; q == '"' || q == '\'' {
-		inner := text[1:]
-		if len(inner) == 0 || inner[len(inner)-1] != q {
-			return "", false
-		}
-		inner = inner[:len(inner)-1]
-		if inner == "" || strings.ContainsAny(inner, "\"'\\") || !printable(inner) {
-			return "", false
-		}
-		return inner, true
-	}
-	if strings.ContainsRune("-?:,[]{}#&*!|>'\"%@` \t~<=.", rune(text[0])) || strings.HasSuffix(text, " ") || strings.HasSuffix(text, ":") ||
-		strings.Contains(text, ": ") || strings.Contains(text, " #") || !printable(text) || text == "null" || text == "Null" || text == "NULL" {
+	switch {
+	case text == "" || text == "null" || text == "Null" || text == "NULL" || !printable(text):
 		return "", false
+	case text == "[]" || text == "{}":
+		return text, true
+	case text[0] == '"' || text[0] == '\'':
+		return quoted(text)
 	}
-	return text, true
+	return text, isPlain(text)
+}
+
+func quoted(text string) (string, bool) {
+	inner, ok := strings.CutSuffix(text[1:], text[:1])
+	return inner, ok && inner != "" && !strings.ContainsAny(inner, "\"'\\")
+}
+
+// isPlain reports whether a text without quotes means itself.
+func isPlain(text string) bool {
+	return !strings.ContainsRune("-?:,[]{}#&*!|>'\"%@` \t~<=.", rune(text[0])) && !strings.HasSuffix(text, " ") && !strings.HasSuffix(text, ":") &&
+		!strings.Contains(text, ": ") && !strings.Contains(text, " #")
 }
 
 // printable reports whether there is nothing in a text that YAML may refuse.

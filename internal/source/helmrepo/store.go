@@ -63,6 +63,13 @@ type Request struct {
 	For string
 }
 
+func (r Request) timeout() time.Duration {
+	if r.Timeout <= 0 {
+		return DefaultTimeout
+	}
+	return r.Timeout
+}
+
 // scope is who shares what a repository gave: all who use its URL without anything to
 // show, and each alone who shows something.
 func (r Request) scope() string {
@@ -206,12 +213,14 @@ func (s *Store) note(req Request, i Index) {
 // Fetch returns the newest index. Errors are of kind failure.Invalid (with the line of a broken
 // index), Denied, NotFound, Unavailable or Timeout, and show nothing of credentials.
 func (s *Store) Fetch(ctx context.Context, req Request) (Index, error) {
+	ctx, cancel := context.WithTimeout(ctx, req.timeout())
+	defer cancel()
 	g, err := s.getter(ctx, req)
 	if err != nil {
 		return Index{}, err
 	}
 	defer g.close()
-	done, err := s.work(g.ctx, req.scope())
+	done, err := s.work(ctx, req.scope())
 	if err != nil {
 		return Index{}, g.explain(g.display(g.index), err)
 	}
@@ -287,6 +296,8 @@ func (s *Store) keep(g *getter, req Request, answer *http.Response) (Index, erro
 // the repository has given it before to those who share the scope of the request. An archive that has another digest
 // than the index promises is a failure of kind Unavailable, one that is no chart of kind Invalid.
 func (s *Store) Chart(ctx context.Context, req Request, name string, v chart.Version) (chart.Chart, error) {
+	ctx, cancel := context.WithTimeout(ctx, req.timeout())
+	defer cancel()
 	g, err := s.getter(ctx, req)
 	if err != nil {
 		return chart.Chart{}, err
@@ -301,7 +312,7 @@ func (s *Store) Chart(ctx context.Context, req Request, name string, v chart.Ver
 		return chart.Chart{}, err
 	}
 	link := filepath.Join(s.folder.charts, nameOf(req.scope(), u.String(), v.Digest))
-	done, err := s.work(g.ctx, link)
+	done, err := s.work(ctx, link)
 	if err != nil {
 		return chart.Chart{}, g.explain(g.display(u), err)
 	}
@@ -329,7 +340,7 @@ const linkAge = 24 * time.Hour
 
 // linked returns a chart that was downloaded before.
 func (s *Store) linked(link string) (chart.Chart, bool) {
-	digest, err := os.ReadFile(link) //nolint:gosec // the name is a hash
+	digest, err := os.ReadFile(link)
 	if err != nil {
 		return chart.Chart{}, false
 	}
