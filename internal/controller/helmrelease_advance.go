@@ -80,6 +80,9 @@ func (r *helmReleaseRun) step(ctx context.Context, d release.Decision) stepped {
 	case release.Install:
 		return r.begin(ctx, helmv2.ReleaseActionInstall, d.Reason)
 	case release.Upgrade:
+		if r.memory.released == r.wanted.digest && isDifference(d.Reason) {
+			return comeBack(r.settle(ctx))
+		}
 		return r.begin(ctx, helmv2.ReleaseActionUpgrade, d.Reason)
 	case release.Resume:
 		return r.resume(ctx)
@@ -99,6 +102,16 @@ func (r *helmReleaseRun) step(ctx context.Context, d release.Decision) stepped {
 		return r.uninstall(ctx, helmv2.ReleaseActionUninstall, d.Old, d.OldStorage)
 	default: // the drift of a release that is as wanted is found when it is settled
 		return comeBack(r.settle(ctx))
+	}
+}
+
+// isDifference reports whether a reason is that what is wanted is not what is recorded.
+func isDifference(reason release.Reason) bool {
+	switch reason {
+	case release.ChartChanged, release.ValuesChanged, release.RenderersChanged, release.MetadataChanged:
+		return true
+	default:
+		return false
 	}
 }
 

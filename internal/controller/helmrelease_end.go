@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
@@ -12,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/bowline-dev/bowline/internal/object"
+	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/release"
 	"github.com/bowline-dev/bowline/internal/report"
 )
@@ -29,6 +31,9 @@ func (r *helmReleaseRun) end(ctx context.Context, cause error) stepped {
 	record := m.record
 	took := r.clock.Now().Sub(m.began)
 	if cause != nil {
+		if err := r.cleanUp(ctx, record); err != nil {
+			cause = fmt.Errorf("%w; and what was new could not be removed: %w", cause, err)
+		}
 		record.SetStatus(common.StatusFailed, r.failedWords(record, cause))
 	} else {
 		superseded, err := m.store.Supersede(ctx, record.Name, record.Version)
@@ -45,7 +50,12 @@ func (r *helmReleaseRun) end(ctx context.Context, cause error) stepped {
 	r.h.Status.LastAttemptedReleaseActionDuration = &metav1.Duration{Duration: took.Round(time.Millisecond)}
 	if cause != nil {
 		r.failedRelease(record, cause)
+		m.released = ""
 	} else {
+		m.released = r.wanted.digest
+		if record.Marks.Action == helmv2.ReleaseActionRollback {
+			m.released = ""
+		}
 		r.released(record)
 	}
 	m.ended, m.waitingSince, m.known = r.clock.Now(), time.Time{}, false
@@ -53,6 +63,37 @@ func (r *helmReleaseRun) end(ctx context.Context, cause error) stepped {
 		return r.remediated()
 	}
 	return goOn()
+}
+
+// cleanUp removes what is new in a revision that failed, where that is asked for.
+func (r *helmReleaseRun) cleanUp(ctx context.Context, record *release.Record) error {
+	action := record.Marks.Action
+	if !(action == helmv2.ReleaseActionUpgrade && r.h.GetUpgrade().CleanupOnFail || action == helmv2.ReleaseActionRollback && r.h.GetRollback().CleanupOnFail) {
+		return nil
+	}
+	before, err := r.deployed(ctx)
+	if err != nil || before == nil {
+		return err
+	}
+	had, err := r.entriesIn(ctx, before)
+	if err != nil {
+		return err
+	}
+	added, err := r.entriesIn(ctx, record.Release)
+	if err != nil {
+		return err
+	}
+	added = slices.DeleteFunc(added, func(e plan.Entry) bool {
+		return slices.ContainsFunc(had, func(other plan.Entry) bool { return other.ID == e.ID })
+	})
+	if _, err := r.pipeline.Remove(ctx, r.unit(), r.target.scoped(ctx, r.unit()), added); err != nil {
+		return err
+	}
+	left := slices.DeleteFunc(releaseEntries(r.h), func(e plan.Entry) bool {
+		return slices.ContainsFunc(added, func(other plan.Entry) bool { return other.ID == e.ID })
+	})
+	r.h.Status.Inventory = releaseInventory(left)
+	return nil
 }
 
 // note brings revisions into the history of the status.
@@ -68,6 +109,9 @@ func (r *helmReleaseRun) note(records ...*release.Record) {
 		if err != nil {
 			r.log.Error(err, "a revision is left out of the history", "revision", record.Version)
 			continue
+		}
+		if record == r.memory.record && action == helmv2.ReleaseActionUpgrade && r.h.GetUpgrade().PreserveValues {
+			snapshot.ConfigDigest = r.wanted.config // of what was asked for: the record holds more
 		}
 		r.h.Status.History = release.Note(r.h.Status.History, snapshot)
 	}

@@ -43,6 +43,9 @@ type releaseMemory struct {
 	// housed say which of the first steps for the record are done.
 	definitions            *release.Definitions
 	defined, owned, housed bool
+	// released identifies what was last released by this process: the same is not released
+	// again only because it is recorded in other words.
+	released string
 	// removal is the uninstalling under way; restart says that the last one failed.
 	removal *removal
 	restart bool

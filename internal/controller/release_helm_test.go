@@ -81,7 +81,9 @@ func TestReleaseChartTemplate(t *testing.T) {
 		h.Spec.Chart = nil
 		h.Spec.ChartRef = &helmv2.CrossNamespaceSourceReference{Kind: sourcev1.HelmChartKind, Name: "missing"}
 	})
-	s.poll("removed", func() bool { return apierrors.IsNotFound(s.client.Get(t.Context(), client.ObjectKeyFromObject(hc), hc)) })
+	s.poll("removed", func() bool {
+		return apierrors.IsNotFound(s.client.Get(t.Context(), client.ObjectKeyFromObject(hc), hc))
+	})
 	s.awaitReleaseFailure("web", reasonSourceNotReady, "missing")
 }
 

@@ -91,11 +91,15 @@ func follow(ctx context.Context, t Target, wants []plan.Want, inventory []plan.E
 }
 
 // conflicts reports the objects that other units deliver.
-func conflicts(p *plan.Plan) error {
+func conflicts(u Unit, p *plan.Plan) error {
 	var errs []error
+	kind := "Kustomization"
+	if u.Group == object.HelmGroup {
+		kind = "HelmRelease"
+	}
 	for _, c := range p.Conflicts {
 		errs = append(errs, &failure.Error{Op: "deliver", Kind: failure.Conflict, Object: c.ID.String(),
-			Err:    fmt.Errorf("it is delivered by Kustomization %s", c.Owner),
+			Err:    fmt.Errorf("it is delivered by %s %s", kind, c.Owner),
 			Remedy: "remove it from one of the two"})
 	}
 	return errors.Join(errs...)

@@ -189,7 +189,7 @@ func (p *Pipeline) Run(ctx context.Context, u Unit, t Target, a source.Artifact,
 			stage = Prune
 		}
 	}
-	if err := errors.Join(out.Changes.Err(), conflicts(d.plan)); err != nil {
+	if err := errors.Join(out.Changes.Err(), conflicts(u, d.plan)); err != nil {
 		return out, at(stage, err)
 	}
 	return out, at(Prune, postponed(d.plan))

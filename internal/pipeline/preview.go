@@ -72,7 +72,7 @@ func (p *Pipeline) Preview(ctx context.Context, u Unit, t Target, a source.Artif
 	for i := range out {
 		conceal(&out[i], u.Recipe.Decryption)
 	}
-	return d.plan, out, at(Plan, conflicts(d.plan))
+	return d.plan, out, at(Plan, conflicts(u, d.plan))
 }
 
 // conceal notes which differences hold secrets, and keeps these out of the errors.
