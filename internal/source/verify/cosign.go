@@ -12,6 +12,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/verify"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
 const (
@@ -38,7 +39,8 @@ type proof struct {
 // check says whether a proof is good, and by whom it is; the error is nil then.
 type check func(proof) (Result, *Error)
 
-// cosign looks for a good signature: first among those of today's format, then among the older ones.
+// cosign looks for a good signature: first among those of today's format, then among the older ones. A registry
+// that answers the question what refers to an artifact in a way of its own may have the older ones all the same.
 func cosign(ctx context.Context, of artifact, keyed bool, c check) (Result, error) {
 	var worst *Error
 	attempt := func(proofs []proof, problem *Error) (Result, bool) {
@@ -52,9 +54,10 @@ func cosign(ctx context.Context, of artifact, keyed bool, c check) (Result, erro
 		}
 		return Result{}, false
 	}
-	listed, err := of.referrers(ctx, func(t string) bool { return strings.HasPrefix(t, bundleType) || t == simpleType })
-	if err != nil {
-		return Result{}, err
+	listed, unlisted := of.referrers(ctx, func(t string) bool { return strings.HasPrefix(t, bundleType) || t == simpleType })
+	var answer *transport.Error
+	if unlisted != nil && !errors.As(unlisted, &answer) {
+		return Result{}, unlisted
 	}
 	for _, d := range plainFirst(listed) {
 		proofs, problem, err := of.proofs(ctx, of.repository.Digest(d.Digest.String()), keyed)
@@ -71,6 +74,9 @@ func cosign(ctx context.Context, of artifact, keyed bool, c check) (Result, erro
 	}
 	if result, ok := attempt(proofs, problem); ok {
 		return result, nil
+	}
+	if unlisted != nil {
+		return Result{}, unlisted
 	}
 	if worst == nil {
 		return Result{}, refuse(Unsigned, of.String(), errors.New("there is no signature of cosign beside it"), "sign it with cosign, or take spec.verify away")

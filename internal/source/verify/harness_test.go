@@ -27,21 +27,27 @@ type shelf struct {
 	t          testing.TB
 	repository name.Repository
 	asked      *atomic.Int64
+	// refuse makes it say that nobody may ask for referrers.
+	refuse *atomic.Bool
 }
 
 // newShelf starts a registry; referrers says whether it lists what refers to an artifact, as newer ones do, or leaves that to a tag.
 func newShelf(t testing.TB, referrers bool) *shelf {
 	t.Helper()
 	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(referrers))
-	asked := &atomic.Int64{}
+	asked, refuse := &atomic.Int64{}, &atomic.Bool{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
+		if refuse.Load() && strings.Contains(r.URL.Path, "/referrers/") {
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		}
 		handler.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
 	repository, err := name.NewRepository(strings.TrimPrefix(server.URL, "http://") + "/team/app")
 	must(t, err)
-	return &shelf{t, repository, asked}
+	return &shelf{t, repository, asked, refuse}
 }
 
 // artifact pushes something new that can be signed.

@@ -97,3 +97,18 @@ func TestVerifyEnds(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A registry that knows nothing of referrers, and says so in a way of its own, still has the signatures of the older format; one
+// that has none there is not taken for one without signatures.
+func TestRegistryWithoutReferrers(t *testing.T) {
+	t.Parallel()
+	s, key := newShelf(t, true), testkit.NewCosignKey(t, 0)
+	keys := trustKeys(t, map[string][]byte{"k.pub": key.Public})
+	signed, bare := s.artifact(), s.artifact()
+	key.Sign(t, signed, testkit.CosignTag)
+	s.refuse.Store(true)
+	got, err := newVerifier().Verify(t.Context(), "me", request(signed, keys))
+	expect(t, got, err, "", "k.pub")
+	got, err = newVerifier().Verify(t.Context(), "me", request(bare, keys))
+	expect(t, got, err, verify.Unreachable, "405")
+}
