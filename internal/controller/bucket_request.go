@@ -52,17 +52,7 @@ func bucketRequest(b *sourcev1.Bucket) bucket.Request {
 func (r *buckets) request(ctx context.Context, secrets client.Reader, b *sourcev1.Bucket) (bucketFetch, error) {
 	f := bucketFetch{Request: bucketRequest(b)}
 	read := func(ref *meta.LocalObjectReference, field string, take func(map[string][]byte) error) error {
-		if ref == nil {
-			return nil
-		}
-		data, err := readSecret(ctx, secrets, b.Namespace, ref.Name, field)
-		if err != nil {
-			return &bucketLoginError{err}
-		}
-		if err := take(data); err != nil {
-			return &bucketLoginError{fmt.Errorf("read Secret %s/%s: %w", b.Namespace, ref.Name, err)}
-		}
-		return nil
+		return readBucketSecret(ctx, secrets, b.Namespace, ref, field, take)
 	}
 	err := read(b.Spec.SecretRef, "spec.secretRef", func(data map[string][]byte) (err error) {
 		f.Login, err = bucket.LoginFromSecret(f.Provider, data)
@@ -81,22 +71,44 @@ func (r *buckets) request(ctx context.Context, secrets client.Reader, b *sourcev
 		})
 	}
 	if sts := b.Spec.STS; err == nil && sts != nil && sts.Provider == sourcev1.STSProviderLDAP && b.Spec.SecretRef == nil {
-		f.Login.LDAP = &bucket.LDAP{Endpoint: sts.Endpoint}
-		err = read(sts.SecretRef, "spec.sts.secretRef", func(data map[string][]byte) (err error) {
-			f.Login.LDAP, err = bucket.LDAPFromSecret(sts.Endpoint, data)
-			return err
-		})
-		if err == nil {
-			err = read(sts.CertSecretRef, "spec.sts.certSecretRef", func(data map[string][]byte) (err error) {
-				f.Login.LDAP.TLS, err = bucket.TLSFromSecret("spec.sts.certSecretRef", data)
-				return err
-			})
-		}
+		f.Login.LDAP, err = directoryOf(sts, read)
 	}
 	if err == nil {
 		err = r.identify(ctx, b, &f)
 	}
 	return f, err
+}
+
+// readBucketSecret reads a Secret of a Bucket, if it names one, and hands its data over.
+func readBucketSecret(ctx context.Context, secrets client.Reader, namespace string, ref *meta.LocalObjectReference, field string, take func(map[string][]byte) error) error {
+	if ref == nil {
+		return nil
+	}
+	data, err := readSecret(ctx, secrets, namespace, ref.Name, field)
+	if err != nil {
+		return &bucketLoginError{err}
+	}
+	if err := take(data); err != nil {
+		return &bucketLoginError{fmt.Errorf("read Secret %s/%s: %w", namespace, ref.Name, err)}
+	}
+	return nil
+}
+
+// directoryOf is the token service that gives keys to users of a directory.
+func directoryOf(sts *sourcev1.BucketSTSSpec, read func(*meta.LocalObjectReference, string, func(map[string][]byte) error) error) (*bucket.LDAP, error) {
+	directory := &bucket.LDAP{Endpoint: sts.Endpoint}
+	err := read(sts.SecretRef, "spec.sts.secretRef", func(data map[string][]byte) (err error) {
+		directory, err = bucket.LDAPFromSecret(sts.Endpoint, data)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = read(sts.CertSecretRef, "spec.sts.certSecretRef", func(data map[string][]byte) (err error) {
+		directory.TLS, err = bucket.TLSFromSecret("spec.sts.certSecretRef", data)
+		return err
+	})
+	return directory, err
 }
 
 // identify adds the credentials that a cloud issues, where no Secret holds any.

@@ -71,24 +71,32 @@ func (f *fetch) explainReply(e *failure.Error, r reply) {
 	case r.region != "" && f.where.region != "" && r.region != f.where.region:
 		e.Kind, e.Err = failure.Invalid, fmt.Errorf("it is in the region %s and not in %s", r.region, f.where.region)
 		e.Remedy = "correct spec.region"
-	case r.code == "AuthorizationHeaderMalformed" || r.code == "PermanentRedirect" || r.status == http.StatusMovedPermanently || r.status == http.StatusTemporaryRedirect:
+	case r.code == "AuthorizationHeaderMalformed" || r.status/100 == 3:
 		e.Kind, e.Remedy = failure.Invalid, "set spec.region to the region of the bucket, and spec.endpoint to the server there"
-	case r.code == "RequestTimeTooSkewed":
-		e.Remedy = "set the clock of this machine"
 	case r.code == codeLogin:
 		e.Kind, e.Err, e.Remedy = failure.Denied, fmt.Errorf("the credentials are refused (%d)", r.status), f.checkLogin()
-	case r.status == http.StatusUnauthorized || r.status == http.StatusForbidden:
-		e.Kind, e.Remedy = failure.Denied, f.checkLogin()+", and that they may list the bucket and read its objects"
-	case r.status == http.StatusProxyAuthRequired:
-		e.Kind, e.Remedy = failure.Denied, "check the Secret that spec.proxySecretRef names"
-	case r.status == http.StatusTooManyRequests:
-		e.Remedy = "raise spec.interval"
-	case r.status >= 500:
-		e.Remedy = "see the server's log"
-	case r.status == http.StatusBadRequest && f.where.base.Scheme == "http":
-		e.Remedy = "check spec.endpoint and spec.provider, and spec.insecure: the server may want TLS"
+	case r.code == "RequestTimeTooSkewed":
+		e.Remedy = "set the clock of this machine"
 	default:
-		e.Remedy = "check spec.endpoint and spec.provider"
+		e.Kind, e.Remedy = f.explainStatus(r.status)
+	}
+}
+
+// explainStatus is explainReply where the code says nothing.
+func (f *fetch) explainStatus(status int) (failure.Kind, string) {
+	switch {
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return failure.Denied, f.checkLogin() + ", and that they may list the bucket and read its objects"
+	case status == http.StatusProxyAuthRequired:
+		return failure.Denied, "check the Secret that spec.proxySecretRef names"
+	case status == http.StatusTooManyRequests:
+		return failure.Unavailable, "raise spec.interval"
+	case status >= 500:
+		return failure.Unavailable, "see the server's log"
+	case status == http.StatusBadRequest && f.where.base.Scheme == "http":
+		return failure.Unavailable, "check spec.endpoint and spec.provider, and spec.insecure: the server may want TLS"
+	default:
+		return failure.Unavailable, "check spec.endpoint and spec.provider"
 	}
 }
 

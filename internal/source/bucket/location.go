@@ -23,7 +23,7 @@ type location struct {
 }
 
 // id tells a bucket from all others; it holds no secret.
-func (l location) id() string {
+func (l *location) id() string {
 	return strings.Join([]string{l.provider, l.base.String(), l.bucket, l.region}, "\n")
 }
 

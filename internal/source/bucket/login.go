@@ -120,7 +120,7 @@ func LDAPFromSecret(endpoint string, data map[string][]byte) (*LDAP, error) {
 }
 
 // refSecret is the field that names the Secret with credentials.
-const refSecret = "spec.secretRef"
+const refSecret = "spec.secretRef" //nolint:gosec // the name of a field
 
 func secretError(field, key, why string) error {
 	return &failure.Error{
