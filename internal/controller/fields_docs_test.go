@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	swapi "github.com/fluxcd/source-watcher/api/v2/v1beta1"
@@ -81,6 +82,7 @@ func TestFieldsAreDocumented(t *testing.T) {
 		"Bucket":            {"spec": sourcev1.BucketSpec{}, "status": sourcev1.BucketStatus{}},
 		"HelmRepository":    {"spec": sourcev1.HelmRepositorySpec{}, "status": sourcev1.HelmRepositoryStatus{}},
 		"HelmChart":         {"spec": sourcev1.HelmChartSpec{}, "status": sourcev1.HelmChartStatus{}},
+		"HelmRelease":       {"spec": helmv2.HelmReleaseSpec{}, "status": helmv2.HelmReleaseStatus{}},
 		"ArtifactGenerator": {"spec": swapi.ArtifactGeneratorSpec{}, "status": swapi.ArtifactGeneratorStatus{}},
 		"ExternalArtifact":  {"spec": sourcev1.ExternalArtifactSpec{}, "status": sourcev1.ExternalArtifactStatus{}},
 	} {
