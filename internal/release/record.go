@@ -105,7 +105,7 @@ const maxName = 53
 const MaxDescription = 2048
 
 // Fresh returns the first state of a revision that the engine is about to make:
-// pending, with everything in it. History is what the storage holds, newest first.
+// pending, with everything in it; of a rollback, rel is the revision that it goes back to. History is what the storage holds, newest first.
 // Hooks are copied without what an earlier run left in them.
 func Fresh(rel *Release, marks Marks, history []Seen, now time.Time) *Record {
 	next := *rel
@@ -124,8 +124,9 @@ func Fresh(rel *Release, marks Marks, history []Seen, now time.Time) *Record {
 	}
 	next.ApplyMethod = string(helmrelease.ApplyMethodServerSideApply)
 	info.Status, info.Description = pendingOf(marks.Action)
-	if marks.Action != v2.ReleaseActionRollback {
-		info.RollbackRevision = 0
+	info.RollbackRevision = 0
+	if marks.Action == v2.ReleaseActionRollback {
+		info.RollbackRevision = rel.Version
 	}
 	marks.Event, marks.Since, marks.Created, marks.Done = "", metav1.MicroTime{}, "", nil
 	return &Record{Release: &next, Marks: marks}

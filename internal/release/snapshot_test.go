@@ -158,3 +158,34 @@ func TestShortName(t *testing.T) {
 		}
 	}
 }
+
+func TestFresh(t *testing.T) {
+	old := stored(t)
+	for _, c := range []struct {
+		name     string
+		action   v2.ReleaseAction
+		history  []Seen
+		version  int
+		status   string
+		rollback int
+		reason   string
+	}{
+		{"install", v2.ReleaseActionInstall, nil, 1, "pending-install", 0, "the first revision"},
+		{"install after an uninstall", v2.ReleaseActionInstall, []Seen{{Version: 4}}, 5, "pending-install", 0, "history goes on"},
+		{"upgrade", v2.ReleaseActionUpgrade, []Seen{{Version: 9}, {Version: 7}}, 10, "pending-upgrade", 0, "the next one"},
+		{"rollback", v2.ReleaseActionRollback, []Seen{{Version: 9}, {Version: 7}}, 10, "pending-rollback", 7, "it tells what it goes back to"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := Fresh(old, Marks{Unit: "apps/demo", Action: c.action, Done: []helmrelease.HookEvent{helmrelease.HookPreInstall}}, c.history, day)
+			if r.Version != c.version || r.Info.Status.String() != c.status || r.Info.RollbackRevision != c.rollback || !r.Pending() {
+				t.Errorf("made revision %d, %s, back to %d: %s", r.Version, r.Info.Status, r.Info.RollbackRevision, c.reason)
+			}
+			if r.Hooks[0].LastRun.Phase != "" || len(r.Marks.Done) != 0 || !r.Info.Deleted.IsZero() || !r.Info.LastDeployed.Equal(day) {
+				t.Errorf("something of before is left: %+v, %+v, %+v", r.Hooks[0].LastRun, r.Marks, r.Info)
+			}
+			if old.Version != 7 || old.Hooks[0].LastRun.Phase == "" || old.Info.Status != "superseded" {
+				t.Error("the old one was changed")
+			}
+		})
+	}
+}
