@@ -1,9 +1,9 @@
 package controller
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -13,12 +13,13 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/bowline-dev/bowline/internal/report"
+	"github.com/bowline-dev/bowline/internal/source/verify"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
@@ -65,25 +66,28 @@ func TestFleetOfOneApplication(t *testing.T) {
 
 // A platform repository with a folder per cluster and a repository per tenant, as
 // their authors wrote them, converges on an engine that locks tenants in: the
-// addresses on a public host lead to loopback by mirrors and nothing else is changed.
-// Set aside is what comes from an OCI registry or is delivered by Helm: of those kinds
-// there are definitions and nobody who acts on them.
+// addresses on public hosts lead to loopback by mirrors, and what the fleet takes from there
+// has a stand-in of the same name and version, signed as the fleet asks. The one thing that is added is whom
+// to trust for that: the stand-ins are vouched for by a Sigstore of the test.
 func TestFleetOfTenants(t *testing.T) {
 	t.Parallel()
 	platform, team := fleet(t, "multi-tenancy"), fleet(t, "multi-tenancy-dev-team")
-	for cluster, tenancy := range map[string]Tenancy{
-		"production": {},
+	for cluster, row := range map[string]struct {
+		tenancy Tenancy
+		podinfo string
+	}{
+		"production": {Tenancy{}, "6.8.0"},
 		// The flags that the fleet sets for the toolkit's own engine.
-		"staging": {DefaultServiceAccount: "default", NoCrossNamespaceRefs: true},
+		"staging": {Tenancy{DefaultServiceAccount: "default", NoCrossNamespaceRefs: true}, "6.9.0-rc.1"},
 	} {
 		t.Run(cluster, func(t *testing.T) {
 			t.Parallel()
-			s, revision := tenantsStage(t, platform, team, tenancy)
+			s, revision := tenantsStage(t, platform, team, row.tenancy)
 			s.unit("flux-system", as("kustomize-controller"), func(k *kustomizev1.Kustomization) {
 				k.Spec.Path, k.Spec.TargetNamespace, k.Spec.SourceRef.Name = "./clusters/"+cluster, "", "flux-system"
 			})
 			s.awaitLive("flux-system", revision)
-			s.setAsideOCI()
+			s.trustSigstore("kyverno-controller")
 			for _, name := range []string{"kyverno", "kyverno-policies", "tenants"} {
 				s.awaitLive(name, revision)
 			}
@@ -93,21 +97,26 @@ func TestFleetOfTenants(t *testing.T) {
 			if n := len(k.Status.Inventory.Entries); n != 2 {
 				t.Errorf("the tenant has %d objects, want its HelmRepository and HelmRelease", n)
 			}
+			s.releasedIn("apps", "podinfo", row.podinfo)
 			apps.confined(cluster)
 		})
 	}
 }
 
 // tenantsStage is a cluster of its own, as it is after the bootstrap: with the
-// namespace, the account and the repository that the fleet's files name, and the
-// definitions of the kinds that are set aside.
+// namespace, the account and the repository that the fleet's files name, and definitions that serve the
+// versions of their kinds, which are older than those that the engine reads.
 func tenantsStage(t *testing.T, platform, team string, tenancy Tenancy) (s *stage, revision string) {
 	t.Helper()
 	const address = "https://github.com/fluxcd/flux2-multi-tenancy"
 	cluster := testkit.Start(t, testkit.WithControllers())
-	server := testkit.NewGitServer(t)
+	server, reg, sigstore := testkit.NewGitServer(t), testkit.NewRegistry(t), testkit.NewSigstore(t)
 	repo := server.Repo("fleet")
-	engine := engineFor(t, cluster.Config, func(o *Options) { o.Mirrors, o.Tenancy = []string{address + "=" + repo.URL()}, tenancy })
+	charts := testkit.NewChartServer(t, []testkit.Chart{podinfoChart("6.7.1"), podinfoChart("6.8.0"), podinfoChart("6.9.0-rc.1")})
+	engine := engineFor(t, cluster.Config, func(o *Options) {
+		o.Tenancy = tenancy
+		o.Mirrors = []string{address + "=" + repo.URL(), "oci://ghcr.io/=http://" + reg.Host() + "/", "https://stefanprodan.github.io/podinfo=" + charts.URL()}
+	})
 	s = stageOn(t, cluster.Config)
 	s.engine, s.git, s.repo, s.namespace = engine, server, repo, "flux-system"
 	s.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}})
@@ -116,46 +125,54 @@ func tenantsStage(t *testing.T, platform, team string, tenancy Tenancy) (s *stag
 	s.create(&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "cluster-reconciler"},
 		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
 		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: account.Name, Namespace: account.Namespace}}})
-	s.define("source.toolkit.fluxcd.io", "OCIRepository", "ocirepositories", "Namespaced", "v1beta2")
-	s.define("source.toolkit.fluxcd.io", "HelmRepository", "helmrepositories", "Namespaced", "v1beta1")
-	s.define("helm.toolkit.fluxcd.io", "HelmRelease", "helmreleases", "Namespaced", "v2beta1")
-	s.define("kyverno.io", "ClusterPolicy", "clusterpolicies", "Cluster", "v1")
+	s.serveToo("ocirepositories.source.toolkit.fluxcd.io", "v1beta2")
+	s.serveToo("helmrepositories.source.toolkit.fluxcd.io", "v1beta1")
+	s.serveToo("helmreleases.helm.toolkit.fluxcd.io", "v2beta1")
+	const kyverno = "kyverno/manifests/kyverno"
+	digest := reg.PushFiles(kyverno, map[string]string{
+		"kyverno.yaml": chartDefinition("kyverno.io", "ClusterPolicy", "clusterpolicies", "Cluster") + "---\n" +
+			manifest("v1", "Namespace", "", "kyverno") + "---\n" + manifest("v1", "ServiceAccount", "kyverno", "kyverno"),
+	}, nil, "v1.14.4")
+	sigstore.Sign(t, reg.Signable(kyverno, digest), testkit.CosignBundle, testkit.Signature{Subject: "https://github.com/kyverno/kyverno", Issuer: "https://token.actions.githubusercontent.com"})
+	s.opaque("sigstore", map[string][]byte{verify.RootKey: sigstore.Root(t, testkit.RootParts{})})
 	revision = "main@sha1:" + repo.CommitDir(platform)
 	repo.On("dev-team").CommitDir(team)
 	s.source(func(g *sourcev1.GitRepository) { g.Name, g.Spec.URL = "flux-system", address })
 	return s, revision
 }
 
-// define installs a kind that takes anything.
-func (s *stage) define(group, kind, plural, scope, version string) {
+// serveToo has a definition serve an older version with the fields of the present one, as
+// on a cluster that still had to.
+func (s *stage) serveToo(name, version string) {
 	s.Helper()
-	schema := map[string]any{"openAPIV3Schema": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}}
-	s.create(&unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-		"metadata": map[string]any{"name": plural + "." + group},
-		"spec": map[string]any{
-			"group": group, "scope": scope,
-			"names":    map[string]any{"kind": kind, "plural": plural, "singular": strings.ToLower(kind), "listKind": kind + "List"},
-			"versions": []any{map[string]any{"name": version, "served": true, "storage": true, "schema": schema}},
-		},
-	}})
-}
-
-// setAsideOCI takes the part of whoever would deliver kyverno from its registry: its
-// Kustomization is suspended and said to be ready.
-func (s *stage) setAsideOCI() {
-	s.Helper()
-	const name = "kyverno-controller"
-	s.awaitFailure(name, report.ReasonNotSupported, "spec.sourceRef.kind OCIRepository")
-	k := &kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: s.namespace}}
-	edit(s, k, func(k *kustomizev1.Kustomization) { k.Spec.Suspend = true })
-	s.read(k)
-	before := k.DeepCopy()
-	k.Status.ObservedGeneration = k.Generation
-	report.Ready(k, meta.ReconciliationSucceededReason, "set aside")
-	if err := s.client.Status().Patch(s.Context(), k, client.MergeFrom(before)); err != nil {
+	crd := &unstructured.Unstructured{}
+	crd.SetGroupVersionKind(apiextensionsv1.SchemeGroupVersion.WithKind("CustomResourceDefinition"))
+	crd.SetName(name)
+	s.read(crd)
+	versions, _, err := unstructured.NestedSlice(crd.Object, "spec", "versions")
+	if err != nil || len(versions) == 0 {
+		s.Fatalf("definition %s: %v", name, err)
+	}
+	present, _ := versions[0].(map[string]any)
+	older := maps.Clone(present)
+	older["name"], older["storage"] = version, false
+	delete(older, "deprecated")
+	if err := unstructured.SetNestedSlice(crd.Object, append(versions, older), "spec", "versions"); err != nil {
 		s.Fatal(err)
 	}
+	if err := s.client.Update(s.Context(), crd); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// trustSigstore has a source trust the Sigstore of the test. It is not in Git, which does not say
+// whom to trust, so it is nobody's drift.
+func (s *stage) trustSigstore(name string) {
+	s.Helper()
+	o := s.awaitOCI(name, "applied", func(*sourcev1.OCIRepository) bool { return true })
+	edit(s, o, func(o *sourcev1.OCIRepository) {
+		o.Spec.Verify.TrustedRootSecretRef = &meta.LocalObjectReference{Name: "sigstore"}
+	})
 }
 
 // confined has the tenant reach beyond its namespace, from its own repository.
