@@ -65,12 +65,12 @@ func chartsStage(t *testing.T, dir string) (s *stage, revision string) {
 	repo := server.Repo("fleet")
 	reg := testkit.NewRegistry(t)
 	for _, version := range []string{"0.9.0", "1.18.0", "1.19.2", "2.0.0"} {
-		reg.PushChart("jetstack/charts/cert-manager", certManagerChart(version).Archive(t))
+		reg.PushChart("jetstack/charts/cert-manager", standInCertManager(version).Archive(t))
 	}
 	for _, version := range []string{"1.7.9", "1.8.0-rc.2"} {
-		reg.PushChart("envoyproxy/gateway-helm", gatewayChart(version).Archive(t))
+		reg.PushChart("envoyproxy/gateway-helm", standInGateway(version).Archive(t))
 	}
-	charts := testkit.NewChartServer(t, []testkit.Chart{podinfoChart("6.7.1"), podinfoChart("6.8.0"), podinfoChart("6.9.0-rc.1")})
+	charts := testkit.NewChartServer(t, []testkit.Chart{standInPodinfo("6.7.1"), standInPodinfo("6.8.0"), standInPodinfo("6.9.0-rc.1")})
 	engine := engineFor(t, cluster.Config, func(o *Options) {
 		o.Tenancy = Tenancy{Open: true}
 		o.Mirrors = []string{
@@ -115,8 +115,8 @@ func (s *stage) fieldOf(group, version, kind, namespace, name string, path ...st
 	return text
 }
 
-// chartDefinition is one that takes anything.
-func chartDefinition(group, kind, plural, scope string) string {
+// standInDefinition is one that takes anything.
+func standInDefinition(group, kind, plural, scope string) string {
 	return fmt.Sprintf(`apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata:
@@ -134,8 +134,8 @@ spec:
 `, group, kind, plural, scope)
 }
 
-// chartDeployment is a template of one with the name of the release and a suffix.
-func chartDeployment(suffix, image string) string {
+// standInDeployment is a template of one with the name of the release and a suffix.
+func standInDeployment(suffix, image string) string {
 	return fmt.Sprintf(`apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -149,7 +149,7 @@ spec:
 `, suffix, image)
 }
 
-func chartJob(name, hook string) string {
+func standInJob(name, hook string) string {
 	return fmt.Sprintf(`apiVersion: batch/v1
 kind: Job
 metadata:
@@ -159,39 +159,39 @@ spec: {template: {spec: {restartPolicy: Never, containers: [{name: main, image: 
 `, name, hook)
 }
 
-// certManagerChart makes its definitions in a template, if values say so.
-func certManagerChart(version string) testkit.Chart {
+// standInCertManager makes its definitions in a template, if values say so.
+func standInCertManager(version string) testkit.Chart {
 	return testkit.Chart{Name: "cert-manager", Version: version, Files: map[string]string{
 		"values.yaml":               "crds: {enabled: false, keep: true}\nconfig: {}\n",
 		"values.schema.json":        `{"type": "object", "properties": {"crds": {"type": "object", "additionalProperties": {"type": "boolean"}}}}`,
-		"templates/crds.yaml":       "{{ if .Values.crds.enabled }}\n" + chartDefinition("cert-manager.io", "ClusterIssuer", "clusterissuers", "Cluster") + "{{ end }}\n",
-		"templates/deployment.yaml": chartDeployment("", `"registry.example/cert-manager:{{ .Chart.Version }}"`),
+		"templates/crds.yaml":       "{{ if .Values.crds.enabled }}\n" + standInDefinition("cert-manager.io", "ClusterIssuer", "clusterissuers", "Cluster") + "{{ end }}\n",
+		"templates/deployment.yaml": standInDeployment("", `"registry.example/cert-manager:{{ .Chart.Version }}"`),
 		"templates/config.yaml": "{{ if not .Values.config.enableGatewayAPI }}{{ fail \"values of the fleet are missing\" }}{{ end }}\n" +
 			"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: cert-manager}\ndata: {config.yaml: {{ .Values.config | toYaml | quote }}}\n",
-		"templates/startup.yaml": chartJob("startupapicheck", "post-install"),
+		"templates/startup.yaml": standInJob("startupapicheck", "post-install"),
 	}}
 }
 
-// gatewayChart has its definitions in the folder for them, and makes certificates before all else.
-func gatewayChart(version string) testkit.Chart {
+// standInGateway has its definitions in the folder for them, and makes certificates before all else.
+func standInGateway(version string) testkit.Chart {
 	const group = "gateway.networking.k8s.io"
 	return testkit.Chart{Name: "gateway-helm", Version: version, Files: map[string]string{
-		"crds/gatewayapi.yaml": chartDefinition(group, "GatewayClass", "gatewayclasses", "Cluster") + "---\n" +
-			chartDefinition(group, "Gateway", "gateways", "Namespaced") + "---\n" + chartDefinition(group, "HTTPRoute", "httproutes", "Namespaced"),
-		"templates/certgen.yaml":    chartJob("certgen", "pre-install,pre-upgrade"),
-		"templates/deployment.yaml": chartDeployment("", "registry.example/gateway:1"),
+		"crds/gatewayapi.yaml": standInDefinition(group, "GatewayClass", "gatewayclasses", "Cluster") + "---\n" +
+			standInDefinition(group, "Gateway", "gateways", "Namespaced") + "---\n" + standInDefinition(group, "HTTPRoute", "httproutes", "Namespaced"),
+		"templates/certgen.yaml":    standInJob("certgen", "pre-install,pre-upgrade"),
+		"templates/deployment.yaml": standInDeployment("", "registry.example/gateway:1"),
 	}}
 }
 
-// podinfoChart has a route, a cache and a test, each if values say so.
-func podinfoChart(version string) testkit.Chart {
+// standInPodinfo has a route, a cache and a test, each if values say so.
+func standInPodinfo(version string) testkit.Chart {
 	return testkit.Chart{Name: "podinfo", Version: version, Files: map[string]string{
 		"values.yaml":               "redis: {enabled: false}\nhttpRoute: {enabled: false}\n",
-		"templates/deployment.yaml": chartDeployment("", `"registry.example/podinfo:{{ .Chart.Version }}"`),
-		"templates/redis.yaml":      "{{ with .Values.redis }}{{ if .enabled }}\n{{ $image := printf \"%s:%s\" .repository .tag }}\n{{ with $ }}\n" + chartDeployment("-redis", `"{{ $image }}"`) + "{{ end }}{{ end }}{{ end }}\n",
+		"templates/deployment.yaml": standInDeployment("", `"registry.example/podinfo:{{ .Chart.Version }}"`),
+		"templates/redis.yaml":      "{{ with .Values.redis }}{{ if .enabled }}\n{{ $image := printf \"%s:%s\" .repository .tag }}\n{{ with $ }}\n" + standInDeployment("-redis", `"{{ $image }}"`) + "{{ end }}{{ end }}{{ end }}\n",
 		"templates/route.yaml": "{{ if .Values.httpRoute.enabled }}\n{{ if not (.Capabilities.APIVersions.Has \"gateway.networking.k8s.io/v1\") }}{{ fail \"the cluster has no routes\" }}{{ end }}\n" +
 			"apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: {{ .Release.Name }}\n  annotations: {host: {{ index .Values.httpRoute.hostnames 0 }}}\n" +
 			"spec:\n  parentRefs: {{- toYaml .Values.httpRoute.parentRefs | nindent 4 }}\n  rules: {{- toYaml .Values.httpRoute.rules | nindent 4 }}\n{{ end }}\n",
-		"templates/test.yaml": chartJob("test", "test-success"),
+		"templates/test.yaml": standInJob("test", "test-success"),
 	}}
 }

@@ -112,7 +112,7 @@ func tenantsStage(t *testing.T, platform, team string, tenancy Tenancy) (s *stag
 	cluster := testkit.Start(t, testkit.WithControllers())
 	server, reg, sigstore := testkit.NewGitServer(t), testkit.NewRegistry(t), testkit.NewSigstore(t)
 	repo := server.Repo("fleet")
-	charts := testkit.NewChartServer(t, []testkit.Chart{podinfoChart("6.7.1"), podinfoChart("6.8.0"), podinfoChart("6.9.0-rc.1")})
+	charts := testkit.NewChartServer(t, []testkit.Chart{standInPodinfo("6.7.1"), standInPodinfo("6.8.0"), standInPodinfo("6.9.0-rc.1")})
 	engine := engineFor(t, cluster.Config, func(o *Options) {
 		o.Tenancy = tenancy
 		o.Mirrors = []string{address + "=" + repo.URL(), "oci://ghcr.io/=http://" + reg.Host() + "/", "https://stefanprodan.github.io/podinfo=" + charts.URL()}
@@ -130,7 +130,7 @@ func tenantsStage(t *testing.T, platform, team string, tenancy Tenancy) (s *stag
 	s.serveToo("helmreleases.helm.toolkit.fluxcd.io", "v2beta1")
 	const kyverno = "kyverno/manifests/kyverno"
 	digest := reg.PushFiles(kyverno, map[string]string{
-		"kyverno.yaml": chartDefinition("kyverno.io", "ClusterPolicy", "clusterpolicies", "Cluster") + "---\n" +
+		"kyverno.yaml": standInDefinition("kyverno.io", "ClusterPolicy", "clusterpolicies", "Cluster") + "---\n" +
 			manifest("v1", "Namespace", "", "kyverno") + "---\n" + manifest("v1", "ServiceAccount", "kyverno", "kyverno"),
 	}, nil, "v1.14.4")
 	sigstore.Sign(t, reg.Signable(kyverno, digest), testkit.CosignBundle, testkit.Signature{Subject: "https://github.com/kyverno/kyverno", Issuer: "https://token.actions.githubusercontent.com"})
