@@ -30,7 +30,7 @@ func (r *generatorRun) valid() error {
 		if err := r.tenancy.MayRefer(r.g.Namespace, field, key.String(), key.Namespace); err != nil {
 			return err
 		}
-		if !slices.Contains(sourceKinds, key.Kind) {
+		if !slices.Contains(sourceKinds, key.Kind) && key.Kind != sourcev1.HelmChartKind {
 			return unsupported([]string{field + ".kind " + key.Kind})
 		}
 		if cycle := r.cycle(key, []types.NamespacedName{r.name}); cycle != "" {

@@ -301,9 +301,9 @@ func TestCompositionBadInput(t *testing.T) {
 			g.OutputArtifacts[0].Copy[0].Strategy = swapi.ExtractStrategy
 		}, meta.BuildFailedReason, []string{"bad.tgz", "gzip"}},
 		{"no-source", "it may come", func(g *swapi.ArtifactGeneratorSpec) { g.Sources[0].Name, g.OutputArtifacts = "none", ok }, swapi.SourceFetchFailedReason, []string{"none", "not found"}},
-		{"chart", "such sources are not served yet", func(g *swapi.ArtifactGeneratorSpec) {
-			g.Sources[0].Kind, g.OutputArtifacts = sourcev1.HelmChartKind, ok
-		}, report.ReasonNotSupported, []string{"spec.sources[0].kind HelmChart"}},
+		{"chart", "it may come", func(g *swapi.ArtifactGeneratorSpec) {
+			g.Sources[0].Kind, g.Sources[0].Name, g.OutputArtifacts = sourcev1.HelmChartKind, "none", ok
+		}, swapi.SourceFetchFailedReason, []string{"HelmChart", "none", "not found"}},
 		{"taken", "it belongs to somebody else", func(g *swapi.ArtifactGeneratorSpec) {
 			g.OutputArtifacts = slices.Clone(ok)
 			g.OutputArtifacts[0].Name = "taken"

@@ -9,6 +9,7 @@ import (
 
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	swapi "github.com/fluxcd/source-watcher/api/v2/v1beta1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/bowline-dev/bowline/internal/report"
@@ -269,5 +270,22 @@ func TestHelmChartBadInput(t *testing.T) {
 	hc := s.awaitChartFailure("no-version", reasonChartPull, "podinfo-1.0.0.tgz", "the index promises")
 	if hc.Status.Artifact.Revision != "1.1.0" {
 		t.Errorf("the last artifact is gone: %+v", hc.Status.Artifact)
+	}
+}
+
+// A chart is something to make artifacts of, too.
+func TestHelmChartComposed(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
+	s.generator("parts", func(g *swapi.ArtifactGeneratorSpec) {
+		g.Sources = []swapi.SourceReference{{Alias: "chart", Kind: sourcev1.HelmChartKind, Name: "podinfo"}}
+		g.OutputArtifacts = []swapi.OutputArtifact{{Name: "templates", Revision: "@chart", Copy: []swapi.CopyOperation{{From: "@chart/podinfo/templates/**", To: "@artifact/"}}}}
+	})
+	s.helmRepository(server.URL())
+	s.helmChart("podinfo")
+	ea := s.awaitArtifact("templates", "made", hasArtifact)
+	if !strings.HasPrefix(ea.Status.Artifact.Revision, "1.0.0") {
+		t.Errorf("revision %s", ea.Status.Artifact.Revision)
 	}
 }

@@ -3,9 +3,9 @@ package helmrepo
 import (
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,17 +20,21 @@ func TestLargeIndex(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	const size = 60 << 20
-	text := large(size)
-	var broken atomic.Bool
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if broken.Load() {
-			at := strings.Index(text[size/2:], "    version:") + size/2
-			_, _ = w.Write([]byte(text[:at] + "    version: \"\n" + text[at:]))
-			return
+	// On disk, so that what is measured is not lost beside it.
+	whole, broken := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "broken")
+	write := func(name, text string) {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
 		}
-		http.ServeContent(w, r, "", time.Unix(1700000000, 0), strings.NewReader(text))
-	}))
+	}
+	text := large(60 << 20)
+	at := strings.Index(text[len(text)/4:], "    version:") + len(text)/4
+	write(whole, text)
+	write(broken, text[:at]+"    version: \"\n"+text[at:])
+	text = ""
+	var serve atomic.Pointer[string]
+	serve.Store(&whole)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, *serve.Load()) }))
 	t.Cleanup(server.Close)
 	charts, err := chart.NewStore(filepath.Join(t.TempDir(), "charts"))
 	if err != nil {
@@ -40,8 +44,6 @@ func TestLargeIndex(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Garbage is not what is asked for here, and the text in memory would let much of it lie.
-	defer debug.SetGCPercent(debug.SetGCPercent(5))
 	peak := watchHeap(t)
 	began := time.Now()
 	index, err := s.Fetch(t.Context(), Request{URL: server.URL})
@@ -63,7 +65,7 @@ func TestLargeIndex(t *testing.T) {
 		t.Error(err)
 	}
 	t.Logf("asked again in %s", time.Since(began))
-	broken.Store(true)
+	serve.Store(&broken)
 	if _, err := s.Fetch(t.Context(), Request{URL: server.URL, Auth: Auth{Username: "x", Password: "y"}}); failure.KindOf(err) != failure.Invalid || !strings.Contains(err.Error(), ": line ") {
 		t.Errorf("broken in the middle: %v", err)
 	} else {

@@ -372,14 +372,3 @@ func (s *Store) Sweep(now time.Time, age time.Duration) error {
 		chart.SweepFiles(s.folder.charts, now, max(age, 2*linkAge), none),
 	)
 }
-
-// Forget lets go of what is kept for a repository that is gone.
-func (s *Store) Forget(req Request) {
-	if req.Auth.empty() {
-		return // others may use the same
-	}
-	s.mu.Lock()
-	delete(s.used, req.scope())
-	s.mu.Unlock()
-	_ = os.Remove(s.stateFile(req))
-}
