@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"bytes"
 	"io"
 	"log"
 	"net/http"
@@ -193,7 +194,7 @@ func TestOCILayers(t *testing.T) {
 		if o.Status.URL != o.Status.Artifact.URL || !strings.HasSuffix(o.Status.URL, "/ocirepository/"+s.namespace+"/"+name+"/"+strings.TrimPrefix(digest, "sha256:")+".tar.gz") {
 			t.Errorf("%s: URL %s", name, o.Status.URL)
 		}
-		if name == "copy" && string(download(t, o.Status.URL)) != string(packed) {
+		if name == "copy" && !bytes.Equal(download(t, o.Status.URL), packed) {
 			t.Error("what is copied is not what was pushed")
 		}
 	}
