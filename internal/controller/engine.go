@@ -207,7 +207,7 @@ func (e *engine) wake(u user) {
 
 // register adds the reconcilers to the manager: one entry per kind.
 func (e *engine) register(ctx context.Context) error {
-	if err := e.meters.register(e.options.Registry, e.units.targets.objects); err != nil {
+	if err := e.meters.register(e.options.Registry, e.objects); err != nil {
 		return err
 	}
 	indexer := e.mgr.GetFieldIndexer()
@@ -248,6 +248,20 @@ func (e *engine) register(ctx context.Context) error {
 			return err
 		}
 	}
+	return e.registerTasks()
+}
+
+// objects returns how many objects the ledgers of both kinds of units know.
+func (e *engine) objects() int {
+	n := e.units.targets.objects()
+	if e.releases != nil {
+		n += e.releases.targets.objects()
+	}
+	return n
+}
+
+// registerTasks adds what runs beside the reconcilers.
+func (e *engine) registerTasks() error {
 	if err := e.mgr.Add(manager.RunnableFunc(e.claim)); err != nil {
 		return err
 	}

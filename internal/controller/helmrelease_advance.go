@@ -32,7 +32,7 @@ func comeBack(d time.Duration) stepped { return stepped{again: d} }
 // advance does what is to be done for the release, step by step, until there is
 // nothing more or something has to be waited for.
 func (r *helmReleaseRun) advance(ctx context.Context) time.Duration {
-	if err := r.locate(); err != nil {
+	if err := r.locate(); err != nil { //nolint:contextcheck // the watch outlives the call
 		return r.fail(meta.ReconciliationFailedReason, err)
 	}
 	for range maxSteps {

@@ -64,7 +64,7 @@ func (r *helmReleaseRun) uninstallDeleted(ctx context.Context) (stepped, error) 
 	} else if err != nil {
 		return r.stuck(ctx, err)
 	}
-	if err := r.locate(); err != nil {
+	if err := r.locate(); err != nil { //nolint:contextcheck // the watch outlives the call
 		return r.stuck(ctx, err)
 	}
 	return r.removeRelease(ctx)

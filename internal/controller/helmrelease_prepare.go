@@ -108,24 +108,7 @@ func (p *parsedCharts) forget(unit types.NamespacedName) {
 	delete(p.used, unit)
 }
 
-// releaseNameOf returns the name of the release in the storage: what is longer than Helm
-// allows is shortened as in the toolkit.
-func releaseNameOf(h *helmv2.HelmRelease) string {
-	name := h.GetReleaseName()
-	const longest, hashed = 53, 12
-	if len(name) <= longest {
-		return name
-	}
-	sum := sha256.Sum256([]byte(name))
-	return name[:longest-hashed-1] + "-" + hex.EncodeToString(sum[:])[:hashed]
-}
-
 // forced reports whether a release is asked for although nothing changed.
 func (r *helmReleaseRun) forced() bool {
 	return r.asks(meta.ForceRequestAnnotation, r.h.Status.LastHandledForceAt)
-}
-
-// resetting reports whether the failures are to be forgotten.
-func (r *helmReleaseRun) resetting() bool {
-	return r.asks(helmv2.ResetRequestAnnotation, r.h.Status.LastHandledResetAt)
 }
