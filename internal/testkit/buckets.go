@@ -31,6 +31,7 @@ type BucketServer struct {
 	ca     *testCA
 	direct *bucketProcess
 
+	reading sync.Mutex // held while onReads runs
 	mu      sync.Mutex // guards the fields below
 	hung    chan struct{}
 	status  int
@@ -108,7 +109,9 @@ func (s *BucketServer) front(next http.Handler) http.Handler {
 			return
 		}
 		if key, ok := s.keyOf(r); ok && reads != nil {
+			s.reading.Lock()
 			reads(key)
+			s.reading.Unlock()
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -166,7 +169,7 @@ func (s *BucketServer) Reads() []string {
 	return keys
 }
 
-// OnRead is called with the key of each object before it is read; nil ends it.
+// OnRead is called with the key of each object before it is read, one after the other; nil ends it.
 func (s *BucketServer) OnRead(f func(key string)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -71,7 +71,7 @@ func newGoogle(where location, req Request, way *http.Transport) (client, error)
 	if req.Login.Token != "" {
 		g.bearer.token = &oauth2.Token{AccessToken: req.Login.Token}
 	}
-	g.client, err = storage.NewClient(context.Background(), //nolint:contextcheck // it outlives the fetch, and asks nobody
+	g.client, err = storage.NewClient(context.Background(),
 		option.WithHTTPClient(&http.Client{Transport: g.bearer}), option.WithEndpoint(where.base.String()+"/storage/v1/"), storage.WithJSONReads())
 	if err != nil {
 		return nil, fmt.Errorf("prepare to speak to %s: %w", where.display, err)

@@ -189,7 +189,7 @@ func (s *Store) Fetch(ctx context.Context, req Request) (source.Artifact, error)
 	l := s.lane(req.For)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.connect(where, req); err != nil {
+	if err := l.connect(where, req); err != nil { //nolint:contextcheck // a client outlives the fetch, and asks nobody yet
 		return source.Artifact{}, err
 	}
 	f := &fetch{store: s, lane: l, req: req, where: where}
