@@ -32,11 +32,16 @@ func TestScriptsOfHelm(t *testing.T) {
 	for _, script := range scriptsIn(t, "testdata/helm") {
 		t.Run(filepath.Base(script), func(t *testing.T) {
 			repo := testkit.NewGitServer(t).Repo("charts")
+			charts := testkit.NewChartServer(t, []testkit.Chart{{Name: "shop", Version: "2.0.0", Files: map[string]string{
+				"values.yaml":            "colour: green\n",
+				"templates/config.yaml":  "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .Release.Name }}}\ndata: {colour: {{ .Values.colour }}}\n",
+				"templates/account.yaml": "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: {{ .Release.Name }}}\n",
+			}}})
 			own := testkit.Start(t, testkit.WithControllers())
 			if err := crds.Apply(t.Context(), own.Config); err != nil {
 				t.Fatal(err)
 			}
-			params := scriptParams(t, script, bin, own.Kubeconfig, "apps", "GIT="+repo.URL())
+			params := scriptParams(t, script, bin, own.Kubeconfig, "apps", "GIT="+repo.URL(), "CHARTS="+charts.URL())
 			params.Cmds["commit"] = commitCommand(repo)
 			params.Cmds["identities"] = identitiesCommand
 			params.Cmds["edit"] = editCommand
