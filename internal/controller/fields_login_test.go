@@ -277,7 +277,7 @@ func (c *clouds) login(t *testing.T, l loginTask, env []string) (string, error) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), self) //nolint:gosec // it is this very program
+	cmd := exec.CommandContext(t.Context(), self)
 	cmd.Env = append([]string{childLogin + "=" + string(text), "HOME=" + t.TempDir(), "SSL_CERT_FILE=" + c.ca, "HTTPS_PROXY=" + c.proxy.URL}, env...)
 	var problem strings.Builder
 	cmd.Stderr = &problem
