@@ -28,23 +28,27 @@ type buildOptions struct {
 	showSecrets       bool
 	noRemoteBases     bool
 	variables         variableOptions
+	charts            chartOptions
 }
 
 func (a *app) buildCommand() *cobra.Command {
 	o := &buildOptions{}
 	cmd := &cobra.Command{
-		Use:     "build (PATH | kustomization NAME) [flags]",
+		Use:     "build (PATH | kustomization NAME | helmrelease NAME) [flags]",
 		Short:   "Print what files mean, without a cluster",
 		GroupID: groupPreview,
 		Long: "Print the objects that a folder means, or that a Kustomization delivers from it, without a\n" +
 			"cluster. The Kustomization is read from --kustomization-file or found in the repository by its\n" +
 			"name. Values of Secrets are shown as hashes that mean nothing outside of this output.\n\n" +
-			"The ConfigMaps and Secrets that postBuild.substituteFrom names are on a cluster: give them\n" +
-			"with --substitute-from, or variables one by one with --var. bowline diff reads them itself.",
+			"A HelmRelease is rendered as for its first installation: definitions, objects, and then hooks.\n" +
+			"Its chart is in the repository, or given with --chart; lookup finds nothing.\n\n" +
+			"The ConfigMaps and Secrets that postBuild.substituteFrom or valuesFrom names are on a cluster:\n" +
+			"give them with --substitute-from, or variables one by one with --var. bowline diff reads them itself.",
 		Example: "  bowline build ./apps/shop/production\n" +
 			"  bowline build kustomization production-shop --path .\n" +
 			"  bowline build kustomization shop --path ~/src/shop --kustomization-file shop.yaml\n" +
-			"  bowline build kustomization shop --substitute-from cluster-vars.yaml --var region=eu",
+			"  bowline build kustomization shop --substitute-from cluster-vars.yaml --var region=eu\n" +
+			"  bowline build helmrelease podinfo --chart podinfo-6.11.1.tgz",
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.build(cmd.Context(), o, args)
@@ -57,10 +61,16 @@ func (a *app) buildCommand() *cobra.Command {
 	f.BoolVar(&o.showSecrets, "show-secrets", false, "print the values of Secrets")
 	f.BoolVar(&o.noRemoteBases, "no-remote-bases", true, "refuse kustomize bases that are named by URL")
 	o.variables.add(f)
+	o.charts.add(f)
 	return cmd
 }
 
 func (a *app) build(ctx context.Context, o *buildOptions, args []string) error {
+	if len(args) == 2 {
+		if k, name, err := parseObject(args); err == nil && k.gvk == helmReleaseKind().gvk {
+			return a.buildRelease(ctx, o, name)
+		}
+	}
 	root, recipe, secrets, err := o.recipe(ctx, args)
 	if err != nil {
 		return err

@@ -35,7 +35,7 @@ type variableOptions struct {
 
 func (o *variableOptions) add(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.vars, "var", nil, "variable of the post-build substitution, as `NAME=VALUE`; may be repeated, and overrides all others")
-	f.StringArrayVar(&o.files, "substitute-from", nil, "`file` with ConfigMaps and Secrets that postBuild.substituteFrom names; may be repeated")
+	f.StringArrayVar(&o.files, "substitute-from", nil, "`file` with ConfigMaps and Secrets that postBuild.substituteFrom or valuesFrom names; may be repeated")
 	addStrictSubstitute(f, &o.strict)
 }
 

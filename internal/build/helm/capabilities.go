@@ -51,6 +51,15 @@ func DefaultCapabilities() *Capabilities {
 	return &Capabilities{caps: *caps, digest: "default " + caps.KubeVersion.Version}
 }
 
+// With returns the capabilities with another version of Kubernetes, unless it is empty,
+// and more API versions.
+func (c *Capabilities) With(version string, apiVersions []string) (*Capabilities, error) {
+	if version == "" {
+		version = c.caps.KubeVersion.Version
+	}
+	return NewCapabilities(version, slices.Concat(c.caps.APIVersions, apiVersions))
+}
+
 // Digest identifies the capabilities: equal digests, equal capabilities.
 func (c *Capabilities) Digest() string { return c.digest }
 
