@@ -210,15 +210,8 @@ func (e *engine) register(ctx context.Context) error {
 	if err := e.meters.register(e.options.Registry, e.objects); err != nil {
 		return err
 	}
-	indexer := e.mgr.GetFieldIndexer()
-	if err := indexer.IndexField(ctx, &kustomizev1.Kustomization{}, indexSource, indexBySource); err != nil {
-		return fmt.Errorf("index Kustomizations by source: %w", err)
-	}
-	if err := indexer.IndexField(ctx, &kustomizev1.Kustomization{}, indexDependency, indexByDependency); err != nil {
-		return fmt.Errorf("index Kustomizations by dependency: %w", err)
-	}
-	if err := indexer.IndexField(ctx, &sourcev1.GitRepository{}, indexInclude, indexByInclude); err != nil {
-		return fmt.Errorf("index GitRepositories by what they include: %w", err)
+	if err := e.index(ctx); err != nil {
+		return err
 	}
 	err := ctrl.NewControllerManagedBy(e.mgr).Named("gitrepository").
 		For(&sourcev1.GitRepository{}, builder.WithPredicates(requested())).
@@ -284,6 +277,21 @@ func (e *engine) registerTasks() error {
 		}
 		return errors.New("the caches are not filled yet")
 	})
+}
+
+// index adds the indexes over Kustomizations and GitRepositories.
+func (e *engine) index(ctx context.Context) error {
+	indexer := e.mgr.GetFieldIndexer()
+	if err := indexer.IndexField(ctx, &kustomizev1.Kustomization{}, indexSource, indexBySource); err != nil {
+		return fmt.Errorf("index Kustomizations by source: %w", err)
+	}
+	if err := indexer.IndexField(ctx, &kustomizev1.Kustomization{}, indexDependency, indexByDependency); err != nil {
+		return fmt.Errorf("index Kustomizations by dependency: %w", err)
+	}
+	if err := indexer.IndexField(ctx, &sourcev1.GitRepository{}, indexInclude, indexByInclude); err != nil {
+		return fmt.Errorf("index GitRepositories by what they include: %w", err)
+	}
+	return nil
 }
 
 // standsBy reports whether another engine leads: one that waits for its turn is as

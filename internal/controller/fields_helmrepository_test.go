@@ -102,12 +102,12 @@ func TestHelmRepositoryCredentials(t *testing.T) {
 	s.helmChart("podinfo")
 	s.awaitChartAt("podinfo", "1.0.0")
 
+	before := s.awaitIndexed().Status.Artifact.Revision
 	server.Index(elsewhere.URL())
 	s.ask(r)
-	s.helmChart("elsewhere", func(c *sourcev1.HelmChartSpec) { c.Version = "~1.0.0" })
-	s.awaitHelmRepository("another index", func(r *sourcev1.HelmRepository) bool {
-		return len(server.Requests()) > 0 && server.Asked("/index.yaml") > 2
-	})
+	s.awaitHelmRepository("another index", func(r *sourcev1.HelmRepository) bool { return r.Status.Artifact.Revision != before })
+	s.helmChart("elsewhere")
+	s.awaitChartFailure("elsewhere", sourcev1.AuthenticationFailedReason, elsewhere.URL(), "401")
 	edit(s, r, func(r *sourcev1.HelmRepository) { r.Spec.PassCredentials = true })
 	s.awaitChartAt("elsewhere", "1.0.0")
 }

@@ -86,7 +86,7 @@ func (c Chart) Files() (map[string][]byte, error) {
 
 // Read reads an archive that has to hold one chart. Anything else is an error of kind failure.Invalid.
 //
-//nolint:contextcheck // all of it is in memory: there is nothing to wait for
+//nolint:contextcheck,nolintlint // all of it is in memory: there is nothing to wait for
 func Read(data []byte) (Chart, error) {
 	if len(data) > MaxArchive {
 		return Chart{}, invalid("", fmt.Errorf("the archive has more than %d bytes", MaxArchive))

@@ -27,11 +27,12 @@ func TestLargeIndex(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	text := large(60 << 20)
-	at := strings.Index(text[len(text)/4:], "    version:") + len(text)/4
-	write(whole, text)
-	write(broken, text[:at]+"    version: \"\n"+text[at:])
-	text = ""
+	func() {
+		text := large(60 << 20)
+		at := strings.Index(text[len(text)/4:], "    version:") + len(text)/4
+		write(whole, text)
+		write(broken, text[:at]+"    version: \"\n"+text[at:])
+	}()
 	var serve atomic.Pointer[string]
 	serve.Store(&whole)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, *serve.Load()) }))
