@@ -30,7 +30,7 @@ func TestScriptsOfFlux(t *testing.T) {
 			if err := crds.Apply(t.Context(), own.Config); err != nil {
 				t.Fatal(err)
 			}
-			params := scriptParams(t, script, bin, own.Kubeconfig, "default", "GIT="+repo.URL())
+			params := scriptParams(t, script, bin, own.Kubeconfig, "default", "GIT="+repo.URL(), "CHARTS="+testkit.NewChartServer(t, []testkit.Chart{shopChart()}).URL())
 			params.Cmds["commit"] = commitCommand(repo)
 			testscript.Run(t, params)
 		})

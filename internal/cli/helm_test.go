@@ -32,11 +32,7 @@ func TestScriptsOfHelm(t *testing.T) {
 	for _, script := range scriptsIn(t, "testdata/helm") {
 		t.Run(filepath.Base(script), func(t *testing.T) {
 			repo := testkit.NewGitServer(t).Repo("charts")
-			charts := testkit.NewChartServer(t, []testkit.Chart{{Name: "shop", Version: "2.0.0", Files: map[string]string{
-				"values.yaml":            "colour: green\n",
-				"templates/config.yaml":  "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .Release.Name }}}\ndata: {colour: {{ .Values.colour }}}\n",
-				"templates/account.yaml": "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: {{ .Release.Name }}}\n",
-			}}})
+			charts := testkit.NewChartServer(t, []testkit.Chart{shopChart()})
 			own := testkit.Start(t, testkit.WithControllers())
 			if err := crds.Apply(t.Context(), own.Config); err != nil {
 				t.Fatal(err)
@@ -48,6 +44,15 @@ func TestScriptsOfHelm(t *testing.T) {
 			testscript.Run(t, params)
 		})
 	}
+}
+
+// shopChart is a chart that the transcripts take from the Helm repository at $CHARTS.
+func shopChart() testkit.Chart {
+	return testkit.Chart{Name: "shop", Version: "2.0.0", Files: map[string]string{
+		"values.yaml":            "colour: green\n",
+		"templates/config.yaml":  "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .Release.Name }}}\ndata: {colour: {{ .Values.colour }}}\n",
+		"templates/account.yaml": "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: {{ .Release.Name }}}\n",
+	}}
 }
 
 // identified are the kinds that charts of the transcripts consist of.
