@@ -176,6 +176,14 @@ func (b *blobs) save(whom string, st state) {
 	}
 }
 
+// use notes that what somebody was given is still in use.
+func (b *blobs) use(whom string) {
+	name, now := b.stateFile(whom), b.now()
+	if info, err := os.Stat(name); err == nil && now.Sub(info.ModTime()) > spareFor {
+		_ = os.Chtimes(name, now, now) // at worst it is downloaded again
+	}
+}
+
 const (
 	// unusedAfter is how long what somebody was given stays when he does not ask any more.
 	unusedAfter = 30 * 24 * time.Hour

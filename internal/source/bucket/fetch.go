@@ -47,6 +47,7 @@ func (f *fetch) once(ctx context.Context) (source.Artifact, error) {
 	}
 	signature := l.signature()
 	if s := f.lane.shown; s != nil && s.signature == signature && !s.tree.damaged.Load() {
+		f.store.blobs.use(f.req.For)
 		return s.artifact, nil
 	}
 	entries, err := f.download(ctx, l.wanted())
@@ -62,7 +63,7 @@ func (f *fetch) once(ctx context.Context) (source.Artifact, error) {
 	made.signature = signature
 	f.lane.shown = made
 	f.store.blobs.save(f.req.For, st)
-	f.store.blobs.sweep(false)
+	f.store.sweep()
 	return made.artifact, nil
 }
 

@@ -329,3 +329,30 @@ func TestS3MovesMeanwhile(t *testing.T) {
 		t.Errorf("a bucket that never rests: %v", err)
 	}
 }
+
+// What is in use stays, however long nothing changes; what nobody asks for any more goes.
+func TestS3Sweep(t *testing.T) {
+	t.Parallel()
+	s, other := testkit.NewS3(t), testkit.NewS3(t)
+	s.Put(map[string]string{"a.yaml": "kept"})
+	dir, now := t.TempDir(), time.Now()
+	in := func(o *bucket.Options) { o.DataDir, o.Now = dir, func() time.Time { return now } }
+	store := newStore(t, in)
+	a := fetched(t, store, s3Request(s))
+	for month := range 3 {
+		now = now.Add(31 * 24 * time.Hour)
+		other.Put(map[string]string{"b.yaml": fmt.Sprint(month)})
+		fetched(t, store, s3Request(other, func(r *bucket.Request) { r.For = "you" }))
+	}
+	if got := filesOf(t, a.Tree); got["a.yaml"] != "kept" {
+		t.Errorf("the tree has %v", got)
+	}
+	if blobs, _ := filepath.Glob(filepath.Join(dir, "blobs", "*", "*")); len(blobs) != 2 {
+		t.Errorf("%d contents on disk, want the two that are in use", len(blobs))
+	}
+	now = now.Add(31 * 24 * time.Hour)
+	newStore(t, in)
+	if blobs, _ := filepath.Glob(filepath.Join(dir, "blobs", "*", "*")); len(blobs) != 0 {
+		t.Errorf("%d contents on disk that nobody has asked for in a month", len(blobs))
+	}
+}

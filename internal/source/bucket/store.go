@@ -242,7 +242,19 @@ func (s *Store) Recall(_ context.Context, req Request, revision string) (source.
 		return source.Artifact{}, err
 	}
 	l.shown = made
+	s.blobs.use(req.For)
 	return made.artifact, nil
+}
+
+// sweep removes what belongs to nobody any more, unless that was done a while ago. What somebody
+// has in use stays, however long ago it was written.
+func (s *Store) sweep() {
+	s.mu.Lock()
+	for whom := range s.lanes {
+		s.blobs.use(whom)
+	}
+	s.mu.Unlock()
+	s.blobs.sweep(false)
 }
 
 // fingerprint tells one way to reach a server from another without giving it away.
