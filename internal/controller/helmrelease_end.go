@@ -210,12 +210,12 @@ func (r *helmReleaseRun) notReleased(cause error) time.Duration {
 	notices := r.notices
 	r.notDone(action, cause)
 	c := report.Condition(r.h, helmv2.ReleasedCondition)
-	if before != nil && before.Reason == c.Reason && before.Message == c.Message {
-		r.notices = notices // it was told
-	}
+	told := before != nil && before.Reason == c.Reason && before.Message == c.Message
 	r.h.Status.Failures++
 	wait := r.fail(c.Reason, cause)
-	r.notices = r.notices[:min(len(r.notices), len(notices)+1)]
+	if r.notices = r.notices[:len(notices)+1]; told {
+		r.notices = notices
+	}
 	report.Mark(r.h, meta.ReadyCondition, metav1.ConditionFalse, c.Reason, c.Message)
 	return wait
 }
