@@ -3,6 +3,7 @@ package controller
 import (
 	"bytes"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -87,6 +88,27 @@ func TestHelmChart(t *testing.T) {
 	s.awaitChartAt("podinfo", "1.1.0")
 	s.delete(hc)
 	s.awaitGone(hc, &sourcev1.HelmChartList{})
+}
+
+// Another chart of the same version is another one, also when it did not come at the first attempt.
+func TestHelmChartOfAnotherName(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	other := podinfo("1.0.0")
+	other.Name = "other"
+	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0"), other})
+	s.helmRepository(server.URL())
+	hc := s.helmChart("changing")
+	s.awaitChartAt("changing", "1.0.0")
+	server.Refuse("/other-1.0.0.tgz", http.StatusServiceUnavailable)
+	edit(s, hc, func(hc *sourcev1.HelmChart) { hc.Spec.Chart = "other" })
+	s.awaitChartFailure("changing", reasonChartPull, "503")
+	server.Refuse("/other-1.0.0.tgz", 0)
+	s.ask(hc)
+	got := s.awaitChartAt("changing", "1.0.0")
+	if got.Status.ObservedChartName != "other" {
+		t.Errorf("after a failure it has the chart %s", got.Status.ObservedChartName)
+	}
 }
 
 // Values files make other values and another version of the chart.

@@ -146,6 +146,7 @@ func (r *helmCharts) recall(ctx context.Context, hc *sourcev1.HelmChart) (madeCh
 
 // hand gives a chart to those who use it.
 func (r *helmCharts) hand(ctx context.Context, hc *sourcev1.HelmChart, got madeChart) error {
+	got.given.For = hc.Generation
 	if err := r.store.Give(string(hc.UID), got.given); err != nil {
 		return err
 	}

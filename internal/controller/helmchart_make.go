@@ -64,8 +64,10 @@ func (e *passingError) Error() string { return e.why }
 
 // make finds the chart that is wanted and returns it; where that is the one which is held, nothing is fetched.
 func (r *helmCharts) make(ctx context.Context, hc *sourcev1.HelmChart, held madeChart, has bool) (madeChart, error) {
-	if !has || hc.Generation != hc.Status.ObservedGeneration {
-		held = madeChart{} // another spec: nothing that was made for the last one counts
+	if !has || hc.Generation != held.given.For {
+		// Another spec: nothing that was made for the last one counts, also after a failure to make anything
+		// for this one, which is observed all the same.
+		held = madeChart{}
 	}
 	if hc.Spec.SourceRef.Kind == sourcev1.HelmRepositoryKind {
 		return r.fromRepository(ctx, hc, held)

@@ -178,6 +178,9 @@ type Given struct {
 	// Manifest is the digest of the manifest by which a registry has the chart, which is what people sign; ""
 	// where it is from elsewhere.
 	Manifest string `json:",omitempty"`
+	// For tells which wish it answers: another one of the same asker is not answered by it, however alike the
+	// versions.
+	For int64 `json:",omitempty"`
 }
 
 // Give notes what somebody was given, so that it can be recalled.
