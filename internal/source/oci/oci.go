@@ -112,8 +112,9 @@ type Store struct {
 	opts  Options
 	trees trees
 
-	mu  sync.Mutex
-	has map[string]record // guarded by mu; by who asks
+	mu     sync.Mutex
+	has    map[string]record // guarded by mu; by who asks
+	tidied time.Time         // guarded by mu
 }
 
 // New opens a store.
@@ -130,8 +131,8 @@ func New(opts Options) (*Store, error) {
 	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
 		return nil, &failure.Error{Op: "open OCI store", Object: opts.Dir, Kind: failure.Invalid, Err: err, Remedy: "give a data folder that can be written to"}
 	}
-	s := &Store{opts: opts, has: map[string]record{}}
-	s.dropUnused()
+	s := &Store{opts: opts, has: map[string]record{}, tidied: opts.Now()}
+	s.dropPartial()
 	return s, nil
 }
 
@@ -250,6 +251,7 @@ func (s *Store) Recall(ctx context.Context, req Request, revision string) (sourc
 	}
 	s.mu.Lock()
 	s.has[req.For] = have
+	s.touch(req.For)
 	s.mu.Unlock()
 	return s.show(ctx, req, have)
 }

@@ -20,7 +20,9 @@ import (
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
-func newStore(t *testing.T, dir string) *oci.Store {
+func newStore(t *testing.T, dir string) *oci.Store { return newStoreAt(t, dir, nil) }
+
+func newStoreAt(t *testing.T, dir string, now func() time.Time) *oci.Store {
 	t.Helper()
 	blobs, err := blob.Open(filepath.Join(dir, "blobs"), blob.Options{MaxBlobSize: 1 << 20})
 	if err != nil {
@@ -28,7 +30,7 @@ func newStore(t *testing.T, dir string) *oci.Store {
 	}
 	client := registry.New(registry.Options{Blobs: blobs})
 	t.Cleanup(client.Close)
-	s, err := oci.New(oci.Options{Dir: filepath.Join(dir, "oci"), Client: client, Blobs: blobs, Limits: archive.Limits{MaxBytes: 1 << 20}})
+	s, err := oci.New(oci.Options{Dir: filepath.Join(dir, "oci"), Client: client, Blobs: blobs, Limits: archive.Limits{MaxBytes: 1 << 20}, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +184,41 @@ func TestRecall(t *testing.T) {
 	s.Forget("one")
 	if _, err := newStore(t, dir).Recall(t.Context(), req, a.Revision); failure.KindOf(err) != failure.NotFound {
 		t.Errorf("forgotten, and there: %v", err)
+	}
+}
+
+// What nobody fetched for months is there after a restart, as of a source that is suspended; that of those who
+// are gone goes in time.
+func TestRecallAfterLong(t *testing.T) {
+	reg := testkit.NewRegistry(t)
+	reg.PushFiles("app", map[string]string{"a": "1"}, nil, "latest", "new")
+	dir, now := t.TempDir(), time.Now()
+	clock := func() time.Time { return now }
+	s := newStoreAt(t, dir, clock)
+	var got []source.Artifact
+	for _, who := range []string{"suspended", "gone"} {
+		a, err := s.Fetch(t.Context(), oci.Request{URL: reg.URL("app"), For: who})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, a)
+	}
+	now = now.Add(100 * 24 * time.Hour)
+	s = newStoreAt(t, dir, clock)
+	suspended := oci.Request{URL: reg.URL("app"), For: "suspended"}
+	if _, err := s.Recall(t.Context(), suspended, got[0].Revision); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+	now = now.Add(100 * 24 * time.Hour)
+	if _, err := s.Fetch(t.Context(), oci.Request{URL: reg.URL("app"), Ref: oci.Ref{Tag: "new"}, For: "other"}); err != nil {
+		t.Fatal(err)
+	}
+	s = newStoreAt(t, dir, clock)
+	if _, err := s.Recall(t.Context(), suspended, got[0].Revision); err != nil {
+		t.Errorf("in use, and removed: %v", err)
+	}
+	if _, err := s.Recall(t.Context(), oci.Request{URL: reg.URL("app"), For: "gone"}, got[1].Revision); failure.KindOf(err) != failure.NotFound {
+		t.Errorf("of somebody who is gone, and there: %v", err)
 	}
 }
 

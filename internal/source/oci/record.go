@@ -29,8 +29,20 @@ func (h record) is(req Request, digest string) bool {
 	return h.URL == req.URL && h.Layer == req.Layer && h.Digest == digest
 }
 
-// unusedAfter is how long a record stays that nobody writes anew.
-const unusedAfter = 30 * 24 * time.Hour
+const (
+	// unusedAfter is how long a record stays that nobody has use for.
+	unusedAfter = 30 * 24 * time.Hour
+	// touchAfter is how old the mark of its last use becomes.
+	touchAfter = 24 * time.Hour
+)
+
+// touch notes that a record is of use. The caller holds mu.
+func (s *Store) touch(who string) {
+	name, now := s.file(who), s.opts.Now()
+	if info, err := os.Stat(name); err == nil && now.Sub(info.ModTime()) > touchAfter {
+		_ = os.Chtimes(name, time.Time{}, now) // at worst it is fetched again
+	}
+}
 
 func nameOf(who string) string {
 	sum := sha256.Sum256([]byte(who))
@@ -41,7 +53,11 @@ func nameOf(who string) string {
 func (s *Store) keep(who string, have record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if who == "" || reflect.DeepEqual(s.has[who], have) {
+	if who == "" {
+		return nil
+	}
+	if reflect.DeepEqual(s.has[who], have) {
+		s.touch(who)
 		return nil
 	}
 	text, err := json.Marshal(have)
@@ -52,6 +68,7 @@ func (s *Store) keep(who string, have record) error {
 		return at(Pulling, &failure.Error{Op: "keep", Object: have.Revision, Kind: failure.Unavailable, Err: err, Remedy: "make room in the data folder"})
 	}
 	s.has[who] = have
+	s.tidy()
 	return nil
 }
 
@@ -82,12 +99,32 @@ func (s *Store) recorded(who string) (record, bool) {
 	return have, true
 }
 
-// dropUnused removes records of those who are gone, and what was half written.
-func (s *Store) dropUnused() {
+// tidy removes records of those who are gone, now and then. Not at the start, when those who are there have not asked
+// yet: one that is suspended has nothing but its record. The caller holds mu.
+func (s *Store) tidy() {
+	now := s.opts.Now()
+	if now.Sub(s.tidied) < touchAfter {
+		return
+	}
+	s.tidied = now
+	for who := range s.has {
+		s.touch(who)
+	}
+	s.drop(func(name string, info os.FileInfo) bool {
+		return filepath.Ext(name) == ".json" && now.Sub(info.ModTime()) > unusedAfter
+	})
+}
+
+// dropPartial removes what was half written.
+func (s *Store) dropPartial() {
+	s.drop(func(name string, _ os.FileInfo) bool { return filepath.Ext(name) != ".json" })
+}
+
+func (s *Store) drop(unwanted func(name string, info os.FileInfo) bool) {
 	files, _ := filepath.Glob(filepath.Join(s.opts.Dir, "*"))
 	for _, name := range files {
 		info, err := os.Stat(name)
-		if err == nil && (filepath.Ext(name) != ".json" || s.opts.Now().Sub(info.ModTime()) > unusedAfter) {
+		if err == nil && unwanted(name, info) {
 			_ = os.Remove(name)
 		}
 	}
