@@ -2,7 +2,10 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/fluxcd/pkg/apis/meta"
@@ -127,6 +130,9 @@ func (r *buckets) identify(ctx context.Context, b *sourcev1.Bucket, f *bucketFet
 	ctx, cancel := context.WithTimeout(ctx, orDefault(f.Timeout, bucket.DefaultTimeout))
 	defer cancel()
 	account := r.identity.accountFor(b.Namespace, b.Spec.ServiceAccountName)
+	if err := forGoogleAlone(account, f); err != nil {
+		return &bucketLoginError{err}
+	}
 	options, err := r.authOptions(b, account, f.Proxy)
 	if err == nil {
 		err = issue(ctx, f, options)
@@ -145,6 +151,27 @@ func (r *buckets) identify(ctx context.Context, b *sourcev1.Bucket, f *bucketFet
 	}
 	return err
 }
+
+// forGoogleAlone keeps the engine's own token of Google from those who would find in spec.endpoint a way to have it
+// sent to them: it opens all that the engine may read, wherever it is shown.
+func forGoogleAlone(account string, f *bucketFetch) error {
+	if account != "" || f.Provider != bucket.Google {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(f.Endpoint)
+	if err != nil {
+		host = f.Endpoint
+	}
+	if (host == googleDomain || strings.HasSuffix(host, "."+googleDomain)) && !f.Insecure && len(f.TLS.CA) == 0 {
+		return nil
+	}
+	return &failure.Error{Op: "use", Object: "the engine's own identity at " + f.Provider, Kind: failure.Refused,
+		Err:    errors.New("its token is shown over TLS to the servers of " + googleDomain + " alone, by the system's authorities"),
+		Remedy: "correct spec.endpoint, leave out spec.insecure and ca.crt, or name a service account or a Secret of the namespace"}
+}
+
+// googleDomain is what all of Google's endpoints are in, private ones included.
+const googleDomain = "googleapis.com"
 
 // issue asks a cloud for credentials.
 func issue(ctx context.Context, f *bucketFetch, options []auth.Option) error {

@@ -2,9 +2,11 @@ package controller
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/bucket"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
@@ -131,6 +134,27 @@ func TestBucketAzure(t *testing.T) {
 	f.Bucket, f.Endpoint, f.TLS = azure.Bucket, azure.Account(), bucket.TLS{CA: azure.CA()}
 	if _, err := store.Fetch(t.Context(), f.Request); err != nil {
 		t.Error(err)
+	}
+}
+
+// The engine's own token of Google goes to Google: whoever writes a Bucket would have it else.
+func TestBucketGoogleIdentity(t *testing.T) {
+	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", filepath.Join(t.TempDir(), "none.json"))
+	for _, row := range []struct {
+		name, reason, endpoint string
+		insecure, refused      bool
+	}{
+		{"another", "it would have the token", "storage.example.com", false, true},
+		{"alike", "it only ends so", "notgoogleapis.com:443", false, true},
+		{"unencrypted", "those in between would have it", "storage.googleapis.com", true, true},
+		{"Google", "it is whose token it is", "storage.googleapis.com", false, false},
+		{"private", "it is Google's as well", "storage-vpc.p.googleapis.com:443", false, false},
+	} {
+		r := &buckets{identity: newGitIdentity(nil, Tenancy{Open: true})}
+		_, err := r.request(t.Context(), nil, &sourcev1.Bucket{Spec: sourcev1.BucketSpec{Provider: sourcev1.BucketProviderGoogle, Endpoint: row.endpoint, Insecure: row.insecure}})
+		if refused := errors.Is(err, failure.Of(failure.Refused)); err == nil || refused != row.refused {
+			t.Errorf("%s: %s: %v", row.name, row.reason, err)
+		}
 	}
 }
 
