@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source"
 )
 
@@ -113,10 +114,13 @@ func (f *fetch) find(o object) (entry, bool) {
 func (f *fetch) download(ctx context.Context, objects []object) ([]entry, error) {
 	timed, cancel := context.WithTimeout(ctx, f.req.timeout())
 	defer cancel()
-	d := &batch{objects: objects, entries: make([]entry, len(objects)), give: cancel}
+	d := &batch{objects: objects, entries: make([]entry, len(objects)), give: cancel, display: f.where.display, limit: f.store.opts.MaxFileSize, room: f.store.opts.MaxBytes}
 	for i, o := range objects {
 		if e, ok := f.find(o); ok {
 			d.entries[i] = e
+			if e.Sum != "" {
+				d.room -= e.Size
+			}
 		} else {
 			d.missing = append(d.missing, i)
 		}
@@ -142,12 +146,15 @@ func (f *fetch) download(ctx context.Context, objects []object) ([]entry, error)
 type batch struct {
 	objects []object
 	// give ends what is under way.
-	give func()
+	give    func()
+	display string
+	limit   int64 // of one object, in bytes
 
 	mu      sync.Mutex // guards what follows
 	missing []int
 	entries []entry
 	fresh   []entry
+	room    int64 // for what is still to come, in bytes
 	err     error
 }
 
@@ -167,6 +174,13 @@ func (b *batch) next() (int, bool) {
 func (b *batch) done(i int, e entry, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.objects[i].size <= b.limit { // else it was not downloaded
+		b.room -= e.Size
+	}
+	if err == nil && b.room < 0 { // the list said otherwise
+		err = &failure.Error{Op: "download from", Object: b.display, Kind: failure.Invalid, Err: errors.New("its objects are larger than it lists, and too large together"),
+			Remedy: "check the server, or leave out what is not needed, with spec.prefix or spec.ignore"}
+	}
 	switch {
 	case err == nil:
 		b.entries[i] = e
