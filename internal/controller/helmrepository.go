@@ -66,6 +66,17 @@ func (r *helmRepositories) index(name types.NamespacedName) (helmrepo.Index, boo
 	return i, ok
 }
 
+// digests returns those of all indexes that are in use.
+func (r *helmRepositories) digests() map[string]bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	all := make(map[string]bool, len(r.indexes))
+	for _, i := range r.indexes {
+		all[i.Digest] = true
+	}
+	return all
+}
+
 // put takes an index and reports whether it is another one than before.
 func (r *helmRepositories) put(name types.NamespacedName, i helmrepo.Index) bool {
 	r.mu.Lock()

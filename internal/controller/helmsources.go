@@ -126,9 +126,9 @@ func (e *engine) tidyCharts(ctx context.Context) {
 			return
 		case <-c.After(tidyEvery):
 		}
-		used := e.units.artifacts.digests(sourcev1.HelmChartKind)
+		used, held := e.units.artifacts.digests(sourcev1.HelmChartKind), e.helm.repositories.digests()
 		err := e.helm.charts.store.Sweep(c.Now(), tidyAge, func(digest string) bool { return used[digest] })
-		if err := errors.Join(err, e.helm.repositories.store.Sweep(c.Now(), tidyAge)); err != nil {
+		if err := errors.Join(err, e.helm.repositories.store.Sweep(c.Now(), tidyAge, func(digest string) bool { return held[digest] })); err != nil {
 			e.log.Error(err, "the data folder was not tidied")
 		}
 	}

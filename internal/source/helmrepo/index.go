@@ -34,6 +34,16 @@ const (
 	namesEnding  = ".names"
 )
 
+// whole reports whether all files of the index are there: a process may have ended between one and the next.
+func (i Index) whole() bool {
+	for _, ending := range []string{sentEnding, chartsEnding, namesEnding} {
+		if _, err := os.Stat(i.name + ending); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // Open opens the index as it was sent.
 func (i Index) Open() (*os.File, error) { return os.Open(i.name + sentEnding) }
 

@@ -88,7 +88,13 @@ type Store struct {
 	// busy holds who is at work on something, by its name; guarded by mu.
 	busy map[string]*turn
 	// used holds the indexes that were handed out since the start, by scope; guarded by mu.
-	used map[string]string
+	used map[string]use
+}
+
+// use is when which index was handed out last.
+type use struct {
+	name string
+	at   time.Time
 }
 
 // turn lets one after the other work on something.
@@ -106,7 +112,7 @@ func New(o Options) (*Store, error) {
 		transport, _ := http.DefaultTransport.(*http.Transport)
 		o.Transport = transport.Clone()
 	}
-	s := &Store{options: o, busy: map[string]*turn{}, used: map[string]string{}}
+	s := &Store{options: o, busy: map[string]*turn{}, used: map[string]use{}}
 	s.folder.indexes, s.folder.states, s.folder.charts = filepath.Join(o.Dir, "indexes"), filepath.Join(o.Dir, "states"), filepath.Join(o.Dir, "charts")
 	for _, dir := range []string{s.folder.indexes, s.folder.states, s.folder.charts} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -176,10 +182,8 @@ func (s *Store) known(req Request) (state, Index, bool) {
 		return state{}, Index{}, false
 	}
 	i := s.index(last.Digest, last.Size, req)
-	for _, ending := range []string{sentEnding, chartsEnding, namesEnding} {
-		if _, err := os.Stat(i.name + ending); err != nil {
-			return state{}, Index{}, false
-		}
+	if !i.whole() {
+		return state{}, Index{}, false
 	}
 	return last, i, true
 }
@@ -207,7 +211,7 @@ func (s *Store) Recall(req Request, digest string) (Index, error) {
 func (s *Store) note(req Request, i Index) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used[req.scope()] = filepath.Base(i.name)
+	s.used[req.scope()] = use{filepath.Base(i.name), time.Now()}
 }
 
 // Fetch returns the newest index. Errors are of kind failure.Invalid (with the line of a broken
@@ -273,7 +277,7 @@ func (s *Store) keep(g *getter, req Request, answer *http.Response) (Index, erro
 		return Index{}, g.explain(g.display(g.index), err)
 	}
 	defer done()
-	if _, err := os.Stat(i.name + namesEnding); err == nil {
+	if i.whole() {
 		return i, nil
 	}
 	err = take(g.ctx, f, i.name)
@@ -354,20 +358,24 @@ func (s *Store) linked(link string) (chart.Chart, bool) {
 	return c, true
 }
 
-// Sweep removes indexes that nobody was given since the start, and notes of downloads that were of no use
-// for a long time.
-func (s *Store) Sweep(now time.Time, age time.Duration) error {
+// Sweep removes indexes that are older than an age, that nobody was given for as long and whose digest nobody holds
+// either, and notes of downloads that were of no use for a long time.
+func (s *Store) Sweep(now time.Time, age time.Duration, held func(digest string) bool) error {
 	s.mu.Lock()
 	used := map[string]bool{}
-	for _, name := range s.used {
-		used[name] = true
+	for scope, u := range s.used {
+		if now.Sub(u.at) > age && !held("sha256:"+u.name) {
+			delete(s.used, scope)
+			continue
+		}
+		used[u.name] = true
 	}
 	s.mu.Unlock()
 	none := func(string) bool { return false }
 	return errors.Join(
 		chart.SweepFiles(s.folder.indexes, now, age, func(name string) bool {
 			base, _, _ := strings.Cut(name, ".")
-			return used[base]
+			return used[base] || held("sha256:"+base)
 		}),
 		chart.SweepFiles(s.folder.charts, now, max(age, 2*linkAge), none),
 	)

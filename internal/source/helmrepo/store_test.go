@@ -287,16 +287,48 @@ func TestRecallAndSweep(t *testing.T) {
 		t.Errorf("recalled for somebody who was never given it: %v", err)
 	}
 	later := time.Now().Add(100 * time.Hour)
-	if err := s.Sweep(later, time.Hour); err != nil {
+	if err := s.Sweep(later, time.Hour, func(digest string) bool { return digest == got.Digest }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := got.Versions("podinfo"); err != nil {
 		t.Errorf("an index in use was removed: %v", err)
 	}
-	if err := open(t, dir, nil).Sweep(later, time.Hour); err != nil {
+	if err := s.Sweep(later, time.Hour, func(string) bool { return false }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Recall(req, got.Digest); !errors.Is(err, failure.Of(failure.NotFound)) {
 		t.Errorf("an index that nobody uses stays: %v", err)
+	}
+}
+
+// A process that ends while it keeps an index leaves some of its files; the next one makes the rest.
+func TestKilledWhileKeeping(t *testing.T) {
+	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
+	dir := t.TempDir()
+	req := helmrepo.Request{URL: server.URL()}
+	if _, err := open(t, dir, nil).Fetch(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "repositories", "indexes", "*"))
+	if err != nil || len(files) != 3 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for _, file := range files {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+		s := open(t, dir, nil)
+		var got helmrepo.Index
+		for range 2 {
+			if got, err = s.Fetch(t.Context(), req); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := os.Stat(file); err != nil {
+			t.Errorf("it is not made again: %v", err)
+		}
+		if _, err := s.Recall(req, got.Digest); err != nil {
+			t.Error(err)
+		}
 	}
 }
