@@ -240,5 +240,6 @@ func (r *helmReleaseRun) understood() (reason string, err error) {
 
 // inputs identifies everything that a failed attempt depends on.
 func (r *helmReleaseRun) inputs() string {
-	return fmt.Sprintf("%d %s %s %s", r.h.Generation, r.wanted.digest, r.h.Annotations[meta.ReconcileRequestAnnotation], r.h.Annotations[AnnotationApprovedPlan])
+	return fmt.Sprintf("%d %s %s %s %v", r.h.Generation, r.wanted.digest, r.h.Annotations[meta.ReconcileRequestAnnotation],
+		r.h.Annotations[AnnotationApprovedPlan], takesOwnership(r.h))
 }

@@ -35,6 +35,7 @@ func (r *helmReleaseRun) advance(ctx context.Context) time.Duration {
 	if err := r.locate(); err != nil { //nolint:contextcheck // the watch outlives the call
 		return r.fail(meta.ReconciliationFailedReason, err)
 	}
+	r.permitted()
 	for range maxSteps {
 		if err := r.look(ctx); err != nil {
 			return r.failThere(reasonStateError, err)

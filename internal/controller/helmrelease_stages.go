@@ -215,47 +215,28 @@ func (r *helmReleaseRun) inherit(ctx context.Context, next *release.Release) err
 
 const definitionKind = "CustomResourceDefinition"
 
-// owned refuses to take what belongs to another release or to none, where the
-// HelmRelease says that nothing is to be taken over.
-func (r *helmReleaseRun) owned(ctx context.Context) (stepped, error) {
-	m := r.memory
-	strict := m.record.Marks.Action == helmv2.ReleaseActionInstall && r.h.GetInstall().DisableTakeOwnership ||
-		m.record.Marks.Action == helmv2.ReleaseActionUpgrade && r.h.GetUpgrade().DisableTakeOwnership
-	if !strict || m.owned {
-		return goOn(), nil
-	}
-	objects, err := r.placed(ctx, m.record.Release)
-	if err != nil {
-		return stepped{}, err
-	}
-	have := map[object.ID]bool{}
-	for _, e := range releaseEntries(r.h) {
-		have[e.ID] = true
-	}
-	claim := release.Claim{Unit: r.unit(), Name: m.record.Name, Namespace: m.record.Namespace}
-	for _, o := range objects {
-		if id := object.IDOf(o); !have[id] {
-			claim.Objects = append(claim.Objects, observe.Reference{ID: id, Version: o.GroupVersionKind().Version})
-		}
-	}
-	err = r.live().CheckOwnership(ctx, claim)
-	m.owned = err == nil
-	return goOn(), err
-}
-
 // placed returns the objects of a revision in their namespaces.
 func (r *helmReleaseRun) placed(ctx context.Context, rel *release.Release) ([]*unstructured.Unstructured, error) {
 	objects, err := objectsOf(rel)
 	if err != nil {
 		return nil, err
 	}
+	return objects, r.inNamespaces(ctx, objects, rel.Namespace)
+}
+
+// inNamespaces gives objects without a namespace the one of the release, and those of kinds
+// that are in none none.
+func (r *helmReleaseRun) inNamespaces(ctx context.Context, objects []*unstructured.Unstructured, namespace string) error {
 	for _, o := range objects {
+		if o.GetNamespace() == "" {
+			o.SetNamespace(namespace)
+		}
 		kind, err := r.target.Cluster.Resources.Of(ctx, o.GroupVersionKind())
 		if err == nil && !kind.Namespaced {
 			o.SetNamespace("")
 		} else if err != nil && failure.KindOf(err) == failure.Unavailable {
-			return nil, err
+			return err
 		}
 	}
-	return objects, nil
+	return nil
 }

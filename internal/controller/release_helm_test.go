@@ -189,3 +189,47 @@ func TestReleaseSeenByHelm(t *testing.T) {
 	})
 	s.awaitRelease("web", "ready", func(h *helmv2.HelmRelease) bool { return report.IsReady(h, h.Status.ObservedGeneration) })
 }
+
+// sharing is a chart that has a ConfigMap "shared" besides its own, with .Values.value.
+func sharing(version string) testkit.Chart {
+	return chart(version, map[string]string{
+		"templates/shared.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: shared\ndata:\n  value: {{ .Values.value | quote }}\n",
+	})
+}
+
+// What another release has is not taken, unless the HelmRelease is annotated to.
+func TestReleaseSeizesNothing(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	server := s.repository(sharing("1.0.0"))
+	s.helm("install", "theirs", "web", "--repo", server.URL(), "--version", "1.0.0", "--set", "value=theirs")
+	before := s.config("shared")
+	h := s.release("web", fromTemplate("1.0.0"), withValues(map[string]any{"value": "ours"}))
+	s.awaitReleaseFailure("web", helmv2.InstallFailedReason, "ConfigMap/"+s.namespace+"/shared (of release "+s.namespace+"/theirs)", AnnotationTakeOwnership+": enabled")
+	after := s.config("shared")
+	if before.ResourceVersion != after.ResourceVersion || s.hasConfig("web") {
+		t.Errorf("it was changed: %+v", after)
+	}
+	edit(s, h, func(h *helmv2.HelmRelease) { h.Annotations = map[string]string{AnnotationTakeOwnership: "enabled"} })
+	s.awaitRelease("web", "released", func(h *helmv2.HelmRelease) bool { return report.IsReady(h, h.Status.ObservedGeneration) })
+	if got := s.config("shared"); got.UID != before.UID || got.Data["value"] != "ours" || got.Annotations["meta.helm.sh/release-name"] != "web" {
+		t.Errorf("it was not taken over: %+v", got)
+	}
+}
+
+// What is of no release, or of one that is gone, is taken over.
+func TestReleaseTakesWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	server := s.repository(sharing("1.0.0"))
+	s.helm("install", "theirs", "web", "--repo", server.URL(), "--version", "1.0.0")
+	s.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: s.namespace}})
+	left := s.config("shared")
+	s.helm("uninstall", "theirs", "--keep-history")
+	s.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "shared", Namespace: s.namespace, Labels: left.Labels, Annotations: left.Annotations}})
+	s.release("web", fromTemplate("1.0.0"))
+	s.awaitReleased("web", 1)
+	if got := s.config("shared").Annotations["meta.helm.sh/release-name"]; got != "web" {
+		t.Errorf("it is of %q", got)
+	}
+}

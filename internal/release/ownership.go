@@ -63,14 +63,26 @@ type Claim struct {
 	Name, Namespace string
 	// Objects are what is not in the revision before.
 	Objects []observe.Reference
+	// Stands reports whether another release, installed in this namespace, is still there; only what is of
+	// one that is counts then. Nil: whatever is not the release's own counts.
+	Stands func(ctx context.Context, name, namespace string) (bool, error)
+	// Waiver is the annotation that lets the release take them; empty: there is none.
+	Waiver string
+}
+
+func (c Claim) remedy() string {
+	if c.Waiver == "" {
+		return "remove them, or do not set disableTakeOwnership in spec.install and spec.upgrade"
+	}
+	return "remove them from the chart or from those releases, or uninstall these, or annotate the HelmRelease with " + c.Waiver + " to take them"
 }
 
 // ErrForeign is wrapped by the refusal to take an object that is not the release's.
 var ErrForeign = errors.New("exists and belongs to no or another release")
 
 // CheckOwnership returns an error of kind Refused that lists every object which is there and
-// belongs to no release or another, and nil where there is none. It reads each object once; it is not
-// called where the HelmRelease lets the release take what it finds.
+// belongs to another release, or to none where that counts, and nil where there is none. It reads each
+// object once.
 func (l *Live) CheckOwnership(ctx context.Context, claim Claim) error {
 	owners, errs := make([]string, len(claim.Objects)), make([]error, len(claim.Objects))
 	l.each(ctx, claim.Objects, func(i int, ref observe.Reference) {
@@ -89,7 +101,7 @@ func (l *Live) CheckOwnership(ctx context.Context, claim Claim) error {
 	return &failure.Error{
 		Op: "take over the objects of release", Kind: failure.Refused, Object: claim.Namespace + "/" + claim.Name,
 		Err:    fmt.Errorf("%w: %s", ErrForeign, strings.Join(lines, ", ")),
-		Remedy: "remove them, or do not set disableTakeOwnership in spec.install and spec.upgrade",
+		Remedy: claim.remedy(),
 	}
 }
 
@@ -99,16 +111,40 @@ func (l *Live) foreign(ctx context.Context, claim Claim, ref observe.Reference) 
 	if errors.Is(err, kube.ErrUnknownKind) {
 		return "", nil // nothing is there of a kind that is not served
 	}
+	if claim.Stands != nil && failure.KindOf(err) == failure.Denied {
+		return "", nil // applying it says what may not be done
+	}
 	if err != nil || live == nil || Belongs(live, claim.Name, claim.Namespace) {
 		return "", err
 	}
 	if o, ok := object.OwnerOf(live.Labels, object.HelmGroup); ok && o.Name == claim.Unit.Name && o.Namespace == claim.Unit.Namespace {
 		return "", nil
 	}
-	if name := live.Annotations[releaseAnnotation]; name != "" {
-		return "of release " + live.Annotations[namespaceAnnotation] + "/" + name, nil
+	return claim.owner(ctx, live)
+}
+
+// owner says which release an object is of that is not the claim's own; "" where that does
+// not count.
+func (c Claim) owner(ctx context.Context, live metav1.Object) (string, error) {
+	name, namespace := live.GetAnnotations()[releaseAnnotation], live.GetAnnotations()[namespaceAnnotation]
+	owner := "of release " + namespace + "/" + name
+	if name == "" {
+		owner = "of no release"
 	}
-	return "of no release", nil
+	if c.Stands == nil {
+		return owner, nil
+	}
+	if name == "" || name == c.Name && namespace == c.Namespace {
+		return "", nil
+	}
+	stands, err := c.Stands(ctx, name, namespace)
+	if failure.KindOf(err) == failure.Denied {
+		return owner, nil // whether it is gone is not known
+	}
+	if err != nil || !stands {
+		return "", err
+	}
+	return owner, nil
 }
 
 // sideBySide is how many objects one step looks at, at one time.

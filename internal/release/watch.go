@@ -53,6 +53,8 @@ type revisions struct {
 	// ours is the newest that we wrote of each revision; a revision that we removed has no
 	// resource version.
 	ours map[int]Seen
+	// marked are those that bear the marks of the engine.
+	marked map[int]bool
 	// writing counts our writes under way; what somebody else does meanwhile is
 	// told after them.
 	writing int
@@ -132,7 +134,7 @@ func (w *Watch) Known(release Key) ([]Seen, bool) {
 func (w *Watch) of(release Key) *revisions {
 	r, ok := w.known[release]
 	if !ok {
-		r = &revisions{stored: map[int]Seen{}, ours: map[int]Seen{}}
+		r = newRevisions()
 		w.known[release] = r
 	}
 	return r
@@ -150,6 +152,7 @@ func (w *Watch) Wrote(release Key, now Seen) {
 	w.ended(release, func(r *revisions) {
 		stored, ok := r.stored[now.Version]
 		r.ours[now.Version] = now
+		r.note(now.Version, now.ResourceVersion != "")
 		switch {
 		case now.ResourceVersion == "" && ok: // its event is still to come
 			delete(r.stored, now.Version)
@@ -275,6 +278,7 @@ func (x *watching) Update(obj any) error {
 			return // an event from before what we did
 		}
 		r.stored[seen.Version] = seen
+		r.note(seen.Version, marked(obj))
 	})
 	return nil
 }
@@ -284,6 +288,7 @@ func (x *watching) Delete(obj any) error {
 	x.saw(obj, func(r *revisions, seen Seen) {
 		if stored, ok := r.stored[seen.Version]; ok && !newer(stored.ResourceVersion, seen.ResourceVersion) {
 			delete(r.stored, seen.Version)
+			delete(r.marked, seen.Version)
 		}
 		if r.removed(seen.Version) {
 			delete(r.ours, seen.Version)
@@ -318,14 +323,17 @@ func (x *watching) saw(obj any, note func(*revisions, Seen)) {
 
 // Replace implements cache.ReflectorStore.
 func (x *watching) Replace(list []any, _ string) error {
-	there := map[Key]map[int]Seen{}
+	there, bearing := map[Key]map[int]Seen{}, map[Key]map[int]bool{}
 	for _, obj := range list {
 		if m, ok := obj.(metav1.Object); ok {
 			if release, seen, ok := reduce(m); ok {
 				if there[release] == nil {
-					there[release] = map[int]Seen{}
+					there[release], bearing[release] = map[int]Seen{}, map[int]bool{}
 				}
 				there[release][seen.Version] = seen
+				if marked(obj) {
+					bearing[release][seen.Version] = true
+				}
 			}
 		}
 	}
@@ -339,8 +347,9 @@ func (x *watching) Replace(list []any, _ string) error {
 	}
 	for release, r := range w.known {
 		r.stored = there[release]
+		r.marked = bearing[release]
 		if r.stored == nil {
-			r.stored = map[int]Seen{}
+			r.stored, r.marked = map[int]Seen{}, map[int]bool{}
 		}
 		tell = append(tell, w.tell(release, r)...)
 	}
