@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/bowline-dev/bowline/internal/object"
+	"github.com/bowline-dev/bowline/internal/observe"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/release"
 	"github.com/bowline-dev/bowline/internal/report"
@@ -86,7 +87,7 @@ func (r *helmReleaseRun) cleanUp(ctx context.Context, record *release.Record) er
 	added = slices.DeleteFunc(added, func(e plan.Entry) bool {
 		return slices.ContainsFunc(had, func(other plan.Entry) bool { return other.ID == e.ID })
 	})
-	if _, err := r.pipeline.Remove(ctx, r.unit(), r.target.scoped(ctx, r.unit()), added); err != nil {
+	if added, err = r.removeNew(ctx, record, added); err != nil {
 		return err
 	}
 	left := slices.DeleteFunc(releaseEntries(r.h), func(e plan.Entry) bool {
@@ -94,6 +95,34 @@ func (r *helmReleaseRun) cleanUp(ctx context.Context, record *release.Record) er
 	})
 	r.h.Status.Inventory = releaseInventory(left)
 	return nil
+}
+
+// removeNew deletes those of the entries that the revision made, and returns them. What was there
+// before and only was taken over stays: the server's own times tell.
+func (r *helmReleaseRun) removeNew(ctx context.Context, record *release.Record, added []plan.Entry) ([]plan.Entry, error) {
+	since, err := r.memory.store.CreatedAt(ctx, record)
+	if err != nil {
+		return nil, err
+	}
+	var gone []plan.Entry
+	var deletions []plan.Action
+	for _, e := range added {
+		a := plan.Removal(r.unit(), e, r.target.Ledger)
+		if a.Verb != plan.Delete {
+			continue
+		}
+		before, err := r.live().MadeBefore(ctx, observe.Reference{ID: e.ID, Version: e.Version}, since)
+		if err != nil {
+			return nil, err
+		}
+		if !before {
+			gone, deletions = append(gone, e), append(deletions, a)
+		}
+	}
+	r.target.Ledger.Want(r.unit(), slices.DeleteFunc(slices.Clone(r.memory.outcome.Wants), func(w plan.Want) bool {
+		return slices.ContainsFunc(gone, func(e plan.Entry) bool { return e.ID == w.ID })
+	}))
+	return gone, r.target.scoped(ctx, r.unit()).Applier.Prune(ctx, deletions).Err()
 }
 
 // note brings revisions into the history of the status.

@@ -50,7 +50,7 @@ func (r *helmReleaseRun) start(ctx context.Context, record *release.Record) step
 		return comeBack(r.notReleased(r.there(err)))
 	}
 	m.record, m.began, m.waitingSince, m.known = record, r.now, time.Time{}, false
-	m.definitions, m.defined, m.owned, m.housed = nil, false, false, false
+	m.definitions, m.defined, m.owned, m.housed, m.outcome = nil, false, false, false, pipeline.Outcome{}
 	return r.resume(ctx)
 }
 
@@ -124,6 +124,7 @@ func (r *helmReleaseRun) deliver(ctx context.Context) (stepped, error) {
 	defer cancel()
 	out, err := r.pipeline.Run(timed, unit, r.target.scoped(timed, unit.Name), source.Artifact{Digest: unit.Made.Digest}, r.recorded)
 	r.keep(out, definitions)
+	r.memory.outcome = out
 	err = unit.Conceal(err)
 	switch {
 	case err != nil && out.Changes.Pending():
@@ -134,7 +135,6 @@ func (r *helmReleaseRun) deliver(ctx context.Context) (stepped, error) {
 		held := errors.New(report.Held("helmrelease", r.h.Name, r.h.Namespace, out.Plan))
 		return comeBack(r.fail(report.ReasonApprovalRequired, &failure.Error{Kind: failure.NeedsApproval, Err: held})), nil
 	}
-	r.memory.outcome = out
 	return goOn(), nil
 }
 

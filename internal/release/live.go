@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -91,6 +92,13 @@ func (l *Live) metadataOf(ctx context.Context, ref observe.Reference) (metadata.
 	return all, nil
 }
 
+// MadeBefore reports whether the object was made before this time of the server, which is told in
+// seconds; one that is not there was not.
+func (l *Live) MadeBefore(ctx context.Context, ref observe.Reference, since time.Time) (bool, error) {
+	live, err := l.metadata(ctx, ref)
+	return live != nil && live.CreationTimestamp.Time.Before(since), err
+}
+
 // whole returns the whole object; nil when it is not there.
 func (l *Live) whole(ctx context.Context, ref observe.Reference) (*unstructured.Unstructured, error) {
 	resource, err := l.Cluster.Resources.Of(ctx, kindOf(ref))
@@ -155,6 +163,16 @@ func failed(op string, ref observe.Reference, err error) error {
 		f.Kind = failure.Denied
 	}
 	return f
+}
+
+// CreatedAt returns when the revision was first stored, by the server's clock.
+func (s *Store) CreatedAt(ctx context.Context, r *Record) (time.Time, error) {
+	name := SecretName(r.Name, r.Version)
+	live, err := s.metadata.Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return time.Time{}, s.failed("read the revision", name, err)
+	}
+	return live.CreationTimestamp.Time, nil
 }
 
 // Mark stores the marks of a revision and nothing else of it.
