@@ -40,6 +40,11 @@ func (r *helmReleaseRun) advance(ctx context.Context) time.Duration {
 		if err := r.look(ctx); err != nil {
 			return r.failThere(reasonStateError, err)
 		}
+		if last := r.memory.last; last != nil {
+			if err := r.rival(ctx, last.Marks, last.Status, r.memory.key.Name); err != nil {
+				return r.fail(reasonStateError, err)
+			}
+		}
 		manifest, err := r.comparable(ctx)
 		if err != nil {
 			return r.notReleased(err)
@@ -121,6 +126,11 @@ func (r *helmReleaseRun) unlock(ctx context.Context, d release.Decision) stepped
 	m := r.memory
 	record := m.record
 	was := record.Info.Status
+	if d.Reason == release.Overtaken {
+		if err := r.inheritOvertaken(ctx, record.Release); err != nil {
+			return comeBack(r.failThere(reasonStateError, err))
+		}
+	}
 	record.SetStatus("failed", fmt.Sprintf("Release unlocked from stale '%s' state", was))
 	if d.Reason != release.Overtaken { // what was ours stays known as such
 		record.Marks = release.Marks{}

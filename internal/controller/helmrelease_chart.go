@@ -93,6 +93,9 @@ func (r *helmReleaseRun) template(ctx context.Context) error {
 	}
 	want := chartFrom(r.h)
 	if !r.chartStands(ctx, key, want) {
+		if err := r.chartRival(ctx, key); err != nil {
+			return err
+		}
 		if err := r.applyChart(ctx, want); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -23,7 +24,7 @@ func (r *helmReleaseRun) finalize(ctx context.Context) (ctrl.Result, error) {
 	if !r.h.Spec.Suspend {
 		done, err := r.uninstallDeleted(ctx)
 		if err != nil || !done.more {
-			return ctrl.Result{RequeueAfter: done.again}, err
+			return ctrl.Result{RequeueAfter: max(done.again, time.Millisecond)}, err
 		}
 		if err := r.removeChart(ctx, r.h); err != nil {
 			return ctrl.Result{}, err

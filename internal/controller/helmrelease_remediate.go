@@ -2,12 +2,14 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	"github.com/fluxcd/pkg/apis/meta"
 	helmrelease "helm.sh/helm/v4/pkg/release/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/bowline-dev/bowline/internal/release"
@@ -94,6 +96,12 @@ func (r *helmReleaseRun) removing(ctx context.Context, action helmv2.ReleaseActi
 			return goOn(), nil // somebody else uninstalled it
 		}
 		if err != nil {
+			return stepped{}, err
+		}
+		if err := r.rival(ctx, record.Marks, record.Info.Status, old.Name); errors.Is(err, errRival) {
+			r.tell(corev1.EventTypeWarning, helmv2.UninstallFailedReason, "What was released stays: "+err.Error())
+			return goOn(), nil
+		} else if err != nil {
 			return stepped{}, err
 		}
 		// From now on nobody wants these objects: that they go is no drift.

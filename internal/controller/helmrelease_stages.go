@@ -213,6 +213,26 @@ func (r *helmReleaseRun) inherit(ctx context.Context, next *release.Release) err
 	return r.write(ctx) // what is inherited is on record before the revision is
 }
 
+// inheritOvertaken puts on record what a revision that is given up may have installed, so
+// that the next one prunes what it lacks. While a step had nothing to tell yet, the status does not have it.
+func (r *helmReleaseRun) inheritOvertaken(ctx context.Context, given *release.Release) error {
+	have, definitions, err := r.inventoryFor(ctx, given)
+	if err != nil {
+		return err
+	}
+	added, err := r.entriesIn(ctx, given)
+	if err != nil {
+		return err
+	}
+	for _, e := range slices.Concat(definitions, added) {
+		if !slices.ContainsFunc(have, func(other plan.Entry) bool { return other.ID == e.ID }) {
+			have = append(have, e)
+		}
+	}
+	r.h.Status.Inventory = releaseInventory(have)
+	return r.write(ctx)
+}
+
 const definitionKind = "CustomResourceDefinition"
 
 // placed returns the objects of a revision in their namespaces.
