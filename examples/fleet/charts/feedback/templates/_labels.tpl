@@ -1,0 +1,3 @@
+{{- define "feedback.selector" -}}
+app: {{ .Release.Name }}
+{{- end }}
