@@ -154,6 +154,21 @@ func (a Access) key() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// way tells those who find a registry by an authority, a proxy or a trust of their own from those who find it as
+// everybody does, for whom it is "": who answers them may be somebody else by the same name, who knows of a layer
+// no more than its digest. No secret is in it.
+func (a Access) way() string {
+	proxy := ""
+	if a.Proxy != nil {
+		proxy = a.Proxy.Scheme + "://" + a.Proxy.Host
+	}
+	if !a.Insecure && len(a.TLS.CA) == 0 && proxy == "" {
+		return ""
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%t %q %q", a.Insecure, a.TLS.CA, proxy))
+	return " by " + hex.EncodeToString(sum[:])
+}
+
 func loopback(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h

@@ -290,7 +290,7 @@ func layerOf(d v1.Descriptor) Layer {
 // Blob returns a layer, from the disk or from the registry.
 func (r *Repository) Blob(ctx context.Context, l Layer) (blob.Blob, error) {
 	object := r.display + "@" + l.Digest
-	promise := blob.Promise{Digest: l.Digest, Size: l.Size, Object: object, From: r.repo.Name()}
+	promise := blob.Promise{Digest: l.Digest, Size: l.Size, Object: object, From: r.repo.Name() + r.access.way()}
 	b, err := r.client.opts.Blobs.Fetch(ctx, promise, func(ctx context.Context) (io.ReadCloser, error) {
 		layer, err := r.puller.Layer(ctx, r.repo.Digest(l.Digest))
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -190,6 +191,38 @@ func TestBlobOnce(t *testing.T) {
 	}
 	if n := reg.Asked(http.MethodGet, "/blobs/"); n != 1 {
 		t.Errorf("downloaded %d times, want once", n)
+	}
+}
+
+// Somebody with a proxy of his own can be answered by whom he likes, in the name of any registry: he gets what comes
+// from there, and not what others have got from the registry by that name.
+func TestBlobByAnotherWay(t *testing.T) {
+	reg := testkit.NewRegistry(t)
+	reg.PushFiles("app", map[string]string{"a": "private"}, nil, "v1")
+	c := newClient(t)
+	proxy, err := url.Parse("http://" + reg.Host())
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := &url.URL{Scheme: proxy.Scheme, Host: proxy.Host, User: url.UserPassword("ann", "secret")}
+	for _, tc := range []struct {
+		name, reason string
+		access       registry.Access
+		downloads    int
+	}{
+		{"plain", "it is not here", registry.Access{}, 1},
+		{"plain again", "it is here", registry.Access{}, 1},
+		{"insecure", "anybody may answer", registry.Access{Insecure: true}, 2},
+		{"proxy", "the proxy may answer", registry.Access{Proxy: proxy}, 3},
+		{"proxy with a login", "it is the same proxy", registry.Access{Proxy: secret}, 3},
+		{"authority", "whom it vouches for may answer", registry.Access{TLS: registry.TLS{CA: testkit.NewRegistry(t, testkit.RegistryTLS()).CA()}}, 4},
+	} {
+		if _, _, err := pull(t.Context(), c, reg.URL("app"), "v1", tc.access); err != nil {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		if n := reg.Asked(http.MethodGet, "/blobs/"); n != tc.downloads {
+			t.Errorf("%s: downloaded %d times, want %d: %s", tc.name, n, tc.downloads, tc.reason)
+		}
 	}
 }
 
