@@ -227,3 +227,20 @@ func large(bytes int) string {
 	b.WriteString("generated: \"2024-02-22T12:00:00Z\"\n")
 	return b.String()
 }
+
+// A value that is larger than any entry fills no memory, wherever in an index of JSON it is.
+func TestScanJSONLargeValue(t *testing.T) {
+	t.Parallel()
+	value := strings.Repeat("x", 2*maxAhead)
+	for _, tc := range []struct{ name, text string }{
+		{"beside the entries", `{"apiVersion":"v1","more":"` + value + `"}`},
+		{"in an entry", `{"apiVersion":"v1","entries":{"app":[{"version":"1.0.0","description":"` + value + `"}]}}`},
+		{"a name", `{"apiVersion":"v1","entries":{"` + value + `":[]}}`},
+	} {
+		r := strings.NewReader(tc.text)
+		err := scanJSON(r, &seen{})
+		if !errors.Is(err, ErrIndex) || !strings.Contains(err.Error(), "more than") || r.Len() < maxAhead/2 {
+			t.Errorf("%s: %d bytes were left, %.100v", tc.name, r.Len(), err)
+		}
+	}
+}

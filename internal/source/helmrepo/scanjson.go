@@ -12,6 +12,7 @@ import (
 func scanJSON(r io.Reader, to sink) error {
 	lines := &lineCounter{r: r}
 	d := json.NewDecoder(lines)
+	lines.done = d.InputOffset
 	s := jsonScan{to: to, d: d, charts: map[string]bool{}}
 	err := s.index()
 	if err == nil && !s.versioned {
@@ -120,10 +121,17 @@ func (s *jsonScan) chart(name string) error {
 	return err
 }
 
+// maxAhead bounds what a decoder holds that it has not handed over, in bytes: an entry, and what it reads ahead.
+const maxAhead = 3 * maxEntry
+
+var errLargeEntry = fmt.Errorf("one entry has more than %d bytes", maxEntry)
+
 // lineCounter remembers where lines end in the last piece that was read, which is where errors are.
 type lineCounter struct {
 	r      io.Reader
 	err    error
+	read   int64        // how much
+	done   func() int64 // how much of that was handed over
 	before int   // lines before the pieces that are kept
 	offset int64 // of the pieces that are kept
 	pieces []byte
@@ -134,7 +142,11 @@ const kept = 8 << 20
 
 // Read implements io.Reader.
 func (l *lineCounter) Read(p []byte) (int, error) {
+	if l.read-l.done() > maxAhead {
+		return 0, errLargeEntry
+	}
 	n, err := l.r.Read(p)
+	l.read += int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
 		l.err = err
 	}
