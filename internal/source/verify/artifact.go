@@ -23,10 +23,15 @@ const (
 	// maxEnvelope bounds a signature, in bytes; a larger one is not read. Attestations carry lists
 	// of parts, so that they are large.
 	maxEnvelope = 16 << 20
+	// maxEnvelopes bounds those that one manifest names together: all of them are held at one time.
+	maxEnvelopes = 2 * maxEnvelope
 )
 
-// errTooLarge says that a signature is larger than anybody's is.
-var errTooLarge = errors.New("it is larger than 16 MB")
+// errTooLarge says that a signature is larger than anybody's is, and errTooMuch that they are so together.
+var (
+	errTooLarge = errors.New("it is larger than 16 MB")
+	errTooMuch  = errors.New("its signatures are larger than 32 MB together")
+)
 
 // artifact is what is verified, with the way to what is kept beside it.
 type artifact struct {

@@ -40,6 +40,7 @@ func (a artifact) proofs(ctx context.Context, ref name.Reference, keyed bool) ([
 	}
 	var found []proof
 	var problem *Error
+	left := maxEnvelopes
 	for _, layer := range manifest.Layers {
 		isBundle := strings.HasPrefix(string(layer.MediaType), bundleType)
 		if !isBundle && layer.Annotations[signatureKey] == "" {
@@ -53,6 +54,9 @@ func (a artifact) proofs(ctx context.Context, ref name.Reference, keyed bool) ([
 		}
 		if err != nil {
 			return nil, nil, err
+		}
+		if left -= len(content); left < 0 {
+			return found, nearest(problem, refuse(Malformed, a.String(), errTooMuch, "")), nil
 		}
 		p, err := proofOf(layer, content, isBundle, keyed)
 		if err != nil {
