@@ -248,6 +248,19 @@ func TestStore(t *testing.T) {
 	if got, err := s.Bytes(c.Digest); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("the copy stays damaged: %v", err)
 	}
+	old := now.Add(-48 * time.Hour)
+	if err := os.Chtimes(damaged, old, old); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Put(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sweep(time.Now(), time.Minute, func(string) bool { return false }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Bytes(c.Digest); err != nil {
+		t.Errorf("a chart that is about to be handed out was removed: %v", err)
+	}
 	if err := s.Sweep(now, time.Minute, func(string) bool { return false }); err != nil {
 		t.Fatal(err)
 	}

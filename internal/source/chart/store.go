@@ -61,6 +61,8 @@ func (s *Store) Put(data []byte) (Chart, error) {
 		if err := WriteFile(name, data); err != nil {
 			return Chart{}, err
 		}
+	} else {
+		_ = os.Chtimes(name, time.Time{}, time.Now()) // nobody was given it yet, and it is not to be tidied away meanwhile
 	}
 	return s.shared(c), nil
 }
