@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -67,8 +66,7 @@ func (t *treeChart) local(ctx context.Context, files map[string][]byte, d helmch
 	if err != nil {
 		return err
 	}
-	helmchart.Add(files, meta.Name, sub)
-	return nil
+	return helmchart.Add(files, meta.Name, sub)
 }
 
 // add puts an archive into the folder charts/.
@@ -80,8 +78,7 @@ func (t *treeChart) add(files map[string][]byte, d helmchart.Dependency, data []
 	if err := fits(d, c.Metadata); err != nil {
 		return err
 	}
-	files[path.Join("charts", c.Name+"-"+c.Version+".tgz")] = data
-	return nil
+	return helmchart.AddArchive(files, c.Metadata, data)
 }
 
 func fits(d helmchart.Dependency, m helmchart.Metadata) error {

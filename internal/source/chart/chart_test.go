@@ -268,3 +268,26 @@ func TestStore(t *testing.T) {
 		t.Errorf("a chart that nobody uses stays: %v", err)
 	}
 }
+
+// However many dependencies a chart names, no more of them is held than an archive may hold.
+func TestAddTooMuch(t *testing.T) {
+	large := make([]byte, chart.MaxArchive/3)
+	for _, tc := range []struct {
+		name string
+		add  func(files map[string][]byte, name string) error
+	}{
+		{"folders", func(files map[string][]byte, name string) error {
+			return chart.Add(files, name, map[string][]byte{"Chart.yaml": large})
+		}},
+		{"archives", func(files map[string][]byte, name string) error {
+			return chart.AddArchive(files, chart.Metadata{Name: name, Version: "1.0.0"}, large)
+		}},
+	} {
+		files := map[string][]byte{"Chart.yaml": []byte("name: app")}
+		for i, name := range []string{"a", "b", "c"} {
+			if err := tc.add(files, name); errors.Is(err, failure.Of(failure.Invalid)) != (i == 2) {
+				t.Errorf("%s: after %d: %v", tc.name, i+1, err)
+			}
+		}
+	}
+}

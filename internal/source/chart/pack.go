@@ -92,11 +92,30 @@ func (w *walk) entry(name string, depth int) error {
 	return nil
 }
 
-// Add puts the files of a chart into the folder charts/ of another.
-func Add(files map[string][]byte, name string, sub map[string][]byte) {
+// Add puts the files of a chart into the folder charts/ of another. With more than an archive may hold it is an error of
+// kind failure.Invalid: of a chart with very many dependencies, no more is held than that.
+func Add(files map[string][]byte, name string, sub map[string][]byte) error {
 	for file, data := range sub {
 		files[path.Join("charts", name, file)] = data
 	}
+	return small(files)
+}
+
+// AddArchive is Add of a chart as an archive.
+func AddArchive(files map[string][]byte, c Metadata, archive []byte) error {
+	files[path.Join("charts", c.Name+"-"+c.Version+".tgz")] = archive
+	return small(files)
+}
+
+func small(files map[string][]byte) error {
+	sum := 0
+	for _, data := range files {
+		sum += len(data)
+	}
+	if sum > MaxArchive {
+		return invalid("", fmt.Errorf("with its dependencies it has more than %d bytes", MaxArchive))
+	}
+	return nil
 }
 
 // Local returns the folder of a dependency that is named by a path relative to the chart's
