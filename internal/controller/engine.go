@@ -221,27 +221,34 @@ func (e *engine) register(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("set up GitRepositories: %w", err)
 	}
-	if err := e.registerBuckets(ctx); err != nil {
-		return err
-	}
-	units := ctrl.NewControllerManagedBy(e.mgr).Named("kustomization").
-		For(&kustomizev1.Kustomization{}, builder.WithPredicates(requested())).
-		Watches(&kustomizev1.Kustomization{}, e.units.onNews(), builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
-		Watches(&sourcev1.GitRepository{}, e.units.onSource(sourcev1.GitRepositoryKind)).
-		WatchesRawSource(e.units.self).
-		WithOptions(controller.Options{MaxConcurrentReconciles: e.options.Concurrency, RateLimiter: patiently()})
-	if e.buckets != nil {
-		units = units.Watches(&sourcev1.Bucket{}, e.units.onSource(sourcev1.BucketKind))
-	}
-	if err := units.Complete(e.units); err != nil {
-		return fmt.Errorf("set up Kustomizations: %w", err)
-	}
-	for _, register := range []func(context.Context) error{e.registerOCIRepositories, e.registerHelmSources, e.registerComposition, e.registerReleases} {
+	// Sources first: units watch those that the cluster has.
+	for _, register := range []func(context.Context) error{
+		e.registerBuckets, e.registerOCIRepositories, e.registerHelmSources, e.registerComposition, e.registerUnits, e.registerReleases,
+	} {
 		if err := register(ctx); err != nil {
 			return err
 		}
 	}
 	return e.registerTasks()
+}
+
+// registerUnits adds the reconciler of Kustomizations.
+func (e *engine) registerUnits(context.Context) error {
+	b := ctrl.NewControllerManagedBy(e.mgr).Named("kustomization").
+		For(&kustomizev1.Kustomization{}, builder.WithPredicates(requested())).
+		Watches(&kustomizev1.Kustomization{}, e.units.onNews(), builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
+		WatchesRawSource(e.units.self).
+		WithOptions(controller.Options{MaxConcurrentReconciles: e.options.Concurrency, RateLimiter: patiently()})
+	for _, kind := range sourceKinds {
+		if !e.units.artifacts.unserved[kind] {
+			o, _ := sourceObject(kind)
+			b = b.Watches(o, e.units.onSource(kind))
+		}
+	}
+	if err := b.Complete(e.units); err != nil {
+		return fmt.Errorf("set up Kustomizations: %w", err)
+	}
+	return nil
 }
 
 // objects returns how many objects the ledgers of both kinds of units know.

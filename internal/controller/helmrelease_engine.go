@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
-	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -102,20 +101,10 @@ func (e *engine) registerReleases(ctx context.Context) error {
 		Watches(&helmv2.HelmRelease{}, r.onNews(), builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
 		WatchesRawSource(r.self).
 		WithOptions(controller.Options{MaxConcurrentReconciles: e.options.Concurrency, RateLimiter: patiently()})
-	for _, source := range []struct {
-		kind   string
-		list   client.ObjectList
-		object client.Object
-	}{
-		{sourcev1.HelmChartKind, &sourcev1.HelmChartList{}, &sourcev1.HelmChart{}},
-		{sourcev1.OCIRepositoryKind, &sourcev1.OCIRepositoryList{}, &sourcev1.OCIRepository{}},
-	} {
-		there, err := e.serves(ctx, source.kind, source.list)
-		if err != nil {
-			return err
-		}
-		if there {
-			b = b.Watches(source.object, r.onChart(source.kind))
+	for _, kind := range chartKinds {
+		if !r.artifacts.unserved[kind] {
+			o, _ := sourceObject(kind)
+			b = b.Watches(o, r.onChart(kind))
 		}
 	}
 	if err := b.Complete(r); err != nil {
