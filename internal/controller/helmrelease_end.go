@@ -61,7 +61,7 @@ func (r *helmReleaseRun) end(ctx context.Context, cause error) stepped {
 	}
 	m.ended, m.waitingSince, m.known = r.clock.Now(), time.Time{}, false
 	if record.Marks.Action == helmv2.ReleaseActionRollback {
-		return r.remediated()
+		return r.remediated(cause != nil)
 	}
 	return goOn()
 }

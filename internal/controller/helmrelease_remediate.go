@@ -30,10 +30,10 @@ func (r *helmReleaseRun) rollback(ctx context.Context, target int) stepped {
 }
 
 // remediated says what comes after a remediation: the next attempt, if there is one, after
-// a while that grows with each.
-func (r *helmReleaseRun) remediated() stepped {
+// a while that grows with each. One that failed is itself attempted again.
+func (r *helmReleaseRun) remediated(failed bool) stepped {
 	remediation := r.h.GetActiveRemediation()
-	if remediation != nil && remediation.RetriesExhausted(r.h) && !(remediation.IsUninstallAfterUpgrade() && r.h.Status.InstallFailures == 0) {
+	if !failed && remediation != nil && remediation.RetriesExhausted(r.h) && !(remediation.IsUninstallAfterUpgrade() && r.h.Status.InstallFailures == 0) {
 		return goOn() // which tells so
 	}
 	r.observed()
@@ -70,7 +70,7 @@ func (r *helmReleaseRun) uninstall(ctx context.Context, action helmv2.ReleaseAct
 	if action == helmv2.ReleaseActionUninstallRemediation {
 		r.conclude(helmv2.RemediatedCondition, metav1.ConditionTrue, helmv2.UninstallSucceededReason,
 			fmt.Sprintf("Helm uninstall remediation for release %s with chart %s succeeded", old.FullReleaseName(), old.VersionedChartName()))
-		return r.remediated()
+		return r.remediated(false)
 	}
 	r.conclude(helmv2.ReleasedCondition, metav1.ConditionFalse, helmv2.UninstallSucceededReason,
 		fmt.Sprintf("Helm uninstall succeeded for release %s with chart %s", old.FullReleaseName(), old.VersionedChartName()))

@@ -288,7 +288,7 @@ func TestReleaseDriftIgnore(t *testing.T) {
 			{Paths: []string{"/data/value"}, Target: &kustomize.Selector{Kind: "ConfigMap", Name: "part"}},
 		}}
 	})
-	s.awaitReleased("web", 1)
+	h := s.awaitReleased("web", 1)
 	for _, name := range []string{"whole", "marked", "part"} {
 		edit(s, s.config(name), func(m *corev1.ConfigMap) { m.Data["value"] = "theirs" })
 	}
@@ -297,6 +297,13 @@ func TestReleaseDriftIgnore(t *testing.T) {
 	for _, name := range []string{"whole", "marked", "part"} {
 		if got := s.config(name).Data["value"]; got != "theirs" {
 			t.Errorf("%s was healed to %q", name, got)
+		}
+	}
+	edit(s, h, withValues(map[string]any{"value": "two"}))
+	s.awaitReleased("web", 2)
+	for name, want := range map[string]string{"whole": "ours", "marked": "ours", "part": "theirs"} {
+		if got := s.config(name).Data["value"]; got != want {
+			t.Errorf("after an upgrade %s is %q, want %q", name, got, want)
 		}
 	}
 }

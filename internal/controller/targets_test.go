@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/kube"
+	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/observe"
 	"github.com/bowline-dev/bowline/internal/pipeline"
 	"github.com/bowline-dev/bowline/internal/testkit"
@@ -26,12 +27,20 @@ import (
 // bareTargets are targets of the cluster of the package, without an engine.
 func bareTargets(t *testing.T, s *stage, woken chan<- types.NamespacedName) *targets {
 	t.Helper()
+	return bareTargetsOf(t, s, woken, FieldManager, object.KustomizeGroup)
+}
+
+// bareTargetsOf are those of units of one kind.
+func bareTargetsOf(t *testing.T, s *stage, woken chan<- types.NamespacedName, manager, group string) *targets {
+	t.Helper()
 	cluster, err := kube.NewCluster(testkit.Cluster(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ledger := observe.NewLedger(t.Context(), observe.Options{Cluster: cluster, Manager: FieldManager, Clock: clock.RealClock{}, Log: logr.Discard(), Notify: func(observe.Change) {}})
-	hub := &delivery{Target: pipeline.Target{Cluster: cluster, Ledger: ledger, Applier: NewApplier(cluster, ledger, 1, nil)}, ledger: ledger}
+	ledger := observe.NewLedger(t.Context(), observe.Options{Cluster: cluster, Manager: manager, Group: group, Clock: clock.RealClock{}, Log: logr.Discard(), Notify: func(observe.Change) {}})
+	applier := NewApplier(cluster, ledger, 1, nil)
+	applier.Manager, applier.Group = manager, group
+	hub := &delivery{Target: pipeline.Target{Cluster: cluster, Ledger: ledger, Applier: applier}, ledger: ledger}
 	return newTargets(t.Context(), hub, targetOptions{
 		tenancy: Tenancy{Open: true}, scheme: s.client.Scheme(), mapper: s.client.RESTMapper(), clock: clock.RealClock{},
 		references: newReferences(t.Context(), s.client, cluster.Metadata, clock.RealClock{}, func(user) {}),
@@ -39,7 +48,7 @@ func bareTargets(t *testing.T, s *stage, woken chan<- types.NamespacedName) *tar
 		units:      func(context.Context) ([]address, error) { return nil, nil },
 		wake:       func(unit types.NamespacedName, _ bool) { woken <- unit },
 		saw:        func(observe.Change) {},
-		left:       func(types.NamespacedName) {}, moved: func(address) {},
+		left:       func(types.NamespacedName) {}, moved: func(address) {}, manager: manager, group: group,
 	})
 }
 

@@ -47,7 +47,7 @@ func TestSourcesWithoutArtifactAreFollowed(t *testing.T) {
 	host := strings.TrimPrefix(server.url, "http://")
 	named := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: name, Namespace: s.namespace} }
 	s.create(&corev1.Secret{ObjectMeta: named("keys"), StringData: map[string]string{"accesskey": "a", "secretkey": "b"}})
-	timeout := &metav1.Duration{Duration: patience}
+	timeout := &metav1.Duration{Duration: 10 * patience} // the server decides when they fail
 	rows := []struct {
 		kind   string
 		source client.Object
