@@ -30,10 +30,16 @@ type chartOptions struct {
 }
 
 func (o *chartOptions) add(f *pflag.FlagSet) {
-	f.StringVar(&o.file, "helmrelease-file", "", "`file` that holds the HelmRelease")
-	f.StringVar(&o.chart, "chart", "", "`path` of the chart of a HelmRelease, a folder or an archive (default: the folder that spec.chart names in a GitRepository)")
+	o.addFiles(f, "the folder that spec.chart names in a GitRepository")
 	f.StringVar(&o.kubeVersion, "kube-version", "", "Kubernetes `version` that the templates of a chart see")
 	f.StringSliceVar(&o.apiVersions, "api-versions", nil, "API `versions` that they see besides those of Kubernetes itself, as GROUP/VERSION or GROUP/VERSION/KIND")
+}
+
+// addFiles adds the flags that say where the HelmRelease and its chart are, with what the
+// chart is otherwise.
+func (o *chartOptions) addFiles(f *pflag.FlagSet, otherwise string) {
+	f.StringVar(&o.file, "helmrelease-file", "", "`file` that holds the HelmRelease")
+	f.StringVar(&o.chart, "chart", "", "`path` of the chart of a HelmRelease, a folder or an archive (default: "+otherwise+")")
 }
 
 // buildRelease prints the objects that a HelmRelease installs: definitions, the manifest

@@ -25,6 +25,7 @@ type diffOptions struct {
 	revision      string
 	budget        string
 	noRemoteBases bool
+	charts        chartOptions
 	// strictSubstitute is the engine's StrictPostBuildSubstitutions.
 	strictSubstitute bool
 	// store keeps what is fetched, for the next preview; nil means nobody does.
@@ -36,18 +37,23 @@ type diffOptions struct {
 func (a *app) diffCommand() *cobra.Command {
 	o := &diffOptions{}
 	cmd := &cobra.Command{
-		Use:     "diff kustomization NAME [flags]",
-		Short:   "Show what delivering a Kustomization would change",
+		Use:     "diff (kustomization NAME | helmrelease NAME) [flags]",
+		Short:   "Show what delivering a Kustomization or HelmRelease would change",
 		GroupID: groupPreview,
 		Long: "Show what delivering a Kustomization would change on the cluster: from its repository as it is\n" +
 			"now, from another revision of it, or from a working copy. It goes through the same stages as\n" +
 			"the engine and changes nothing. Values of Secrets are shown as hashes that can only be compared\n" +
 			"within one output.\n\n" +
+			"Of a HelmRelease it shows the revision that the engine would make now, or would make of the chart\n" +
+			"in --chart, --path or --revision and of the HelmRelease in --helmrelease-file: its objects, and a\n" +
+			"line for each hook. The chart is otherwise the artifact that the engine serves.\n\n" +
 			"The exit code is 0 when nothing would change, 1 when something would, and 2 after an error.",
 		Example: "  bowline diff kustomization production-shop -n bowline-system --path .\n" +
-			"  bowline diff kustomization production-shop -n bowline-system --revision feature",
+			"  bowline diff kustomization production-shop -n bowline-system --revision feature\n" +
+			"  bowline diff helmrelease shop -n apps --chart ./charts/shop\n" +
+			"  bowline diff helmrelease shop -n apps --helmrelease-file apps/shop.yaml",
 		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: completeObjects(&o.clusterFlags, "kustomization"),
+		ValidArgsFunction: completeObjects(&o.clusterFlags, "kustomization", "helmrelease"),
 		Annotations:       map[string]string{failureCode: fmt.Sprint(exitDiffFailed)},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			changes, err := a.diff(cmd.Context(), o, args)
@@ -64,7 +70,8 @@ func (a *app) diffCommand() *cobra.Command {
 	f.StringVar(&o.budget, "deletion-budget", "50%", "the engine's deletion budget")
 	f.BoolVar(&o.noRemoteBases, "no-remote-bases", true, "refuse kustomize bases that are named by URL")
 	addStrictSubstitute(f, &o.strictSubstitute)
-	cmd.MarkFlagsMutuallyExclusive("path", "revision")
+	o.charts.addFiles(f, "the artifact that the engine serves")
+	cmd.MarkFlagsMutuallyExclusive("path", "revision", "chart")
 	return cmd
 }
 
@@ -73,8 +80,14 @@ func (a *app) diff(ctx context.Context, o *diffOptions, args []string) (changes 
 	if err != nil {
 		return false, err
 	}
+	if k.gvk == helmReleaseKind().gvk {
+		return a.diffRelease(ctx, o, name)
+	}
 	if k.gvk != kustomizationKind().gvk {
 		return false, &failure.Error{Op: "read arguments", Kind: failure.Invalid, Err: fmt.Errorf("a %s changes nothing by itself", k.name)}
+	}
+	if o.charts.chart != "" || o.charts.file != "" {
+		return false, &failure.Error{Op: "read flags", Kind: failure.Invalid, Err: errors.New("--chart and --helmrelease-file go with: helmrelease NAME")}
 	}
 	c, err := o.connect()
 	if err != nil {

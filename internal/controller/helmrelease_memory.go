@@ -82,9 +82,14 @@ func (m *releaseMemories) forget(unit types.NamespacedName) {
 	delete(m.byUnit, unit)
 }
 
+// releaseKey says under which name the release is in which storage.
+func releaseKey(h *helmv2.HelmRelease) release.Key {
+	return release.Key{Namespace: h.GetStorageNamespace(), Name: release.ShortName(h.GetReleaseName())}
+}
+
 // locate opens the storage of the release.
 func (r *helmReleaseRun) locate() error {
-	key := release.Key{Namespace: r.h.GetStorageNamespace(), Name: release.ShortName(r.h.GetReleaseName())}
+	key := releaseKey(r.h)
 	m := r.memory
 	there := r.storages.use(r.unit(), r.target.access.station, key)
 	if m.target == r.target && m.key == key && m.storage == there {

@@ -11,6 +11,7 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/build/helm"
 	"github.com/bowline-dev/bowline/internal/source"
@@ -34,26 +35,41 @@ const reasonValuesError = "ValuesError"
 
 // prepare puts together what is to be released: the chart and its values.
 func (r *helmReleaseRun) prepare(ctx context.Context, key sourceKey, artifact source.Artifact) (reason string, err error) {
-	w := &wanted{}
-	w.values, err = helm.ReadValues(ctx, r.references.reader(releaseUser(r.unit())), r.h.Namespace, r.h.GetValues(), r.h.Spec.ValuesFrom)
+	values, err := r.valuesFrom(ctx, r.references.reader(releaseUser(r.unit())))
 	if err != nil {
 		return reasonValuesError, err
 	}
-	r.secrets = w.values.Secrets()
-	if w.chart, err = r.parsed.load(r.unit(), artifact); err != nil {
+	chart, err := r.parsed.load(r.unit(), artifact)
+	if err != nil {
 		return helmv2.ArtifactFailedReason, err
 	}
+	var ociDigest string
 	if key.Kind != sourcev1.HelmChartKind {
-		if w.chart, w.ociDigest, err = w.chart.AtRevision(artifact.Revision); err != nil {
+		if chart, ociDigest, err = chart.AtRevision(artifact.Revision); err != nil {
 			return helmv2.ArtifactFailedReason, err
 		}
 	}
+	r.wants(chart, values, ociDigest)
+	return "", nil
+}
+
+// valuesFrom reads the values, of which those from Secrets are in no message from then on.
+func (r *helmReleaseRun) valuesFrom(ctx context.Context, reader client.Reader) (helm.Values, error) {
+	values, err := helm.ReadValues(ctx, reader, r.h.Namespace, r.h.GetValues(), r.h.Spec.ValuesFrom)
+	if err == nil {
+		r.secrets = values.Secrets()
+	}
+	return values, err
+}
+
+// wants notes what is to be released.
+func (r *helmReleaseRun) wants(chart *helm.Chart, values helm.Values, ociDigest string) {
+	w := &wanted{chart: chart, values: values, ociDigest: ociDigest}
 	w.config = w.values.Digest()
 	w.renderers = helm.PostRenderersDigest(r.h.Spec.PostRenderers)
 	w.metadata = helm.CommonMetadataDigest(r.h.Spec.CommonMetadata)
 	w.digest = digestOfStrings(w.chart.Name(), w.chart.Version(), w.config, w.renderers, w.metadata, string(r.h.Spec.PostRenderStrategy))
 	r.wanted = w
-	return "", nil
 }
 
 // digestOfStrings identifies a list of strings.

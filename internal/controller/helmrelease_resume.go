@@ -104,21 +104,9 @@ func (r *helmReleaseRun) endures(err error) bool {
 // deliver sends the objects of the revision.
 func (r *helmReleaseRun) deliver(ctx context.Context) (stepped, error) {
 	record := r.memory.record
-	have, definitions, err := r.inventoryFor(ctx, record.Release)
+	unit, definitions, err := r.unitOfRecord(ctx, record)
 	if err != nil {
 		return stepped{}, err
-	}
-	unit, err := r.unitOf(record.Version, release.ManifestDigest(record.Release), have, func(context.Context) (*release.Release, error) { return record.Release, nil })
-	if err != nil {
-		return stepped{}, err
-	}
-	unit.Policy.HealsAll = true
-	if r.policyOfDefinitions(record.Marks.Action) != helmv2.Skip {
-		own, err := definitionsOf(record.Release)
-		if err != nil {
-			return stepped{}, err
-		}
-		definitions = withDefinitions(definitions, own)
 	}
 	timed, cancel := context.WithTimeout(ctx, r.timeoutOf(record.Marks.Action))
 	defer cancel()
@@ -136,6 +124,28 @@ func (r *helmReleaseRun) deliver(ctx context.Context) (stepped, error) {
 		return comeBack(r.fail(report.ReasonApprovalRequired, &failure.Error{Kind: failure.NeedsApproval, Err: held})), nil
 	}
 	return goOn(), nil
+}
+
+// unitOfRecord is what the pipeline delivers of a revision when it is released, with the
+// definitions that stay for ever.
+func (r *helmReleaseRun) unitOfRecord(ctx context.Context, record *release.Record) (unit pipeline.Unit, definitions []plan.Entry, err error) {
+	have, definitions, err := r.inventoryFor(ctx, record.Release)
+	if err != nil {
+		return unit, nil, err
+	}
+	unit, err = r.unitOf(record.Version, release.ManifestDigest(record.Release), have, func(context.Context) (*release.Release, error) { return record.Release, nil })
+	if err != nil {
+		return unit, nil, err
+	}
+	unit.Policy.HealsAll = true
+	if r.policyOfDefinitions(record.Marks.Action) != helmv2.Skip {
+		own, err := definitionsOf(record.Release)
+		if err != nil {
+			return unit, nil, err
+		}
+		definitions = withDefinitions(definitions, own)
+	}
+	return unit, definitions, nil
 }
 
 // recorded is called before objects are applied that the status does not name yet. The

@@ -52,13 +52,18 @@ func (r *helmReleaseRun) postHooks(ctx context.Context) (stepped, error) {
 func (r *helmReleaseRun) runHooks(ctx context.Context, event helmrelease.HookEvent) (stepped, error) {
 	record := r.memory.record
 	action := record.Marks.Action
-	if action == helmv2.ReleaseActionInstall && r.h.GetInstall().DisableHooks ||
-		action == helmv2.ReleaseActionUpgrade && r.h.GetUpgrade().DisableHooks ||
-		action == helmv2.ReleaseActionRollback && r.h.GetRollback().DisableHooks || !release.HasHooks(record.Release, event) {
+	if r.withoutHooks(action) || !release.HasHooks(record.Release, event) {
 		return goOn(), nil
 	}
 	p, err := r.hooks(r.memory.store).Advance(ctx, release.HookRun{Record: record, Event: event, Timeout: r.timeoutOf(action)})
 	return r.progressed(p, err)
+}
+
+// withoutHooks reports whether an action runs no hooks.
+func (r *helmReleaseRun) withoutHooks(action helmv2.ReleaseAction) bool {
+	return action == helmv2.ReleaseActionInstall && r.h.GetInstall().DisableHooks ||
+		action == helmv2.ReleaseActionUpgrade && r.h.GetUpgrade().DisableHooks ||
+		action == helmv2.ReleaseActionRollback && r.h.GetRollback().DisableHooks
 }
 
 // progressed turns how far a step came into what is to be done.
@@ -179,23 +184,9 @@ func (r *helmReleaseRun) entriesIn(ctx context.Context, rel *release.Release) ([
 // inherit makes ours what somebody else installed and the next revision lacks, so that it
 // is pruned with the proof that anything else is.
 func (r *helmReleaseRun) inherit(ctx context.Context, next *release.Release) error {
-	before, err := r.deployed(ctx)
-	if err != nil || before == nil {
+	before, left, err := r.lacks(ctx, next)
+	if err != nil || len(left) == 0 {
 		return err
-	}
-	objects, err := r.placed(ctx, before)
-	if err != nil {
-		return err
-	}
-	wanted, err := r.entriesIn(ctx, next)
-	if err != nil {
-		return err
-	}
-	left := slices.DeleteFunc(objects, func(o *unstructured.Unstructured) bool {
-		return slices.ContainsFunc(wanted, func(e plan.Entry) bool { return e.ID == object.IDOf(o) })
-	})
-	if len(left) == 0 {
-		return nil
 	}
 	unit, err := r.unitOf(before.Version, "inherited", releaseEntries(r.h), nil)
 	if err != nil {
@@ -211,6 +202,24 @@ func (r *helmReleaseRun) inherit(ctx context.Context, next *release.Release) err
 		return r.there(unit.Conceal(err))
 	}
 	return r.write(ctx) // what is inherited is on record before the revision is
+}
+
+// lacks returns the objects of the deployed revision that the next one lacks.
+func (r *helmReleaseRun) lacks(ctx context.Context, next *release.Release) (before *release.Release, left []*unstructured.Unstructured, err error) {
+	if before, err = r.deployed(ctx); err != nil || before == nil {
+		return nil, nil, err
+	}
+	objects, err := r.placed(ctx, before)
+	if err != nil {
+		return nil, nil, err
+	}
+	wanted, err := r.entriesIn(ctx, next)
+	if err != nil {
+		return nil, nil, err
+	}
+	return before, slices.DeleteFunc(objects, func(o *unstructured.Unstructured) bool {
+		return slices.ContainsFunc(wanted, func(e plan.Entry) bool { return e.ID == object.IDOf(o) })
+	}), nil
 }
 
 // inheritOvertaken puts on record what a revision that is given up may have installed, so

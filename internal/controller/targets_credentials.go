@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/fluxcd/pkg/auth"
@@ -78,7 +79,16 @@ func KubeconfigOf(data map[string][]byte, secret types.NamespacedName, key strin
 // RemoteConfig returns the way to the cluster of spec.kubeConfig with what c may read,
 // as the engine goes it: for whoever wants to know what the engine would do.
 func RemoteConfig(ctx context.Context, c client.Client, k *kustomizev1.Kustomization) (*rest.Config, error) {
-	key, err := linkKeyOf(addressOf(k))
+	return remoteConfig(ctx, c, addressOf(k))
+}
+
+// RemoteConfigOfRelease is RemoteConfig for a HelmRelease.
+func RemoteConfigOfRelease(ctx context.Context, c client.Client, h *helmv2.HelmRelease) (*rest.Config, error) {
+	return remoteConfig(ctx, c, addressOfRelease(h))
+}
+
+func remoteConfig(ctx context.Context, c client.Client, a address) (*rest.Config, error) {
+	key, err := linkKeyOf(a)
 	if err != nil {
 		return nil, err
 	}

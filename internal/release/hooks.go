@@ -75,6 +75,11 @@ func (h *Hooks) Advance(ctx context.Context, run HookRun) (Progress, error) {
 	return p, err
 }
 
+// HooksOf returns the hooks of the event in the order in which they would run.
+func HooksOf(record *Record, event helmrelease.HookEvent) []*helmrelease.Hook {
+	return chosen(HookRun{Record: record, Event: event})
+}
+
 // chosen returns the hooks of the event in the order in which they run.
 func chosen(run HookRun) []*helmrelease.Hook {
 	var hooks []*helmrelease.Hook
