@@ -132,8 +132,8 @@ type lineCounter struct {
 	err    error
 	read   int64        // how much
 	done   func() int64 // how much of that was handed over
-	before int   // lines before the pieces that are kept
-	offset int64 // of the pieces that are kept
+	before int          // lines before the pieces that are kept
+	offset int64        // of the pieces that are kept
 	pieces []byte
 }
 
