@@ -57,7 +57,7 @@ func TestReleaseRollbackFields(t *testing.T) {
 		{"waits", "it waits for health as long as its own timeout says, after its hooks", unready, refused, helmv2.Rollback{Timeout: short}, failed, true, true},
 		{
 			"hasty", "it does not wait, runs no hooks, and replaces nothing", unready, refused,
-			helmv2.Rollback{DisableWait: true, DisableHooks: true, Recreate: true, Force: true}, succeeded, false, true,
+			helmv2.Rollback{DisableWait: true, DisableHooks: true, Recreate: true, Force: true}, succeeded, false, true, //nolint:staticcheck // deprecated, and still in use
 		},
 		{"job", "it waits for jobs", job, refused, helmv2.Rollback{Timeout: short}, failed, true, true},
 		{"no-job", "it does not wait for jobs", job, refused, helmv2.Rollback{DisableWaitForJobs: true}, succeeded, true, true},
