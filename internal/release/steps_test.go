@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/observe"
 )
 
@@ -157,7 +158,8 @@ metadata: {name: gone}
 		}
 		name := "demo"
 		if i == 2 {
-			name = "other"
+			name = "other" // which took it from ours
+			object.SetOwner(u, object.Owner{Group: object.HelmGroup, Name: r.unit.Name, Namespace: r.unit.Namespace})
 		}
 		Dress(u, name, r.namespace)
 		if err := r.live.send(t.Context(), u); err != nil {

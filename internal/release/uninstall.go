@@ -198,7 +198,8 @@ func (x *Removal) delete(ctx context.Context, ref observe.Reference) deletion {
 		return deletion{err: err}
 	}
 	owner, _ := object.OwnerOf(live.Labels, object.HelmGroup)
-	ours := owner.Name == x.Hooks.Unit.Name && owner.Namespace == x.Hooks.Unit.Namespace
+	// Our labels stay on what another release took since; Helm's annotations then name that.
+	ours := owner.Name == x.Hooks.Unit.Name && owner.Namespace == x.Hooks.Unit.Namespace && live.Annotations[releaseAnnotation] == ""
 	switch {
 	case Kept(live):
 		return deletion{kept: "its resource policy says so"}
