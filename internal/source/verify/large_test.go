@@ -19,7 +19,7 @@ func TestCosignTooMuch(t *testing.T) {
 	t.Parallel()
 	s := newShelf(t, true)
 	a := s.artifact()
-	signatures := v1.Image(empty.Image)
+	var signatures v1.Image = empty.Image
 	const large = 6
 	for i := range large {
 		content := bytes.Repeat([]byte{byte(i)}, 11<<20)
