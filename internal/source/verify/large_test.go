@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"testing"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -19,7 +18,7 @@ func TestCosignTooMuch(t *testing.T) {
 	t.Parallel()
 	s := newShelf(t, true)
 	a := s.artifact()
-	var signatures v1.Image = empty.Image
+	signatures := empty.Image
 	const large = 6
 	for i := range large {
 		content := bytes.Repeat([]byte{byte(i)}, 11<<20)
