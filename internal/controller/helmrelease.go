@@ -52,6 +52,7 @@ type helmReleases struct {
 	parsed     *parsedCharts
 	memories   *releaseMemories
 	storages   *storages
+	renders    renders
 	// rendered counts the charts that are rendered.
 	rendered prometheus.Counter
 	// claimed is closed when the ledger knows what every unit had delivered before

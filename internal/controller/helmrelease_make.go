@@ -49,7 +49,10 @@ func (r *helmReleaseRun) render(ctx context.Context, revision int, upgrade, orig
 		i := r.h.GetInstall()
 		req.SkipSchema, req.DefinitionsFirst = i.DisableSchemaValidation, r.policyOfDefinitions(helmv2.ReleaseActionInstall) != helmv2.Skip
 	}
-	timed, cancel := context.WithTimeout(ctx, r.timeoutOf(helmv2.ReleaseActionUpgrade))
+	if req.Ended, err = r.renders.begin(renderKey{r.unit(), req.Digest()}); err != nil {
+		return helm.Rendering{}, err
+	}
+	timed, cancel := context.WithTimeout(ctx, min(renderPatience, r.timeoutOf(helmv2.ReleaseActionUpgrade)))
 	defer cancel()
 	r.rendered.Inc()
 	return helm.Render(timed, req)

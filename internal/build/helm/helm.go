@@ -57,6 +57,9 @@ type Request struct {
 	// Reuse is the release whose values, and those of its chart, are kept where Values
 	// says nothing else; nil where none are.
 	Reuse *release.Release
+	// Ended is called once the render has ended, which may be after Render returned; may
+	// be nil.
+	Ended func()
 }
 
 // Rendering is what a chart means.
@@ -100,6 +103,9 @@ func Render(ctx context.Context, req Request) (Rendering, error) {
 			if p := recover(); p != nil {
 				// The libraries below have panicked on odd input before.
 				o = outcome{err: req.invalid("", fmt.Errorf("the chart cannot be made sense of: %v", p), "")}
+			}
+			if req.Ended != nil {
+				req.Ended() // before anybody can ask for the same again
 			}
 			done <- o
 		}()

@@ -256,13 +256,19 @@ func TestLookup(t *testing.T) {
 func TestRenderEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	req := request(t, "-- c/Chart.yaml --\nname: c\nversion: 1.0.0\napiVersion: v2\n-- c/templates/x.yaml --\n{{ lookup \"v1\" \"Pod\" \"\" \"\" }}\n")
-	release := make(chan struct{})
-	defer close(release)
-	req.Lookup = hanging{cancel, release}
+	release, ended := make(chan struct{}), make(chan struct{})
+	req.Lookup, req.Ended = hanging{cancel, release}, func() { close(ended) }
 	_, err := Render(ctx, req)
 	if !errors.Is(err, failure.Of(failure.Timeout)) || !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want a timeout", err)
 	}
+	select {
+	case <-ended:
+		t.Error("it is said to have ended while a template is under way")
+	default:
+	}
+	close(release)
+	<-ended
 }
 
 // hanging is a Lookup that cancels the rendering and does not end with it.
