@@ -56,7 +56,11 @@ func TestPrune(t *testing.T) {
 		t.Error("turning pruning on deleted what had been kept")
 	}
 	// Proof: an object of the inventory that no longer carries our labels is somebody else's.
+	s.awaitLive("on", again)
 	edit(s, s.kustomization("on"), func(k *kustomization) { k.Spec.Suspend = true })
+	// The engine, which hears of both in this order, knows of the suspension by then.
+	request := s.ask(s.kustomization("off"))
+	s.awaitUnit("off", "asked", func(k *kustomizev1.Kustomization) bool { return k.Status.LastHandledReconcileAt == request })
 	edit(s, s.aMap("on-taken"), func(m *corev1.ConfigMap) { m.Labels = nil })
 	third := s.remove("on/c.yaml")
 	s.awaitSource("at the third revision", atRevision(third))
