@@ -106,6 +106,9 @@ verify-gen: $(TOOLS)/controller-gen
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
 	tools/gen-crds.sh $(TOOLS)/controller-gen "$$dir" && \
 	diff -ru --exclude='*.go' internal/crds "$$dir" || { echo "internal/crds is not what the types say: run make gen"; exit 1; }
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	$(TOOLS)/controller-gen object paths=./api/fleet/v1alpha1 output:object:dir="$$dir" && \
+	diff -u api/fleet/v1alpha1/zz_generated.deepcopy.go "$$dir/zz_generated.deepcopy.go" || { echo "api/fleet is not what its types say: run make gen"; exit 1; }
 
 .PHONY: verify-docs
 verify-docs: bowline
@@ -121,8 +124,9 @@ lint: $(TOOLS)/golangci-lint ## Run the linters of .golangci.yml on both modules
 # ---- generate ---------------------------------------------------------------
 
 .PHONY: gen
-gen: $(TOOLS)/controller-gen ## Make the generated files: custom resource definitions
+gen: $(TOOLS)/controller-gen ## Make the generated files: custom resource definitions, copies of objects
 	tools/gen-crds.sh $(TOOLS)/controller-gen internal/crds
+	$(TOOLS)/controller-gen object paths=./api/fleet/...
 
 .PHONY: docs
 docs: bowline ## Make the CLI reference in docs/cli

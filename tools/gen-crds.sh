@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes the custom resource definitions of the kinds that Bowline serves from
-# their published Go types. Usage: gen-crds.sh CONTROLLER-GEN OUTPUT-DIR
+# their published Go types, and in the folder fleet those of its own kinds.
+# Usage: gen-crds.sh CONTROLLER-GEN OUTPUT-DIR
 set -euo pipefail
 
 generator=$1
@@ -33,3 +34,8 @@ trap 'rm -rf "$work"' EXIT
 for file in "${served[@]}"; do
 	install -m 0644 "$work/$file" "$out/$file"
 done
+
+# Our own kinds keep their descriptions: there is no other place that `kubectl
+# explain` could take them from.
+mkdir -p "$out/fleet"
+"$generator" crd paths=./api/fleet/... output:crd:dir="$out/fleet"

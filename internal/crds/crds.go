@@ -1,7 +1,7 @@
 // Package crds is the room of the custom resource definitions that Bowline
 // serves: the toolkit's own kinds, generated without descriptions from the
-// published Go types (`make gen`), embedded, and installed with server-side
-// apply.
+// published Go types, and those of the fleet (`make gen`), embedded, and
+// installed with server-side apply.
 package crds
 
 import (
@@ -38,16 +38,25 @@ const establishTimeout = 30 * time.Second
 
 var definitions = apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions")
 
-//go:embed *.yaml
+//go:embed *.yaml fleet/*.yaml
 var files embed.FS
 
-// YAML returns all definitions as one stream of YAML documents, ready for
-// `kubectl apply -f -`.
-func YAML() []byte {
+// YAML returns all definitions that an engine needs as one stream of YAML
+// documents, ready for `kubectl apply -f -`.
+func YAML() []byte { return stream("*.yaml") }
+
+// Fleet returns the definitions of the fleet's kinds, in the order of their
+// names. The caller owns the objects.
+func Fleet() ([]*unstructured.Unstructured, error) {
+	return Read(bytes.NewReader(stream("fleet/*.yaml")))
+}
+
+// stream returns the embedded files of a pattern, one after the other.
+func stream(pattern string) []byte {
 	var out bytes.Buffer
-	names, err := fs.Glob(files, "*.yaml")
+	names, err := fs.Glob(files, pattern)
 	if err != nil {
-		panic(err) // the pattern is a constant
+		panic(err) // the patterns are constants
 	}
 	for _, name := range names {
 		data, err := files.ReadFile(name)

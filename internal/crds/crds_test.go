@@ -2,6 +2,7 @@ package crds
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -107,5 +108,31 @@ func TestEstablished(t *testing.T) {
 				t.Errorf("got %v, want %v: %s", got, tt.want, tt.reason)
 			}
 		})
+	}
+}
+
+// The definitions of the fleet are whole: each has a status of its own, is stored in one version, and tells people
+// what its fields mean.
+func TestFleet(t *testing.T) {
+	all, err := Fleet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kinds []string
+	for _, u := range all {
+		crd := &apiextensionsv1.CustomResourceDefinition{}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(u.Object, crd, true); err != nil {
+			t.Fatalf("%s: %v", u.GetName(), err)
+		}
+		kinds = append(kinds, crd.Spec.Names.Kind)
+		if len(crd.Spec.Versions) != 1 || crd.Spec.Versions[0].Subresources.Status == nil {
+			t.Errorf("%s: want one version with a status", crd.Name)
+		}
+		if crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Description == "" {
+			t.Errorf("%s says nothing to kubectl explain", crd.Name)
+		}
+	}
+	if want := []string{"ClusterAssignment", "ClusterReport", "ClusterTemplate", "FleetCluster", "Placement"}; !slices.Equal(kinds, want) {
+		t.Errorf("the kinds are %v, want %v", kinds, want)
 	}
 }
