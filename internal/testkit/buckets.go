@@ -2,12 +2,9 @@ package testkit
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
@@ -24,19 +21,13 @@ import (
 // server is a program of its own; what a test does to it, it does to a front that only this test
 // has. It takes a TestMain that calls Main.
 type BucketServer struct {
-	t testing.TB
+	front[BucketRequest]
 	// Bucket is the name of the test's bucket.
 	Bucket string
-	http   *httptest.Server
-	ca     *testCA
 	direct *bucketProcess
 
-	reading sync.Mutex // held while onReads runs
-	mu      sync.Mutex // guards the fields below
-	hung    chan struct{}
-	status  int
-	log     []BucketRequest
-	onReads func(key string)
+	reading sync.Mutex       // held while onReads runs
+	onReads func(key string) // guarded by mu
 }
 
 // BucketRequest is one request that a BucketServer has got.
@@ -45,27 +36,25 @@ type BucketRequest struct {
 	Header              http.Header
 }
 
-type bucketConfig struct{ tls, clientCert bool }
-
 // BucketOption changes a BucketServer.
-type BucketOption func(*bucketConfig)
+type BucketOption func(*frontConfig)
 
 // BucketTLS serves HTTPS with a certificate of a CA made for the test; see CA.
-func BucketTLS() BucketOption { return func(c *bucketConfig) { c.tls = true } }
+func BucketTLS() BucketOption { return func(c *frontConfig) { c.tls = true } }
 
 // BucketClientCert is BucketTLS, and lets in only those with a certificate of that CA; see ClientCert.
 func BucketClientCert() BucketOption {
-	return func(c *bucketConfig) { c.tls, c.clientCert = true, true }
+	return func(c *frontConfig) { c.tls, c.clientCert = true, true }
 }
 
 // newFront puts a server of the test's own before a program.
 func newFront(t testing.TB, direct *bucketProcess, opts []BucketOption) *BucketServer {
 	t.Helper()
-	var cfg bucketConfig
+	var cfg frontConfig
 	for _, o := range opts {
 		o(&cfg)
 	}
-	s := &BucketServer{t: t, direct: direct, Bucket: direct.next()}
+	s := &BucketServer{direct: direct, Bucket: direct.next()}
 	proxy := &httputil.ReverseProxy{
 		Transport: direct.way, ErrorLog: quietLog(),
 		// The signature of a request is of the host that the client knows.
@@ -74,40 +63,21 @@ func newFront(t testing.TB, direct *bucketProcess, opts []BucketOption) *BucketS
 			r.Out.Host = r.In.Host
 		},
 	}
-	s.http = httptest.NewUnstartedServer(s.front(proxy))
-	s.http.Config.ErrorLog = quietLog()
-	if cfg.tls {
-		s.ca = newTestCA(t)
-		s.http.TLS = s.ca.serverConfig(t, cfg.clientCert)
-		s.http.StartTLS()
-	} else {
-		s.http.Start()
-	}
-	t.Cleanup(func() {
-		s.Hang(false)
-		s.http.CloseClientConnections()
-		s.http.Close()
-	})
+	s.open(t, cfg, s.handler(proxy))
 	return s
 }
 
-func (s *BucketServer) front(next http.Handler) http.Handler {
+// handler records requests and misbehaves as told.
+func (s *BucketServer) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mu.Lock()
-		s.log = append(s.log, BucketRequest{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Header: r.Header.Clone()})
-		hung, status, reads := s.hung, s.status, s.onReads
-		s.mu.Unlock()
-		if hung != nil {
-			select {
-			case <-hung:
-			case <-r.Context().Done():
-			}
-			panic(http.ErrAbortHandler)
-		}
-		if status != 0 {
+		s.record(BucketRequest{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Header: r.Header.Clone()})
+		if status := s.refusal(r); status != 0 {
 			http.Error(w, http.StatusText(status), status)
 			return
 		}
+		s.mu.Lock()
+		reads := s.onReads
+		s.mu.Unlock()
 		if key, ok := s.keyOf(r); ok && reads != nil {
 			s.reading.Lock()
 			reads(key)
@@ -137,26 +107,6 @@ func (s *BucketServer) Endpoint() string {
 	return s.http.Listener.Addr().String()
 }
 
-// URL is the base of the server, without a slash at the end.
-func (s *BucketServer) URL() string { return s.http.URL }
-
-// CA returns the PEM certificate of the CA behind BucketTLS.
-func (s *BucketServer) CA() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.cert.Raw})
-}
-
-// ClientCert returns a PEM certificate and key that BucketClientCert admits.
-func (s *BucketServer) ClientCert() (cert, key []byte) {
-	return s.ca.issue(s.t, x509.ExtKeyUsageClientAuth)
-}
-
-// Requests returns what the server has been asked so far.
-func (s *BucketServer) Requests() []BucketRequest {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]BucketRequest(nil), s.log...)
-}
-
 // Reads returns the keys of the objects that were downloaded so far, in that order.
 func (s *BucketServer) Reads() []string {
 	var keys []string
@@ -174,26 +124,6 @@ func (s *BucketServer) OnRead(f func(key string)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.onReads = f
-}
-
-// Hang makes every request wait without an answer, until called with false.
-func (s *BucketServer) Hang(on bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if on && s.hung == nil {
-		s.hung = make(chan struct{})
-	}
-	if !on && s.hung != nil {
-		close(s.hung)
-		s.hung = nil
-	}
-}
-
-// Refuse answers every request with a status, such as 500; 0 ends it.
-func (s *BucketServer) Refuse(status int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.status = status
 }
 
 // bucketProcess is a server of buckets that runs until the tests of the package end.
@@ -303,26 +233,12 @@ func freePort() (int, error) {
 }
 
 // TLSServer is any server with a certificate of a CA made for the test.
-type TLSServer struct {
-	http *httptest.Server
-	ca   *testCA
-}
+type TLSServer struct{ front[struct{}] }
 
 // NewTLS starts a server over HTTPS that ends with the test.
 func NewTLS(t testing.TB, handler http.Handler) *TLSServer {
 	t.Helper()
-	s := &TLSServer{http: httptest.NewUnstartedServer(handler), ca: newTestCA(t)}
-	s.http.Config.ErrorLog = quietLog()
-	s.http.TLS = s.ca.serverConfig(t, false)
-	s.http.StartTLS()
-	t.Cleanup(s.http.Close)
+	s := &TLSServer{}
+	s.open(t, frontConfig{tls: true}, handler)
 	return s
-}
-
-// URL is the base of the server, without a slash at the end.
-func (s *TLSServer) URL() string { return s.http.URL }
-
-// CA returns the PEM certificate of its CA.
-func (s *TLSServer) CA() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.cert.Raw})
 }

@@ -1,18 +1,15 @@
 package testkit
 
 import (
+	"cmp"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	repo "helm.sh/helm/v4/pkg/repo/v1"
@@ -21,16 +18,11 @@ import (
 // ChartServer is a Helm repository over HTTP: a folder of chart archives with an index that the
 // Helm SDK makes. It listens on loopback and ends with the test.
 type ChartServer struct {
-	t    testing.TB
+	front[ChartRequest]
 	root string
-	http *httptest.Server
 	cfg  chartServerConfig
-	ca   *testCA // issued the server's certificate, when it has one
-
-	mu     sync.Mutex // guards the fields below
-	hung   chan struct{}
-	status map[string]int
-	log    []ChartRequest
+	// refused are the statuses that requests for a path are answered with; guarded by mu.
+	refused map[string]int
 }
 
 // ChartRequest is one request that a ChartServer has got.
@@ -45,9 +37,9 @@ type ChartRequest struct {
 }
 
 type chartServerConfig struct {
-	user, password  string
-	tls, clientCert bool
-	plain           bool
+	frontConfig
+	user, password string
+	plain          bool
 }
 
 // ChartServerOption changes a ChartServer.
@@ -72,20 +64,11 @@ func ChartPlain() ChartServerOption { return func(c *chartServerConfig) { c.plai
 // NewChartServer starts a server with these charts and an index.
 func NewChartServer(t testing.TB, charts []Chart, opts ...ChartServerOption) *ChartServer {
 	t.Helper()
-	s := &ChartServer{t: t, root: t.TempDir(), status: map[string]int{}}
+	s := &ChartServer{root: t.TempDir(), refused: map[string]int{}}
 	for _, o := range opts {
 		o(&s.cfg)
 	}
-	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
-	s.http.Config.ErrorLog = quietLog()
-	if s.cfg.tls {
-		s.ca = newTestCA(t)
-		s.http.TLS = s.ca.serverConfig(t, s.cfg.clientCert)
-		s.http.StartTLS()
-	} else {
-		s.http.Start()
-	}
-	t.Cleanup(s.Stop)
+	s.open(t, s.cfg.frontConfig, http.HandlerFunc(s.serve))
 	s.Add(charts...)
 	return s
 }
@@ -123,26 +106,16 @@ func (s *ChartServer) Write(name string, content []byte) {
 
 // serve records the request, misbehaves as told, checks credentials and sends a file.
 func (s *ChartServer) serve(w http.ResponseWriter, r *http.Request) {
-	entry := s.record(r)
+	entry := s.record(ChartRequest{
+		Method: r.Method, Host: r.Host, Path: r.URL.Path, Authorization: r.Header.Get("Authorization"), UserAgent: r.UserAgent(),
+		Conditional: r.Header.Get("If-None-Match") != "" || r.Header.Get("If-Modified-Since") != "",
+	})
 	seen := &statusWriter{ResponseWriter: w, note: func(status int) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.log[entry].Status = status
 	}}
-	s.mu.Lock()
-	hung, status := s.hung, s.status[r.URL.Path]
-	if status == 0 {
-		status = s.status[""]
-	}
-	s.mu.Unlock()
-	if hung != nil {
-		select {
-		case <-hung:
-		case <-r.Context().Done():
-		}
-		panic(http.ErrAbortHandler)
-	}
-	if status != 0 {
+	if status := s.refusal(r); status != 0 {
 		http.Error(seen, http.StatusText(status), status)
 		return
 	}
@@ -171,14 +144,12 @@ func (s *ChartServer) send(w http.ResponseWriter, r *http.Request) {
 	http.FileServer(http.Dir(s.root)).ServeHTTP(w, r)
 }
 
-func (s *ChartServer) record(r *http.Request) int {
+// refusal is that of the front, or the one for the path.
+func (s *ChartServer) refusal(r *http.Request) int {
+	all := s.front.refusal(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.log = append(s.log, ChartRequest{
-		Method: r.Method, Host: r.Host, Path: r.URL.Path, Authorization: r.Header.Get("Authorization"), UserAgent: r.UserAgent(),
-		Conditional: r.Header.Get("If-None-Match") != "" || r.Header.Get("If-Modified-Since") != "",
-	})
-	return len(s.log) - 1
+	return cmp.Or(s.refused[r.URL.Path], all)
 }
 
 // statusWriter notes the status that is answered.
@@ -193,64 +164,22 @@ func (w *statusWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// Requests returns what the server has been asked so far.
-func (s *ChartServer) Requests() []ChartRequest {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]ChartRequest(nil), s.log...)
-}
-
 // Asked counts the requests for paths that end so, such as "/index.yaml" or ".tgz".
 func (s *ChartServer) Asked(suffix string) int {
-	n := 0
-	for _, r := range s.Requests() {
-		if strings.HasSuffix(r.Path, suffix) {
-			n++
-		}
-	}
-	return n
-}
-
-// Hang makes every request wait without an answer, until called with false.
-func (s *ChartServer) Hang(on bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if on && s.hung == nil {
-		s.hung = make(chan struct{})
-	}
-	if !on && s.hung != nil {
-		close(s.hung)
-		s.hung = nil
-	}
+	return s.asked(func(r ChartRequest) bool { return strings.HasSuffix(r.Path, suffix) })
 }
 
 // Refuse answers requests for a path, such as "/index.yaml", with a status; "" is every path, and
 // the status 0 ends it.
 func (s *ChartServer) Refuse(of string, status int) {
+	if of == "" {
+		s.front.Refuse(status)
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.status[of] = status
+	s.refused[of] = status
 }
-
-// Stop closes the server, so that connections are refused.
-func (s *ChartServer) Stop() {
-	s.Hang(false)
-	s.http.CloseClientConnections()
-	s.http.Close()
-}
-
-// URL is the address of the repository, without a slash at the end.
-func (s *ChartServer) URL() string { return s.http.URL }
 
 // Root is the folder that is served.
 func (s *ChartServer) Root() string { return s.root }
-
-// CA returns the PEM certificate of the CA behind ChartTLS.
-func (s *ChartServer) CA() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.cert.Raw})
-}
-
-// ClientCert returns a PEM certificate and key that ChartClientCert admits.
-func (s *ChartServer) ClientCert() (cert, key []byte) {
-	return s.ca.issue(s.t, x509.ExtKeyUsageClientAuth)
-}

@@ -2,12 +2,8 @@ package testkit
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"net/http"
-	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,19 +13,11 @@ import (
 // GitServer serves bare repositories with the real git executable: over smart
 // HTTP on loopback, and over SSH when asked for. It ends with the test.
 type GitServer struct {
-	t    testing.TB
-	root string
-	http *httptest.Server
-	ssh  *sshServer
-	cfg  gitConfig
-	// ca issued the server's certificate, when it has one.
-	ca *testCA
-
-	mu     sync.Mutex // guards the fields below
-	hung   chan struct{}
-	status int
-	log    []GitRequest
-	clock  time.Time
+	front[GitRequest]
+	root  string
+	ssh   *sshServer
+	cfg   gitConfig
+	clock time.Time // of the next commit; guarded by mu
 }
 
 // GitRequest is one request that a GitServer has got.
@@ -43,10 +31,10 @@ type GitRequest struct {
 
 type gitConfig struct {
 	user, password, bearer string
-	tls, clientCert, ssh   bool
-	tipsOnly               bool
-	onPush                 func(string)
-	admit                  func(user, password, bearer string) bool
+	frontConfig
+	ssh, tipsOnly bool
+	onPush        func(string)
+	admit         func(user, password, bearer string) bool
 }
 
 // GitOption changes a GitServer.
@@ -85,45 +73,22 @@ func GitOnPush(f func(repo string)) GitOption { return func(c *gitConfig) { c.on
 // NewGitServer starts a server that ends with the test.
 func NewGitServer(t testing.TB, opts ...GitOption) *GitServer {
 	t.Helper()
-	s := &GitServer{t: t, root: t.TempDir(), clock: time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)}
+	s := &GitServer{root: t.TempDir(), clock: time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)}
 	for _, o := range opts {
 		o(&s.cfg)
 	}
-	s.http = httptest.NewUnstartedServer(s.front(gitserve.Handler(s.root, gitserve.Options{OnPush: s.cfg.onPush, TipsOnly: s.cfg.tipsOnly})))
-	s.http.Config.ErrorLog = quietLog()
-	if s.cfg.tls {
-		s.ca = newTestCA(t)
-		s.http.TLS = s.ca.serverConfig(t, s.cfg.clientCert)
-		s.http.StartTLS()
-	} else {
-		s.http.Start()
-	}
-	t.Cleanup(func() {
-		s.Hang(false)
-		s.http.CloseClientConnections()
-		s.http.Close()
-	})
+	s.open(t, s.cfg.frontConfig, s.handler(gitserve.Handler(s.root, gitserve.Options{OnPush: s.cfg.onPush, TipsOnly: s.cfg.tipsOnly})))
 	if s.cfg.ssh {
 		s.ssh = startSSH(t, s)
 	}
 	return s
 }
 
-// front records requests, misbehaves as told and checks credentials.
-func (s *GitServer) front(next http.Handler) http.Handler {
+// handler records requests, misbehaves as told and checks credentials.
+func (s *GitServer) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.record(r)
-		s.mu.Lock()
-		hung, status := s.hung, s.status
-		s.mu.Unlock()
-		if hung != nil {
-			select {
-			case <-hung:
-			case <-r.Context().Done():
-			}
-			panic(http.ErrAbortHandler)
-		}
-		if status != 0 {
+		s.record(gitRequest(r))
+		if status := s.refusal(r); status != 0 {
 			http.Error(w, http.StatusText(status), status)
 			return
 		}
@@ -152,76 +117,21 @@ func (c *gitConfig) admits(r *http.Request) bool {
 	return user == c.user && password == c.password
 }
 
-func (s *GitServer) record(r *http.Request) {
+func gitRequest(r *http.Request) GitRequest {
 	fetch := r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/git-upload-pack")
 	if fetch && strings.Contains(r.Header.Get("Git-Protocol"), "version=2") {
 		fetch = isFetchCommand(r)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.log = append(s.log, GitRequest{Method: r.Method, Path: r.URL.Path, Fetch: fetch, Authorization: r.Header.Get("Authorization")})
-}
-
-// Requests returns what the server has been asked over HTTP so far.
-func (s *GitServer) Requests() []GitRequest {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]GitRequest(nil), s.log...)
+	return GitRequest{Method: r.Method, Path: r.URL.Path, Fetch: fetch, Authorization: r.Header.Get("Authorization")}
 }
 
 // Fetches counts the requests for objects, over HTTP.
 func (s *GitServer) Fetches() int {
-	n := 0
-	for _, r := range s.Requests() {
-		if r.Fetch {
-			n++
-		}
-	}
-	return n
+	return s.asked(func(r GitRequest) bool { return r.Fetch })
 }
-
-// Hang makes every HTTP request wait without an answer, until called with false.
-func (s *GitServer) Hang(on bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if on && s.hung == nil {
-		s.hung = make(chan struct{})
-	}
-	if !on && s.hung != nil {
-		close(s.hung)
-		s.hung = nil
-	}
-}
-
-// Refuse answers every HTTP request with a status, such as 500; 0 ends it.
-func (s *GitServer) Refuse(status int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.status = status
-}
-
-// Stop closes the HTTP server, so that connections are refused.
-func (s *GitServer) Stop() {
-	s.Hang(false)
-	s.http.CloseClientConnections()
-	s.http.Close()
-}
-
-// URL is the base of the server, without a slash at the end.
-func (s *GitServer) URL() string { return s.http.URL }
 
 // Root is the folder of the repositories.
 func (s *GitServer) Root() string { return s.root }
-
-// CA returns the PEM certificate of the CA behind GitTLS.
-func (s *GitServer) CA() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.cert.Raw})
-}
-
-// ClientCert returns a PEM certificate and key that GitClientCert admits.
-func (s *GitServer) ClientCert() (cert, key []byte) {
-	return s.ca.issue(s.t, x509.ExtKeyUsageClientAuth)
-}
 
 func (s *GitServer) tick() time.Time {
 	s.mu.Lock()
@@ -231,9 +141,4 @@ func (s *GitServer) tick() time.Time {
 }
 
 // context ends shortly before the test's deadline, so that git never outlives the test.
-func (s *GitServer) context() context.Context {
-	if t, ok := s.t.(interface{ Context() context.Context }); ok {
-		return t.Context()
-	}
-	return context.Background()
-}
+func (s *GitServer) context() context.Context { return s.t.Context() }

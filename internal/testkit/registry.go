@@ -1,9 +1,6 @@
 package testkit
 
 import (
-	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/distribution/distribution/v3/configuration"
@@ -24,18 +20,12 @@ import (
 
 // Registry is a real OCI registry on loopback that keeps everything in memory. It ends with the test.
 type Registry struct {
-	t testing.TB
-	// front is what the tested reach, back what pushes go to: it does as it is told always.
-	front, back *httptest.Server
-	cfg         registryConfig
-	// ca issued the server's certificate, when it has one.
-	ca *testCA
-
-	mu        sync.Mutex // guards the fields below
-	hung      chan struct{}
-	status    int
+	// The front is what the tested reach, back what pushes go to: it does as it is told always.
+	front[RegistryRequest]
+	back *httptest.Server
+	cfg  registryConfig
+	// intercept is put before the registry; guarded by mu.
 	intercept func(http.Handler) http.Handler
-	log       []RegistryRequest
 }
 
 // RegistryRequest is one request that a Registry has got.
@@ -46,8 +36,8 @@ type RegistryRequest struct {
 }
 
 type registryConfig struct {
-	user, password  string
-	tls, clientCert bool
+	frontConfig
+	user, password string
 }
 
 // RegistryOption changes a Registry.
@@ -69,7 +59,8 @@ func RegistryClientCert() RegistryOption {
 // NewRegistry starts a registry that ends with the test.
 func NewRegistry(t testing.TB, opts ...RegistryOption) *Registry {
 	t.Helper()
-	r := &Registry{t: t}
+	r := &Registry{}
+	r.t = t
 	for _, o := range opts {
 		o(&r.cfg)
 	}
@@ -78,20 +69,8 @@ func NewRegistry(t testing.TB, opts ...RegistryOption) *Registry {
 	app := handlers.NewApp(t.Context(), r.configuration())
 	t.Cleanup(func() { _ = app.Shutdown() })
 	r.back = httptest.NewServer(app)
-	r.front = httptest.NewUnstartedServer(r.behave(app))
-	r.front.Config.ErrorLog = quietLog()
-	if r.cfg.tls {
-		r.ca = newTestCA(t)
-		r.front.TLS = r.ca.serverConfig(t, r.cfg.clientCert)
-		r.front.StartTLS()
-	} else {
-		r.front.Start()
-	}
-	t.Cleanup(func() {
-		r.Hang(false)
-		r.Stop()
-		r.back.Close()
-	})
+	t.Cleanup(r.back.Close)
+	r.open(t, r.cfg.frontConfig, r.behave(app))
 	return r
 }
 
@@ -114,23 +93,16 @@ func (r *Registry) configuration() *configuration.Configuration {
 // behave records requests, and misbehaves as told.
 func (r *Registry) behave(app http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		r.mu.Lock()
-		r.log = append(r.log, RegistryRequest{req.Method, req.URL.Path, req.Header.Get("Authorization")})
-		hung, status, intercept := r.hung, r.status, r.intercept
-		r.mu.Unlock()
-		if hung != nil {
-			select {
-			case <-hung:
-			case <-req.Context().Done():
-			}
-			panic(http.ErrAbortHandler)
-		}
-		if status != 0 {
+		r.record(RegistryRequest{req.Method, req.URL.Path, req.Header.Get("Authorization")})
+		if status := r.refusal(req); status != 0 {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(status)
 			_, _ = fmt.Fprintf(w, `{"errors":[{"code":"UNKNOWN","message":"told to answer %d"}]}`, status)
 			return
 		}
+		r.mu.Lock()
+		intercept := r.intercept
+		r.mu.Unlock()
 		if intercept != nil {
 			intercept(app).ServeHTTP(w, req)
 			return
@@ -139,42 +111,9 @@ func (r *Registry) behave(app http.Handler) http.Handler {
 	})
 }
 
-// Requests returns what the registry has been asked so far, pushes left out.
-func (r *Registry) Requests() []RegistryRequest {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return append([]RegistryRequest(nil), r.log...)
-}
-
 // Asked counts the requests with a method whose path has a part, such as "/blobs/".
 func (r *Registry) Asked(method, part string) int {
-	n := 0
-	for _, req := range r.Requests() {
-		if req.Method == method && strings.Contains(req.Path, part) {
-			n++
-		}
-	}
-	return n
-}
-
-// Hang makes every request wait without an answer, until called with false.
-func (r *Registry) Hang(on bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if on && r.hung == nil {
-		r.hung = make(chan struct{})
-	}
-	if !on && r.hung != nil {
-		close(r.hung)
-		r.hung = nil
-	}
-}
-
-// Refuse answers every request with a status, such as 500; 0 ends it.
-func (r *Registry) Refuse(status int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.status = status
+	return r.asked(func(req RegistryRequest) bool { return req.Method == method && strings.Contains(req.Path, part) })
 }
 
 // Intercept puts a handler before the registry, which may answer in its place or change what it
@@ -203,32 +142,13 @@ func (r *Registry) SendOtherBytes(suffix, body string) {
 	})
 }
 
-// Stop closes the registry, so that connections are refused. Pushes still work.
-func (r *Registry) Stop() {
-	r.Hang(false)
-	r.front.CloseClientConnections()
-	r.front.Close()
-}
-
 // Host is the host with the port.
-func (r *Registry) Host() string { return r.front.Listener.Addr().String() }
+func (r *Registry) Host() string { return r.http.Listener.Addr().String() }
 
 // URL is the address of a repository, such as "oci://127.0.0.1:1234/team/app".
 func (r *Registry) URL(repository string) string { return "oci://" + r.Host() + "/" + repository }
-
-// CA returns the PEM certificate of the CA behind RegistryTLS.
-func (r *Registry) CA() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.ca.cert.Raw})
-}
-
-// ClientCert returns a PEM certificate and key that RegistryClientCert admits.
-func (r *Registry) ClientCert() (cert, key []byte) {
-	return r.ca.issue(r.t, x509.ExtKeyUsageClientAuth)
-}
 
 // DockerConfig is the value of .dockerconfigjson that logs in at the registry.
 func (r *Registry) DockerConfig(user, password string) string {
 	return fmt.Sprintf(`{"auths":{%q:{"username":%q,"password":%q}}}`, r.Host(), user, password)
 }
-
-func (r *Registry) context() context.Context { return r.t.Context() }

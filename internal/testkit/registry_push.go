@@ -74,7 +74,7 @@ func (r *Registry) Back(repository string) name.Repository {
 
 // BackOptions log in there.
 func (r *Registry) BackOptions() []remote.Option {
-	opts := []remote.Option{remote.WithContext(r.context())}
+	opts := []remote.Option{remote.WithContext(r.t.Context())}
 	if r.cfg.user != "" {
 		opts = append(opts, remote.WithAuth(&authn.Basic{Username: r.cfg.user, Password: r.cfg.password}))
 	}
