@@ -5,15 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
-	"time"
-
-	"github.com/bowline-dev/bowline/internal/crds"
 )
 
 const requestedAt = "reconcile.fluxcd.io/requestedAt"
@@ -27,14 +20,14 @@ const (
 
 // bench is one run with one engine.
 type bench struct {
-	cfg    *config
-	log    *progress
-	report *report
-	work   string
+	cfg  *config
+	log  *progress
+	work string
 
 	plane  *plane
 	far    *plane // the second cluster, where there is one
 	origin *origin
+	charts *chartRepository
 	engine *process
 	health string // URL of /readyz, empty where the engine has none
 	// metrics is the URL of the engine's own meters, where it was told a port for them.
@@ -42,7 +35,8 @@ type bench struct {
 	pprof   string // URL below which the engine serves profiles
 
 	sources, units *tracker
-	names          []string // of the Kustomizations
+	unitsAt        string   // path of what delivers
+	names          []string // of those
 	revision       string   // the newest one
 	requests       int      // reconcile requests so far, so that each differs
 
@@ -77,7 +71,7 @@ func measure(ctx context.Context, cfg *config, work string, rep *report, log *pr
 
 // kustomizations takes the measures of what is delivered from Git.
 func kustomizations(ctx context.Context, cfg *config, work string, rep *report, log *progress) error {
-	b := &bench{cfg: cfg, log: log, report: rep, work: work, resources: delivered, into: &rep.Results}
+	b := &bench{cfg: cfg, log: log, work: work, resources: delivered, into: &rep.Results}
 	defer b.close()
 	if err := b.prepare(ctx); err != nil {
 		return err
@@ -85,10 +79,7 @@ func kustomizations(ctx context.Context, cfg *config, work string, rep *report, 
 	if cfg.clusters > 1 {
 		return b.clusters(ctx)
 	}
-	for _, step := range []struct {
-		name string
-		run  func(context.Context) error
-	}{
+	return b.steps(ctx, []step{
 		{"everything ready", b.everythingReady},
 		{"a commit that changes one object", b.commits},
 		{"everything asked to reconcile", b.reconciles},
@@ -97,16 +88,27 @@ func kustomizations(ctx context.Context, cfg *config, work string, rep *report, 
 		{"engine restarted", b.restart},
 		{"a chain of dependsOn", b.chain},
 		{"units that read one ConfigMap", b.sharing},
-	} {
-		if err := pause(ctx, cfg.settle); err != nil {
+	})
+}
+
+// step is one of the measures.
+type step struct {
+	name string
+	run  func(context.Context) error
+}
+
+// steps takes one measure after the other.
+func (b *bench) steps(ctx context.Context, steps []step) error {
+	for _, s := range steps {
+		if err := pause(ctx, b.cfg.settle); err != nil {
 			return err
 		}
-		log.printf("%s", step.name)
-		stop := b.startProfile(ctx, step.name)
-		err := step.run(ctx)
+		b.log.printf("%s", s.name)
+		stop := b.startProfile(ctx, s.name)
+		err := s.run(ctx)
 		stop()
 		if err != nil {
-			return fmt.Errorf("%s: %w%s", step.name, err, b.lastWords())
+			return fmt.Errorf("%s: %w%s", s.name, err, b.lastWords())
 		}
 	}
 	return nil
@@ -133,133 +135,6 @@ func baseline(ctx context.Context, cfg *config, work string, rep *report, log *p
 		Figures: figures{"seconds": took.Seconds(), "cpuSeconds": cpu.Seconds(), "controlPlaneCPUSeconds": (p.cpu() - before).Seconds()},
 	})
 	return nil
-}
-
-// prepare brings up everything but the Kustomizations.
-func (b *bench) prepare(ctx context.Context) error {
-	b.log.printf("starting the control plane, the repository and the engine")
-	var err error
-	if b.plane, err = startPlane(ctx, b.cfg, b.work, "engine"); err != nil {
-		return err
-	}
-	if err := b.install(ctx); err != nil {
-		return err
-	}
-	if b.origin, b.revision, err = serveFleet(ctx, filepath.Join(b.work, "git"), b.cfg.units+b.moreUnits()); err != nil {
-		return err
-	}
-	ns := body{"apiVersion": "v1", "kind": "Namespace", "metadata": body{"name": b.cfg.namespace}}
-	if err := b.create(ctx, "/api/v1/namespaces", ns); err != nil {
-		return err
-	}
-	for n := range b.cfg.units {
-		b.names = append(b.names, unitName(n))
-	}
-	if b.sources, err = track(ctx, b.plane.client, b.namespaced(sourceAPI, "gitrepositories"), b.log); err != nil {
-		return err
-	}
-	if b.units, err = track(ctx, b.plane.client, b.namespaced(kustomizeAPI, "kustomizations"), b.log); err != nil {
-		return err
-	}
-	if err := b.startEngine(ctx); err != nil {
-		return err
-	}
-	source := body{
-		"apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
-		"metadata": body{"name": sourceName, "namespace": b.cfg.namespace},
-		"spec":     body{"url": b.origin.url, "ref": body{"branch": branch}, "interval": "10m", "timeout": "60s"},
-	}
-	if err := b.create(ctx, b.namespaced(sourceAPI, "gitrepositories"), source); err != nil {
-		return err
-	}
-	err = b.within(ctx, func(ctx context.Context) error {
-		_, err := b.sources.wait(ctx, "the repository is fetched", []string{sourceName}, func(s state) bool {
-			return s.ready() && s.Status.Artifact.Revision == b.revision
-		})
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("%w%s", err, b.lastWords())
-	}
-	return nil
-}
-
-// install makes the two kinds known to the API server.
-func (b *bench) install(ctx context.Context) error {
-	switch b.cfg.install {
-	case "none":
-		return nil
-	case "bowline":
-		return crds.Apply(ctx, b.plane.client.config)
-	}
-	file, err := os.Open(b.cfg.install)
-	if err != nil {
-		return fmt.Errorf("read definitions: %w", err)
-	}
-	defer func() { _ = file.Close() }()
-	all, err := crds.Read(file)
-	if err != nil {
-		return err
-	}
-	return crds.Install(ctx, b.plane.client.config, all)
-}
-
-// startEngine starts the engine on the same data folder each time.
-func (b *bench) startEngine(ctx context.Context) error {
-	data := filepath.Join(b.work, "data")
-	if err := os.MkdirAll(data, 0o700); err != nil {
-		return fmt.Errorf("make the engine's data folder: %w", err)
-	}
-	metrics, err := freePort(ctx)
-	if err != nil {
-		return err
-	}
-	health, err := freePort(ctx)
-	if err != nil {
-		return err
-	}
-	pprof, err := freePort(ctx)
-	if err != nil {
-		return err
-	}
-	b.metrics = "http://127.0.0.1:" + metrics + "/metrics"
-	b.pprof = "http://127.0.0.1:" + pprof + "/debug/pprof/"
-	command := strings.NewReplacer("{kubeconfig}", b.plane.kubeconfig, "{data-dir}", data,
-		"{metrics-port}", metrics, "{health-port}", health, "{pprof-port}", pprof).Replace(b.cfg.engine)
-	if strings.Contains(b.cfg.engine, "{health-port}") {
-		b.health = "http://127.0.0.1:" + health + "/readyz"
-	}
-	b.engine, err = startShell(ctx, command, filepath.Join(b.work, "engine.out"))
-	return err
-}
-
-// lastWords returns the end of the engine's log, for errors.
-func (b *bench) lastWords() string {
-	const enough = 2000
-	data, err := os.ReadFile(filepath.Join(b.work, "engine.out"))
-	if err != nil || len(data) == 0 {
-		return ""
-	}
-	if len(data) > enough {
-		data = data[len(data)-enough:]
-	}
-	verb := "says"
-	if !b.engine.running() {
-		verb = "ended; it said"
-	}
-	return "\nthe engine " + verb + ":\n" + string(data)
-}
-
-func (b *bench) close() {
-	if b.engine != nil {
-		b.engine.kill()
-	}
-	if b.origin != nil {
-		b.origin.close()
-	}
-	if b.plane != nil {
-		b.plane.stop()
-	}
 }
 
 // within gives do the time that one measure may take, and ends it when the
@@ -344,39 +219,9 @@ func (b *bench) ask(ctx context.Context, path, token string) error {
 	return b.plane.client.do(ctx, http.MethodPatch, path, mergePatch, patch)
 }
 
-// askAll annotates all Kustomizations.
-func (b *bench) askAll(ctx context.Context, token string) error {
-	return parallel(b.cfg.workers, len(b.names), func(n int) error {
-		return b.ask(ctx, b.namespaced(kustomizeAPI, "kustomizations/"+b.names[n]), token)
+// askAll annotates what delivers, by name.
+func (b *bench) askAll(ctx context.Context, names []string, token string) error {
+	return parallel(b.cfg.workers, len(names), func(n int) error {
+		return b.ask(ctx, b.unitsAt+"/"+names[n], token)
 	})
-}
-
-// freePort returns a port that nothing listens on.
-func freePort(ctx context.Context) (string, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, errors.Join(err, l.Close())
-}
-
-// awaitHealth returns when the engine's /readyz answers 200. This asks every
-// 20 ms: there is nothing to watch.
-func (b *bench) awaitHealth(ctx context.Context) (time.Time, error) {
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.health, nil)
-		if err != nil {
-			return time.Time{}, err
-		}
-		if res, err := http.DefaultClient.Do(req); err == nil {
-			_ = res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				return time.Now(), nil
-			}
-		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
-			return time.Time{}, fmt.Errorf("waiting for %s: %w", b.health, err)
-		}
-	}
 }

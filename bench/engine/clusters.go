@@ -198,11 +198,7 @@ func (b *bench) besideReady(ctx context.Context, number int, into *beside) error
 // besideReconcile asks everything on both clusters to reconcile.
 func (b *bench) besideReconcile(ctx context.Context, _ int, into *beside) error {
 	token, start := b.nextRequest(), time.Now()
-	all := append(b.farNames(), b.names...)
-	err := parallel(b.cfg.workers, len(all), func(n int) error {
-		return b.ask(ctx, b.namespaced(kustomizeAPI, "kustomizations/"+all[n]), token)
-	})
-	if err != nil {
+	if err := b.askAll(ctx, append(b.farNames(), b.names...), token); err != nil {
 		return err
 	}
 	end, err := b.units.wait(ctx, "handled the request", b.names, handled(token))

@@ -81,18 +81,17 @@ type object struct{ namespace, name string }
 // healing deletes and edits objects, one at a time, and waits for each to be
 // as Git says again.
 func (b *bench) healing(ctx context.Context) error {
-	return b.healBoth(ctx, "heal", func(unit string) (gone, edited object, path string) {
-		return object{unit, configName(1)}, object{unit, configName(2)}, b.namespaced(kustomizeAPI, "kustomizations/"+unit)
+	return b.healBoth(ctx, "heal", func(unit string) (gone, edited object) {
+		return object{unit, configName(1)}, object{unit, configName(2)}
 	})
 }
 
-// healBoth deletes one object of a unit and edits another, unit after unit. of names
-// them, and the path of what delivers them.
-func (b *bench) healBoth(ctx context.Context, id string, of func(unit string) (gone, edited object, path string)) error {
+// healBoth deletes one object of a unit and edits another, unit after unit. of names them.
+func (b *bench) healBoth(ctx context.Context, id string, of func(unit string) (gone, edited object)) error {
 	var deleted, edited []time.Duration
 	for n := range b.cfg.heals {
 		unit := b.names[(n*7)%len(b.names)]
-		gone, changed, path := of(unit)
+		gone, changed := of(unit)
 		for _, how := range []struct {
 			act    func(context.Context, object) (time.Duration, error)
 			object object
@@ -103,7 +102,7 @@ func (b *bench) healBoth(ctx context.Context, id string, of func(unit string) (g
 			}
 			took, err := how.act(ctx, how.object)
 			if errors.Is(err, errNotHealed) {
-				return b.notHealed(ctx, id, unit, path)
+				return b.notHealed(ctx, id, unit)
 			}
 			if err != nil {
 				return err
@@ -122,13 +121,13 @@ func (b *bench) healBoth(ctx context.Context, id string, of func(unit string) (g
 
 // notHealed reports that the engine does not heal by itself, and has it put
 // things right so that the measures after this one start clean.
-func (b *bench) notHealed(ctx context.Context, id, unit, path string) error {
+func (b *bench) notHealed(ctx context.Context, id, unit string) error {
 	b.add(result{
 		ID: id, Measure: "a deleted or edited object healed",
 		Text: fmt.Sprintf("not within %s", b.cfg.healTimeout), Figures: figures{},
 	})
 	token := b.nextRequest()
-	if err := b.ask(ctx, path, token); err != nil {
+	if err := b.ask(ctx, b.unitsAt+"/"+unit, token); err != nil {
 		return err
 	}
 	return b.within(ctx, func(ctx context.Context) error {

@@ -20,40 +20,21 @@ func releaseName(n int) string { return fmt.Sprintf("release-%03d", n) }
 // helm measures releases of one chart, on a control plane and with an engine of their
 // own: what was measured before stays comparable.
 func helm(ctx context.Context, cfg *config, work string, rep *report, log *progress) error {
-	h := &bench{cfg: cfg, log: log, report: rep, work: filepath.Join(work, "helm"), resources: releaseResources(), into: &rep.Helm}
+	h := &bench{cfg: cfg, log: log, work: filepath.Join(work, "helm"), resources: releaseResources(), into: &rep.Helm}
 	if err := os.MkdirAll(h.work, 0o700); err != nil {
 		return fmt.Errorf("make a work folder: %w", err)
 	}
 	defer h.close()
-	charts, err := h.prepareHelm(ctx)
-	if charts != nil {
-		defer charts.close()
-	}
-	if err != nil {
+	if err := h.prepareHelm(ctx); err != nil {
 		return err
 	}
-	for _, step := range []struct {
-		name string
-		run  func(context.Context) error
-	}{
+	return h.steps(ctx, []step{
 		{"every release ready", h.releasesReady},
 		{"a change of values", h.valueChanges},
 		{"every release asked to reconcile", h.releasesReconcile},
 		{"healing of releases", h.healingReleases},
 		{"idling with releases", h.idling},
-	} {
-		if err := pause(ctx, cfg.settle); err != nil {
-			return err
-		}
-		log.printf("%s", step.name)
-		stop := h.startProfile(ctx, step.name)
-		err := step.run(ctx)
-		stop()
-		if err != nil {
-			return fmt.Errorf("%s: %w%s", step.name, err, h.lastWords())
-		}
-	}
-	return nil
+	})
 }
 
 // releaseResources are the resources that count as delivered. Secrets are among them: those in
@@ -67,50 +48,20 @@ func releaseResources() map[string]bool {
 }
 
 // prepareHelm brings up everything but the HelmReleases.
-func (b *bench) prepareHelm(ctx context.Context) (*chartRepository, error) {
+func (b *bench) prepareHelm(ctx context.Context) error {
 	b.log.printf("Helm: starting the control plane, the repository and the engine")
-	charts, err := serveChart(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if b.plane, err = startPlane(ctx, b.cfg, b.work, "engine"); err != nil {
-		return charts, err
-	}
-	if err := b.install(ctx); err != nil {
-		return charts, err
-	}
-	ns := body{"apiVersion": "v1", "kind": "Namespace", "metadata": body{"name": b.cfg.namespace}}
-	if err := b.create(ctx, "/api/v1/namespaces", ns); err != nil {
-		return charts, err
+	var err error
+	if b.charts, err = serveChart(ctx); err != nil {
+		return err
 	}
 	for n := range b.cfg.helm {
 		b.names = append(b.names, releaseName(n))
 	}
-	if b.sources, err = track(ctx, b.plane.client, b.namespaced(sourceAPI, "helmrepositories"), b.log); err != nil {
-		return charts, err
-	}
-	if b.units, err = track(ctx, b.plane.client, b.namespaced(helmAPI, "helmreleases"), b.log); err != nil {
-		return charts, err
-	}
-	if err := b.startEngine(ctx); err != nil {
-		return charts, err
-	}
-	source := body{
+	return b.bringUp(ctx, b.namespaced(helmAPI, "helmreleases"), b.namespaced(sourceAPI, "helmrepositories"), body{
 		"apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "HelmRepository",
 		"metadata": body{"name": repositoryName, "namespace": b.cfg.namespace},
-		"spec":     body{"url": charts.url, "interval": "10m", "timeout": "60s"},
-	}
-	if err := b.create(ctx, b.namespaced(sourceAPI, "helmrepositories"), source); err != nil {
-		return charts, err
-	}
-	err = b.within(ctx, func(ctx context.Context) error {
-		_, err := b.sources.wait(ctx, "the repository is read", []string{repositoryName}, state.ready)
-		return err
-	})
-	if err != nil {
-		err = fmt.Errorf("%w%s", err, b.lastWords())
-	}
-	return charts, err
+		"spec":     body{"url": b.charts.url, "interval": "10m", "timeout": "60s"},
+	}, state.ready)
 }
 
 // helmRelease is one of the chart, with drift detection on.
@@ -130,25 +81,15 @@ func (b *bench) helmRelease(name string) body {
 }
 
 func (b *bench) releasesReady(ctx context.Context) error {
-	var start, end time.Time
-	spent, err := b.spend(ctx, func(ctx context.Context) error {
-		start = time.Now()
-		err := parallel(b.cfg.workers, len(b.names), func(n int) error {
-			return b.create(ctx, b.namespaced(helmAPI, "helmreleases"), b.helmRelease(b.names[n]))
-		})
-		if err != nil {
-			return err
-		}
-		end, err = b.units.wait(ctx, "ready", b.names, state.ready)
-		return err
-	})
+	took, spent, err := b.deliver(ctx, func(ctx context.Context, name string) error {
+		return b.create(ctx, b.unitsAt, b.helmRelease(name))
+	}, state.ready)
 	if err != nil {
 		return err
 	}
 	if err := b.checkReleased(ctx); err != nil {
 		return err
 	}
-	took := end.Sub(start)
 	b.add(result{
 		ID: "helm-ready", Measure: "all ready, from creating the releases",
 		Text: fmt.Sprintf("%s, %s; %s CPU s in the engine", seconds(took), count(spent.dryRuns, "dry run", "dry runs"), number(spent.engine.Seconds())), Figures: spent.figures(took),
@@ -184,7 +125,7 @@ func (b *bench) changeValue(ctx context.Context, name, value string) (changed, r
 	defer stop()
 	patch := fmt.Appendf(nil, `{"spec":{"values":{"value":%q}}}`, value)
 	start := time.Now()
-	if err := b.plane.client.do(ctx, http.MethodPatch, b.namespaced(helmAPI, "helmreleases/"+name), mergePatch, patch); err != nil {
+	if err := b.plane.client.do(ctx, http.MethodPatch, b.unitsAt+"/"+name, mergePatch, patch); err != nil {
 		return 0, 0, err
 	}
 	seen, err := watch.until(ctx, "the object changed", func(e event[configMap]) bool { return e.Object.Data["value"] == value })
@@ -198,20 +139,13 @@ func (b *bench) changeValue(ctx context.Context, name, value string) (changed, r
 // valueChanges times one change of values per round, of another release each.
 func (b *bench) valueChanges(ctx context.Context) error {
 	var changed, reported []time.Duration
-	var all []span
-	for round := range b.cfg.rounds {
-		if err := pause(ctx, b.cfg.settle); err != nil {
-			return err
-		}
-		var c, r time.Duration
-		spent, err := b.spend(ctx, func(ctx context.Context) (err error) {
-			c, r, err = b.changeValue(ctx, b.names[round%len(b.names)], fmt.Sprintf("round-%d", round))
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		changed, reported, all = append(changed, c), append(reported, r), append(all, spent)
+	all, err := b.eachRound(ctx, func(ctx context.Context, round int) error {
+		c, r, err := b.changeValue(ctx, b.names[round%len(b.names)], fmt.Sprintf("round-%d", round))
+		changed, reported = append(changed, c), append(reported, r)
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	k := medianIndex(changed)
 	b.add(result{
@@ -226,44 +160,19 @@ func (b *bench) valueChanges(ctx context.Context) error {
 
 // releasesReconcile asks every release to reconcile while nothing changed.
 func (b *bench) releasesReconcile(ctx context.Context) error {
-	var times []time.Duration
-	var all []span
-	renders, told := b.renders(ctx)
-	for range b.cfg.rounds {
-		if err := pause(ctx, b.cfg.settle); err != nil {
-			return err
-		}
-		var took time.Duration
-		spent, err := b.spend(ctx, func(ctx context.Context) error {
-			token, start := b.nextRequest(), time.Now()
-			err := parallel(b.cfg.workers, len(b.names), func(n int) error {
-				return b.ask(ctx, b.namespaced(helmAPI, "helmreleases/"+b.names[n]), token)
-			})
-			if err != nil {
-				return err
-			}
-			end, err := b.units.wait(ctx, "handled the request", b.names, handled(token))
-			took = end.Sub(start)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		times, all = append(times, took), append(all, spent)
+	renders := b.metered(ctx, "bowline_renders_total", "render", "renders")
+	row, err := b.reconciled(ctx, "helm-reconcile", "every release asked to reconcile, nothing changed")
+	if err != nil {
+		return err
 	}
-	k := medianIndex(times)
-	f, text := all[k].figures(times[k]), fmt.Sprintf("%s; %s", seconds(times[k]), all[k].calls())
-	if after, still := b.renders(ctx); told && still {
-		f["renders"] = after - renders
-		text += ", " + count(after-renders, "render", "renders")
-	}
-	b.add(result{ID: "helm-reconcile", Measure: "every release asked to reconcile, nothing changed", Text: text, Figures: f, Rounds: secondsOf(times)})
+	renders(&row)
+	b.add(row)
 	return nil
 }
 
 // healingReleases deletes and edits one object of a release at a time.
 func (b *bench) healingReleases(ctx context.Context) error {
-	return b.healBoth(ctx, "helm-heal", func(name string) (gone, edited object, path string) {
-		return object{b.cfg.namespace, name + "-config-1"}, object{b.cfg.namespace, name + "-config-2"}, b.namespaced(helmAPI, "helmreleases/"+name)
+	return b.healBoth(ctx, "helm-heal", func(name string) (gone, edited object) {
+		return object{b.cfg.namespace, name + "-config-1"}, object{b.cfg.namespace, name + "-config-2"}
 	})
 }

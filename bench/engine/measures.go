@@ -44,26 +44,47 @@ func at(revision string) func(state) bool {
 	return func(s state) bool { return s.ready() && s.Status.LastAppliedRevision == revision }
 }
 
-func (b *bench) everythingReady(ctx context.Context) error {
-	var start, end time.Time
-	spent, err := b.spend(ctx, func(ctx context.Context) error {
-		start = time.Now()
-		err := parallel(b.cfg.workers, len(b.names), func(n int) error {
-			return b.createKustomization(ctx, b.names[n], "units/"+b.names[n])
-		})
+// deliver creates everything that delivers, and returns how long it took until all was such.
+func (b *bench) deliver(ctx context.Context, create func(ctx context.Context, name string) error, such func(state) bool) (took time.Duration, spent span, err error) {
+	spent, err = b.spend(ctx, func(ctx context.Context) error {
+		start := time.Now()
+		err := parallel(b.cfg.workers, len(b.names), func(n int) error { return create(ctx, b.names[n]) })
 		if err != nil {
 			return err
 		}
-		end, err = b.units.wait(ctx, "ready", b.names, at(b.revision))
+		end, err := b.units.wait(ctx, "ready", b.names, such)
+		took = end.Sub(start)
 		return err
 	})
+	return took, spent, err
+}
+
+// eachRound takes a measure once a round, and returns what each spent.
+func (b *bench) eachRound(ctx context.Context, do func(ctx context.Context, round int) error) ([]span, error) {
+	var all []span
+	for round := range b.cfg.rounds {
+		if err := pause(ctx, b.cfg.settle); err != nil {
+			return nil, err
+		}
+		spent, err := b.spend(ctx, func(ctx context.Context) error { return do(ctx, round) })
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, spent)
+	}
+	return all, nil
+}
+
+func (b *bench) everythingReady(ctx context.Context) error {
+	took, spent, err := b.deliver(ctx, func(ctx context.Context, name string) error {
+		return b.createKustomization(ctx, name, "units/"+name)
+	}, at(b.revision))
 	if err != nil {
 		return err
 	}
 	if err := b.checkDelivered(ctx); err != nil {
 		return err
 	}
-	took := end.Sub(start)
 	b.add(result{
 		ID: "ready", Measure: "everything ready, from creating the Kustomizations",
 		Text:    fmt.Sprintf("%s, %s CPU s in the engine", seconds(took), number(spent.engine.Seconds())),
@@ -145,20 +166,13 @@ func (b *bench) commit(ctx context.Context, value string) (changed, reported tim
 // commits times one commit per round.
 func (b *bench) commits(ctx context.Context) error {
 	var changed, reported []time.Duration
-	var all []span
-	for round := range b.cfg.rounds {
-		if err := pause(ctx, b.cfg.settle); err != nil {
-			return err
-		}
-		var c, r time.Duration
-		spent, err := b.spend(ctx, func(ctx context.Context) (err error) {
-			c, r, err = b.commit(ctx, fmt.Sprintf("round-%d", round))
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		changed, reported, all = append(changed, c), append(reported, r), append(all, spent)
+	all, err := b.eachRound(ctx, func(ctx context.Context, round int) error {
+		c, r, err := b.commit(ctx, fmt.Sprintf("round-%d", round))
+		changed, reported = append(changed, c), append(reported, r)
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	k := medianIndex(reported)
 	b.add(result{
@@ -178,33 +192,33 @@ func (s span) calls() string {
 
 // reconciles asks every Kustomization to reconcile while nothing changed.
 func (b *bench) reconciles(ctx context.Context) error {
+	row, err := b.reconciled(ctx, "reconcile", "everything asked to reconcile, nothing changed")
+	if err == nil {
+		b.add(row)
+	}
+	return err
+}
+
+// reconciled asks everything that delivers to reconcile, once a round.
+func (b *bench) reconciled(ctx context.Context, id, measure string) (result, error) {
 	var times []time.Duration
-	var all []span
-	for range b.cfg.rounds {
-		if err := pause(ctx, b.cfg.settle); err != nil {
+	all, err := b.eachRound(ctx, func(ctx context.Context, _ int) error {
+		token, start := b.nextRequest(), time.Now()
+		if err := b.askAll(ctx, b.names, token); err != nil {
 			return err
 		}
-		var took time.Duration
-		spent, err := b.spend(ctx, func(ctx context.Context) error {
-			token, start := b.nextRequest(), time.Now()
-			if err := b.askAll(ctx, token); err != nil {
-				return err
-			}
-			end, err := b.units.wait(ctx, "handled the request", b.names, handled(token))
-			took = end.Sub(start)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		times, all = append(times, took), append(all, spent)
+		end, err := b.units.wait(ctx, "handled the request", b.names, handled(token))
+		times = append(times, end.Sub(start))
+		return err
+	})
+	if err != nil {
+		return result{}, err
 	}
 	k := medianIndex(times)
-	b.add(result{
-		ID: "reconcile", Measure: "everything asked to reconcile, nothing changed",
+	return result{
+		ID: id, Measure: measure,
 		Text: fmt.Sprintf("%s; %s", seconds(times[k]), all[k].calls()), Figures: all[k].figures(times[k]), Rounds: secondsOf(times),
-	})
-	return nil
+	}, nil
 }
 
 // handled is a predicate: ready, and the reconcile request was dealt with.
@@ -235,7 +249,7 @@ func (b *bench) idling(ctx context.Context) error {
 func (b *bench) restart(ctx context.Context) error {
 	b.engine.kill()
 	token := b.nextRequest()
-	if err := b.askAll(ctx, token); err != nil {
+	if err := b.askAll(ctx, b.names, token); err != nil {
 		return err
 	}
 	if err := pause(ctx, b.cfg.settle); err != nil {

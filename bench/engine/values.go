@@ -99,7 +99,7 @@ func (b *bench) touchOneReader(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	before, counts := b.builds(ctx)
+	builds := b.metered(ctx, "bowline_builds_total", "build", "builds")
 	var took time.Duration
 	spent, err := b.spend(ctx, func(ctx context.Context) error {
 		start := time.Now()
@@ -114,14 +114,14 @@ func (b *bench) touchOneReader(ctx context.Context, names []string) error {
 		return err
 	}
 	b.revision = revision
-	b.addShared(ctx, "readers-commit", fmt.Sprintf("%d Kustomizations that read one ConfigMap through `substituteFrom`: "+
-		"a commit that touches one, until all report the new revision", b.cfg.readers), took, spent, before, counts)
+	b.addShared("readers-commit", fmt.Sprintf("%d Kustomizations that read one ConfigMap through `substituteFrom`: "+
+		"a commit that touches one, until all report the new revision", b.cfg.readers), took, spent, builds)
 	return nil
 }
 
 // changeShared changes the ConfigMap that all readers read.
 func (b *bench) changeShared(ctx context.Context) error {
-	before, counts := b.builds(ctx)
+	builds := b.metered(ctx, "bowline_builds_total", "build", "builds")
 	var took time.Duration
 	spent, err := b.spend(ctx, func(ctx context.Context) error {
 		watch, stop, err := b.watchConfig(ctx, readerNamespace, "")
@@ -147,27 +147,26 @@ func (b *bench) changeShared(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.addShared(ctx, "readers-change", "… that ConfigMap changes, until all have delivered its value", took, spent, before, counts)
+	b.addShared("readers-change", "… that ConfigMap changes, until all have delivered its value", took, spent, builds)
 	return nil
 }
 
-func (b *bench) addShared(ctx context.Context, id, measure string, took time.Duration, spent span, before float64, counts bool) {
-	f, text := spent.figures(took), fmt.Sprintf("%s; %s", seconds(took), spent.calls())
-	if after, still := b.builds(ctx); counts && still {
-		f["builds"] = after - before
-		text += ", " + count(after-before, "build", "builds")
+func (b *bench) addShared(id, measure string, took time.Duration, spent span, builds func(*result)) {
+	row := result{ID: id, Measure: measure, Text: fmt.Sprintf("%s; %s", seconds(took), spent.calls()), Figures: spent.figures(took)}
+	builds(&row)
+	b.add(row)
+}
+
+// metered begins to count by one of the engine's own counters. What it returns adds the count to a
+// row, if the engine tells.
+func (b *bench) metered(ctx context.Context, name, one, many string) func(*result) {
+	before, told := b.meter(ctx, name)
+	return func(row *result) {
+		if after, still := b.meter(ctx, name); told && still {
+			row.Figures[many] = after - before
+			row.Text += ", " + count(after-before, one, many)
+		}
 	}
-	b.add(result{ID: id, Measure: measure, Text: text, Figures: f})
-}
-
-// builds reads how many builds the engine has made, if it tells.
-func (b *bench) builds(ctx context.Context) (n float64, told bool) {
-	return b.meter(ctx, "bowline_builds_total")
-}
-
-// renders reads how many charts the engine has rendered, if it tells.
-func (b *bench) renders(ctx context.Context) (n float64, told bool) {
-	return b.meter(ctx, "bowline_renders_total")
 }
 
 // meter sums up one of the engine's own counters.
