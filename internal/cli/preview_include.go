@@ -37,7 +37,7 @@ func (c *cluster) fetched(ctx context.Context, g *sourcev1.GitRepository, revisi
 	if revision != "" {
 		g.Spec.Verification = nil
 	}
-	req, err := controller.RequestOf(ctx, c, controller.GitIdentity{}, g)
+	req, err := controller.RequestOf(ctx, c, controller.SourceIdentity{}, g)
 	if err != nil {
 		return a, nil, err
 	}

@@ -39,7 +39,7 @@ type buckets struct {
 	// its buckets in self.
 	references *references
 	self       *feed
-	identity   GitIdentity
+	identity   SourceIdentity
 	// changed is told of every bucket whose artifact changed.
 	changed func(context.Context, sourceKey)
 }
@@ -184,7 +184,7 @@ func (r *buckets) report(ctx context.Context, b *sourcev1.Bucket, artifact sourc
 
 // bucketReason returns the reason that the toolkit's users know.
 func bucketReason(err error) string {
-	var login *bucketLoginError
+	var login *loginError
 	switch {
 	case errors.As(err, &login), errors.Is(err, failure.Of(failure.Denied)):
 		return sourcev1.AuthenticationFailedReason

@@ -8,26 +8,16 @@ import (
 	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/fluxcd/pkg/auth"
 	awsauth "github.com/fluxcd/pkg/auth/aws"
 	azureauth "github.com/fluxcd/pkg/auth/azure"
 	gcpauth "github.com/fluxcd/pkg/auth/gcp"
-	"github.com/fluxcd/pkg/cache"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/bucket"
 )
-
-// bucketLoginError says that there is nothing to show a server, because a Secret is missing or
-// wrong, or nobody issues credentials.
-type bucketLoginError struct{ err error }
-
-func (e *bucketLoginError) Error() string { return e.err.Error() }
-
-func (e *bucketLoginError) Unwrap() error { return e.err }
 
 // bucketFetch is what to fetch, and why no credentials are shown, where some would be.
 type bucketFetch struct {
@@ -54,9 +44,7 @@ func bucketRequest(b *sourcev1.Bucket) bucket.Request {
 // provider issues.
 func (r *buckets) request(ctx context.Context, secrets client.Reader, b *sourcev1.Bucket) (bucketFetch, error) {
 	f := bucketFetch{Request: bucketRequest(b)}
-	read := func(ref *meta.LocalObjectReference, field string, take func(map[string][]byte) error) error {
-		return readBucketSecret(ctx, secrets, b.Namespace, ref, field, take)
-	}
+	read := secretsIn(ctx, secrets, b.Namespace)
 	err := read(b.Spec.SecretRef, "spec.secretRef", func(data map[string][]byte) (err error) {
 		f.Login, err = bucket.LoginFromSecret(f.Provider, data)
 		return err
@@ -76,29 +64,15 @@ func (r *buckets) request(ctx context.Context, secrets client.Reader, b *sourcev
 	if sts := b.Spec.STS; err == nil && sts != nil && sts.Provider == sourcev1.STSProviderLDAP && b.Spec.SecretRef == nil {
 		f.Login.LDAP, err = directoryOf(sts, read)
 	}
-	if err == nil {
-		err = r.identify(ctx, b, &f)
+	if err != nil {
+		return f, &loginError{err}
 	}
+	err = r.identify(ctx, b, &f)
 	return f, err
 }
 
-// readBucketSecret reads a Secret of a Bucket, if it names one, and hands its data over.
-func readBucketSecret(ctx context.Context, secrets client.Reader, namespace string, ref *meta.LocalObjectReference, field string, take func(map[string][]byte) error) error {
-	if ref == nil {
-		return nil
-	}
-	data, err := readSecret(ctx, secrets, namespace, ref.Name, field)
-	if err != nil {
-		return &bucketLoginError{err}
-	}
-	if err := take(data); err != nil {
-		return &bucketLoginError{fmt.Errorf("read Secret %s/%s: %w", namespace, ref.Name, err)}
-	}
-	return nil
-}
-
 // directoryOf is the token service that gives keys to users of a directory.
-func directoryOf(sts *sourcev1.BucketSTSSpec, read func(*meta.LocalObjectReference, string, func(map[string][]byte) error) error) (*bucket.LDAP, error) {
+func directoryOf(sts *sourcev1.BucketSTSSpec, read secretReader) (*bucket.LDAP, error) {
 	directory := &bucket.LDAP{Endpoint: sts.Endpoint}
 	err := read(sts.SecretRef, "spec.sts.secretRef", func(data map[string][]byte) (err error) {
 		directory, err = bucket.LDAPFromSecret(sts.Endpoint, data)
@@ -119,7 +93,7 @@ func (r *buckets) identify(ctx context.Context, b *sourcev1.Bucket, f *bucketFet
 	if b.Spec.SecretRef != nil {
 		if f.Login.Azure.ManagedIdentity() && r.identity.Tenancy.Confined(b.Namespace) {
 			// The machine's identities are the engine's: a tenant could read with them what is not its own.
-			return &bucketLoginError{&failure.Error{Op: "use", Object: "the managed identity " + f.Login.Azure.ClientID, Kind: failure.Refused,
+			return &loginError{&failure.Error{Op: "use", Object: "the managed identity " + f.Login.Azure.ClientID, Kind: failure.Refused,
 				Err: fmt.Errorf("it is the engine's, and namespace %s is confined", b.Namespace), Remedy: "name a service account with an identity of its own in spec.serviceAccountName"}}
 		}
 		return nil
@@ -131,20 +105,23 @@ func (r *buckets) identify(ctx context.Context, b *sourcev1.Bucket, f *bucketFet
 	defer cancel()
 	account := r.identity.accountFor(b.Namespace, b.Spec.ServiceAccountName)
 	if err := forGoogleAlone(account, f); err != nil {
-		return &bucketLoginError{err}
+		return &loginError{err}
 	}
-	options, err := r.authOptions(b, account, f.Proxy)
-	if err == nil {
-		err = issue(ctx, f, options)
+	proxy, err := f.Proxy.URL()
+	if err != nil {
+		return &loginError{err}
 	}
-	if err == nil {
+	options, who := r.identity.options(bucketKey(client.ObjectKeyFromObject(b)), account, proxy)
+	if b.Spec.Region != "" {
+		options = append(options, auth.WithSTSRegion(b.Spec.Region))
+	}
+	if b.Spec.STS != nil {
+		options = append(options, auth.WithSTSEndpoint(b.Spec.STS.Endpoint))
+	}
+	if err = issue(ctx, f, options); err == nil {
 		return nil
 	}
-	who := "the engine's own identity"
-	if account != "" {
-		who = "ServiceAccount/" + b.Namespace + "/" + account
-	}
-	err = &bucketLoginError{refusedIdentity(ctx, who+" at "+f.Provider, err, "check the identity and its rights, or name a Secret with credentials in spec.secretRef")}
+	err = &loginError{refusedIdentity(ctx, who+" at "+f.Provider, err, "check the identity and its rights, or name a Secret with credentials in spec.secretRef")}
 	if f.Provider == bucket.Azure && b.Spec.ServiceAccountName == "" {
 		f.Login, f.without = bucket.Login{}, err // it may be a container that everybody may read
 		return nil
@@ -196,29 +173,3 @@ func issue(ctx context.Context, f *bucketFetch, options []auth.Option) error {
 
 // azureStorageScope is what a token has to be for to be taken by a storage account of any of Azure's clouds.
 const azureStorageScope = "https://storage.azure.com/.default"
-
-func (r *buckets) authOptions(b *sourcev1.Bucket, account string, proxy bucket.Proxy) ([]auth.Option, error) {
-	options := []auth.Option{auth.WithClient(r.identity.Client)}
-	if account != "" {
-		options = append(options, auth.WithServiceAccountNamespace(b.Namespace), auth.WithServiceAccountName(account))
-	}
-	if b.Spec.Region != "" {
-		options = append(options, auth.WithSTSRegion(b.Spec.Region))
-	}
-	if b.Spec.STS != nil {
-		options = append(options, auth.WithSTSEndpoint(b.Spec.STS.Endpoint))
-	}
-	address, err := proxy.URL()
-	if err != nil {
-		return nil, err
-	}
-	if address != nil {
-		options = append(options, auth.WithProxyURL(*address))
-	}
-	if r.identity.Tokens != nil {
-		options = append(options, auth.WithCache(*r.identity.Tokens, cache.InvolvedObject{
-			Kind: sourcev1.BucketKind, Name: b.Name, Namespace: b.Namespace, Operation: cache.OperationReconcile,
-		}))
-	}
-	return options, nil
-}

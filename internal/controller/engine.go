@@ -110,7 +110,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 		turns:  e.turns,
 		client: mgr.GetClient(), references: e.references, self: &feed{}, events: events, clock: realClock,
 		store: store, artifacts: units.artifacts, published: e.published, attempts: newAttempts(), changed: e.sourceChanged,
-		identity: newGitIdentity(uncached{mgr.GetClient(), mgr.GetAPIReader()}, o.Tenancy),
+		identity: newSourceIdentity(uncached{mgr.GetClient(), mgr.GetAPIReader()}, o.Tenancy),
 	}
 	e.releases = newHelmReleases(ctx, e, cluster, budget)
 	return e

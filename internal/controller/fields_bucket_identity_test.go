@@ -79,7 +79,7 @@ func fetchBucketAs(t *testing.T, spec sourcev1.BucketSpec) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &buckets{store: store, identity: newGitIdentity(nil, Tenancy{Open: true})}
+	r := &buckets{store: store, identity: newSourceIdentity(nil, Tenancy{Open: true})}
 	f, err := r.request(t.Context(), nil, &sourcev1.Bucket{Spec: spec})
 	if err != nil {
 		return err
@@ -120,7 +120,7 @@ func TestBucketAzure(t *testing.T) {
 	t.Cleanup(endpoint.Close)
 	t.Setenv("IDENTITY_ENDPOINT", endpoint.URL)
 	t.Setenv("IDENTITY_HEADER", "header")
-	r := &buckets{identity: newGitIdentity(nil, Tenancy{Open: true})}
+	r := &buckets{identity: newSourceIdentity(nil, Tenancy{Open: true})}
 	f, err := r.request(t.Context(), nil, &sourcev1.Bucket{Spec: sourcev1.BucketSpec{Provider: sourcev1.BucketProviderAzure}})
 	if err != nil || f.without != nil || f.Login.Token != "azure-token" {
 		t.Errorf("token %q, %v, %v", f.Login.Token, f.without, err)
@@ -150,7 +150,7 @@ func TestBucketGoogleIdentity(t *testing.T) {
 		{"Google", "it is whose token it is", "storage.googleapis.com", false, false},
 		{"private", "it is Google's as well", "storage-vpc.p.googleapis.com:443", false, false},
 	} {
-		r := &buckets{identity: newGitIdentity(nil, Tenancy{Open: true})}
+		r := &buckets{identity: newSourceIdentity(nil, Tenancy{Open: true})}
 		_, err := r.request(t.Context(), nil, &sourcev1.Bucket{Spec: sourcev1.BucketSpec{Provider: sourcev1.BucketProviderGoogle, Endpoint: row.endpoint, Insecure: row.insecure}})
 		if refused := errors.Is(err, failure.Of(failure.Refused)); err == nil || refused != row.refused {
 			t.Errorf("%s: %s: %v", row.name, row.reason, err)

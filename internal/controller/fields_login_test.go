@@ -25,9 +25,9 @@ import (
 	"time"
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
-	"github.com/google/go-containerregistry/pkg/authn"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -72,17 +72,9 @@ func (t loginTask) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	identity := newGitIdentity(c, Tenancy{Open: true})
-	meta := metav1.ObjectMeta{Name: "app", Namespace: t.Namespace}
-	var keychain authn.Keychain
-	if t.Kind == sourcev1.HelmRepositoryKind {
-		charts := &helmCharts{identity: identity}
-		keychain, err = charts.login(ctx, &sourcev1.HelmRepository{ObjectMeta: meta, Spec: sourcev1.HelmRepositorySpec{URL: t.URL, Provider: t.Provider}})
-	} else {
-		keychain, err = identity.registryLogin(ctx, &sourcev1.OCIRepository{ObjectMeta: meta, Spec: sourcev1.OCIRepositorySpec{
-			URL: t.URL, Provider: t.Provider, ServiceAccountName: t.Account,
-		}}, nil)
-	}
+	identity := newSourceIdentity(c, Tenancy{Open: true})
+	source := sourceKey{t.Kind, types.NamespacedName{Namespace: t.Namespace, Name: "app"}}
+	keychain, err := identity.registryLogin(ctx, source, t.Account, t.Provider, t.URL, nil)
 	if err != nil {
 		return err
 	}

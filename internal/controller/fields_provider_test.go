@@ -209,8 +209,7 @@ func TestGitIdentityAccount(t *testing.T) {
 		{"confined", "the engine may read what is not the tenant's", Tenancy{}, "team", "", confinedAccount},
 		{"default", "somebody says which", Tenancy{Open: true, DefaultServiceAccount: "git"}, "team", "", "git"},
 	} {
-		g := &sourcev1.GitRepository{ObjectMeta: metav1.ObjectMeta{Namespace: tc.namespace}, Spec: sourcev1.GitRepositorySpec{ServiceAccountName: tc.own}}
-		if got := (GitIdentity{Tenancy: tc.tenancy}).account(g); got != tc.want {
+		if got := (SourceIdentity{Tenancy: tc.tenancy}).accountFor(tc.namespace, tc.own); got != tc.want {
 			t.Errorf("%s: %q, want %q: %s", tc.name, got, tc.want, tc.reason)
 		}
 	}
@@ -228,7 +227,7 @@ func fetchAs(t *testing.T, provider, url string, srv *testkit.GitServer) error {
 	}
 	t.Cleanup(store.Close)
 	g := &sourcev1.GitRepository{Spec: sourcev1.GitRepositorySpec{URL: url, Provider: provider, Reference: &sourcev1.GitRepositoryRef{Branch: "main"}}}
-	req, err := RequestOf(t.Context(), nil, newGitIdentity(nil, Tenancy{Open: true}), g)
+	req, err := RequestOf(t.Context(), nil, newSourceIdentity(nil, Tenancy{Open: true}), g)
 	if err != nil {
 		return err
 	}

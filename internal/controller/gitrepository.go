@@ -40,7 +40,7 @@ type gitRepositories struct {
 	// its sources in self.
 	references *references
 	self       *feed
-	identity   GitIdentity
+	identity   SourceIdentity
 	// changed is told of every source whose artifact changed.
 	changed func(context.Context, sourceKey)
 }

@@ -2,7 +2,6 @@ package controller
 
 import (
 	"context"
-	"fmt"
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -12,36 +11,30 @@ import (
 
 // RequestOf says what to fetch for a GitRepository, with the credentials that
 // its Secrets hold now, or its provider issues.
-func RequestOf(ctx context.Context, secrets client.Reader, who GitIdentity, g *sourcev1.GitRepository) (git.Request, error) {
+func RequestOf(ctx context.Context, secrets client.Reader, who SourceIdentity, g *sourcev1.GitRepository) (git.Request, error) {
 	req := requestOf(g)
-	var secret map[string][]byte
 	if g.Spec.Timeout != nil {
 		req.Timeout = g.Spec.Timeout.Duration
 	}
-	if g.Spec.SecretRef != nil {
-		data, err := readSecret(ctx, secrets, g.Namespace, g.Spec.SecretRef.Name, "spec.secretRef")
-		if err != nil {
-			return git.Request{}, err
-		}
-		if req.Auth, err = git.AuthFromSecret(g.Spec.URL, data); err != nil {
-			return git.Request{}, fmt.Errorf("read Secret %s/%s: %w", g.Namespace, g.Spec.SecretRef.Name, err)
-		}
+	read := secretsIn(ctx, secrets, g.Namespace)
+	var secret map[string][]byte
+	err := read(g.Spec.SecretRef, "spec.secretRef", func(data map[string][]byte) (err error) {
 		secret = data
+		req.Auth, err = git.AuthFromSecret(g.Spec.URL, data)
+		return err
+	})
+	if err == nil {
+		err = read(g.Spec.ProxySecretRef, "spec.proxySecretRef", func(data map[string][]byte) (err error) {
+			req.Proxy, err = git.ProxyFromSecret(data)
+			return err
+		})
 	}
-	if g.Spec.ProxySecretRef != nil {
-		data, err := readSecret(ctx, secrets, g.Namespace, g.Spec.ProxySecretRef.Name, "spec.proxySecretRef")
-		if err != nil {
-			return git.Request{}, err
-		}
-		if req.Proxy, err = git.ProxyFromSecret(data); err != nil {
-			return git.Request{}, fmt.Errorf("read Secret %s/%s: %w", g.Namespace, g.Spec.ProxySecretRef.Name, err)
-		}
+	if err == nil {
+		req.Verify, err = verificationOf(ctx, secrets, g)
 	}
-	var err error
-	if req.Verify, err = verificationOf(ctx, secrets, g); err != nil {
-		return git.Request{}, err
+	if err == nil {
+		err = who.authenticate(ctx, g, secret, &req)
 	}
-	err = who.authenticate(ctx, g, secret, &req)
 	return req, err
 }
 
@@ -51,11 +44,6 @@ func requestOf(g *sourcev1.GitRepository) git.Request {
 		URL: g.Spec.URL, Ref: refOf(g.Spec.Reference), Ignore: g.Spec.Ignore, For: string(g.UID),
 		Sparse: g.Spec.SparseCheckout, Submodules: g.Spec.RecurseSubmodules,
 	}
-}
-
-func readSecret(ctx context.Context, secrets client.Reader, namespace, name, field string) (map[string][]byte, error) {
-	data, _, err := readData(ctx, secrets, reference{kindSecret, client.ObjectKey{Namespace: namespace, Name: name}}, field)
-	return data, err
 }
 
 func refOf(ref *sourcev1.GitRepositoryRef) git.Ref {

@@ -39,7 +39,7 @@ type helmCharts struct {
 	// its charts in self.
 	references *references
 	self       *feed
-	identity   GitIdentity
+	identity   SourceIdentity
 	signatures *signatures
 	// changed is told of every chart whose artifact changed.
 	changed func(context.Context, sourceKey)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/Masterminds/semver/v3"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	helmchart "github.com/bowline-dev/bowline/internal/source/chart"
@@ -98,31 +99,29 @@ func (r *helmCharts) visit(ctx context.Context, u user, repo *sourcev1.HelmRepos
 	return at, fetching(sourcev1.URLInvalidReason, err)
 }
 
-// access says how to get to a registry, with what the Secrets of a HelmRepository hold now.
-func (r *helmCharts) access(ctx context.Context, u user, repo *sourcev1.HelmRepository) (registry.Access, error) {
-	access := registry.Access{Insecure: repo.Spec.Insecure}
-	secret, certs, err := repositorySecrets(ctx, r.references.reader(u), repo)
-	if err != nil {
-		return access, err
-	}
-	switch {
-	case secret == nil:
-		if access.Keychain, err = r.login(ctx, repo); err != nil {
-			return access, err
+// access says how to get to a registry, with what the Secrets of a HelmRepository hold now. As that has no field for a
+// service account, a cloud is asked in the name of the engine, or of the account of the namespace where that is confined.
+func (r *helmCharts) access(ctx context.Context, u user, repo *sourcev1.HelmRepository) (access registry.Access, err error) {
+	access.Insecure = repo.Spec.Insecure
+	read := secretsIn(ctx, r.references.reader(u), repo.Namespace)
+	err = read(repo.Spec.SecretRef, "spec.secretRef", func(data map[string][]byte) (err error) {
+		if len(data["username"]) > 0 {
+			access.Keychain = registry.Password(string(data["username"]), string(data["password"]))
+			return nil
 		}
-	case len(secret["username"]) > 0:
-		access.Keychain = registry.Password(string(secret["username"]), string(secret["password"]))
-	default:
-		if access.Keychain, err = registry.KeychainFromSecrets(secret); err != nil {
-			return access, fmt.Errorf("read Secret %s/%s: %w", repo.Namespace, repo.Spec.SecretRef.Name, err)
-		}
+		access.Keychain, err = registry.KeychainFromSecrets(data)
+		return err
+	})
+	if err == nil && repo.Spec.SecretRef == nil {
+		access.Keychain, err = r.identity.registryLogin(ctx, helmRepositoryKey(client.ObjectKeyFromObject(repo)), "", repo.Spec.Provider, normalURL(repo.Spec.URL), nil)
 	}
-	if certs != nil {
-		if access.TLS, err = registry.TLSFromSecret(certs); err != nil {
-			return access, fmt.Errorf("read Secret %s/%s: %w", repo.Namespace, repo.Spec.CertSecretRef.Name, err)
-		}
+	if err == nil {
+		err = read(repo.Spec.CertSecretRef, "spec.certSecretRef", func(data map[string][]byte) (err error) {
+			access.TLS, err = registry.TLSFromSecret(data)
+			return err
+		})
 	}
-	return access, nil
+	return access, err
 }
 
 // isExact reports whether a version is written out in full, so that nobody has to be asked which one

@@ -224,7 +224,12 @@ func helmRepositoryUser(name types.NamespacedName) user {
 // the one who reads them.
 func (r *helmRepositories) request(ctx context.Context, u user, repo *sourcev1.HelmRepository) (helmrepo.Request, error) {
 	req := helmrepo.Request{URL: repo.Spec.URL, PassCredentials: repo.Spec.PassCredentials, Timeout: repo.GetTimeout(), For: string(repo.UID)}
-	secret, certs, err := repositorySecrets(ctx, r.references.reader(u), repo)
+	var secret, certs map[string][]byte
+	read := secretsIn(ctx, r.references.reader(u), repo.Namespace)
+	err := read(repo.Spec.SecretRef, "spec.secretRef", func(data map[string][]byte) error { secret = data; return nil })
+	if err == nil {
+		err = read(repo.Spec.CertSecretRef, "spec.certSecretRef", func(data map[string][]byte) error { certs = data; return nil })
+	}
 	if err == nil {
 		req.Auth, err = helmrepo.AuthFromSecrets(secret, certs)
 	}
@@ -233,28 +238,6 @@ func (r *helmRepositories) request(ctx context.Context, u user, repo *sourcev1.H
 	}
 	return req, nil
 }
-
-// repositorySecrets reads the Secrets of a HelmRepository; those that it does not name are nil.
-func repositorySecrets(ctx context.Context, secrets client.Reader, repo *sourcev1.HelmRepository) (secret, certs map[string][]byte, err error) {
-	if ref := repo.Spec.SecretRef; ref != nil {
-		if secret, err = readSecret(ctx, secrets, repo.Namespace, ref.Name, "spec.secretRef"); err != nil {
-			return nil, nil, err
-		}
-	}
-	if ref := repo.Spec.CertSecretRef; ref != nil {
-		if certs, err = readSecret(ctx, secrets, repo.Namespace, ref.Name, "spec.certSecretRef"); err != nil {
-			return nil, nil, err
-		}
-	}
-	return secret, certs, nil
-}
-
-// loginError says that there is nothing to show a server, because a Secret is missing or wrong.
-type loginError struct{ err error }
-
-func (e *loginError) Error() string { return e.err.Error() }
-
-func (e *loginError) Unwrap() error { return e.err }
 
 // report puts what a fetch came to into the status and returns when to fetch
 // again. After a failure the last artifact stays.

@@ -40,7 +40,7 @@ type ociRepositories struct {
 	// its sources in self.
 	references *references
 	self       *feed
-	identity   GitIdentity
+	identity   SourceIdentity
 	signatures *signatures
 	registries *registry.Client
 	// changed is told of every source whose artifact changed, or that says anew why it has none.

@@ -3,13 +3,9 @@ package controller
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/url"
 	"strings"
 
-	"github.com/fluxcd/pkg/auth"
-	authutils "github.com/fluxcd/pkg/auth/utils"
-	"github.com/fluxcd/pkg/cache"
+	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/google/go-containerregistry/pkg/authn"
 	corev1 "k8s.io/api/core/v1"
@@ -22,17 +18,10 @@ import (
 	"github.com/bowline-dev/bowline/internal/source/verify"
 )
 
-// ociLoginError says that the credentials for a registry cannot be had.
-type ociLoginError struct{ err error }
-
-func (e *ociLoginError) Error() string { return e.err.Error() }
-
-func (e *ociLoginError) Unwrap() error { return e.err }
-
 // ociReason returns the reason that the toolkit's users know.
 func ociReason(err error) string {
 	var unverified *verify.Error
-	var login *ociLoginError
+	var login *loginError
 	var staged *oci.Error
 	switch {
 	case errors.As(err, &unverified):
@@ -75,17 +64,18 @@ func ociRequestOf(o *sourcev1.OCIRepository) oci.Request {
 // request is ociRequestOf with the credentials and keys that Secrets hold now, or the provider issues.
 func (r *ociRepositories) request(ctx context.Context, secrets client.Reader, o *sourcev1.OCIRepository) (oci.Request, error) {
 	req := ociRequestOf(o)
-	if err := ociRoute(ctx, secrets, o, &req.Access); err != nil {
-		return req, &ociLoginError{err}
+	read := secretsIn(ctx, secrets, o.Namespace)
+	if err := ociRoute(read, o, &req.Access); err != nil {
+		return req, &loginError{err}
 	}
-	keychain, err := r.keychain(ctx, secrets, o)
-	if err == nil && keychain == nil && o.Spec.Provider != "" && o.Spec.Provider != sourcev1.GenericOCIProvider {
+	keychain, err := r.keychain(ctx, read, o)
+	if err == nil && keychain == nil {
 		bounded, cancel := registry.WithTimeout(ctx, req.Timeout)
 		defer cancel()
-		keychain, err = r.identity.registryLogin(bounded, o, req.Access.Proxy)
+		keychain, err = r.identity.registryLogin(bounded, ociKey(client.ObjectKeyFromObject(o)), o.Spec.ServiceAccountName, o.Spec.Provider, o.Spec.URL, req.Access.Proxy)
 	}
 	if err != nil {
-		return req, &ociLoginError{err}
+		return req, &loginError{err}
 	}
 	req.Access.Keychain = keychain
 	named := strings.TrimPrefix(o.Spec.URL, registry.Prefix)
@@ -94,63 +84,55 @@ func (r *ociRepositories) request(ctx context.Context, secrets client.Reader, o 
 }
 
 // ociRoute adds the certificates and the proxy.
-func ociRoute(ctx context.Context, secrets client.Reader, o *sourcev1.OCIRepository, access *registry.Access) error {
-	if ref := o.Spec.CertSecretRef; ref != nil && ref.Name != "" {
-		data, err := readSecret(ctx, secrets, o.Namespace, ref.Name, "spec.certSecretRef")
-		if err != nil {
-			return err
-		}
-		if access.TLS, err = registry.TLSFromSecret(data); err != nil {
-			return fmt.Errorf("read Secret %s/%s: %w", o.Namespace, ref.Name, err)
-		}
+func ociRoute(read secretReader, o *sourcev1.OCIRepository, access *registry.Access) error {
+	certs := o.Spec.CertSecretRef
+	if certs != nil && certs.Name == "" {
+		certs = nil
 	}
-	if ref := o.Spec.ProxySecretRef; ref != nil {
-		data, err := readSecret(ctx, secrets, o.Namespace, ref.Name, "spec.proxySecretRef")
-		if err != nil {
-			return err
-		}
-		if access.Proxy, err = registry.ProxyFromSecret(data); err != nil {
-			return fmt.Errorf("read Secret %s/%s: %w", o.Namespace, ref.Name, err)
-		}
+	err := read(certs, "spec.certSecretRef", func(data map[string][]byte) (err error) {
+		access.TLS, err = registry.TLSFromSecret(data)
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	return nil
+	return read(o.Spec.ProxySecretRef, "spec.proxySecretRef", func(data map[string][]byte) (err error) {
+		access.Proxy, err = registry.ProxyFromSecret(data)
+		return err
+	})
 }
 
 // keychain holds the logins of spec.secretRef, and of the pull secrets of the service account; nil when there
 // are none.
-func (r *ociRepositories) keychain(ctx context.Context, secrets client.Reader, o *sourcev1.OCIRepository) (authn.Keychain, error) {
-	var names, fields []string
-	if ref := o.Spec.SecretRef; ref != nil {
-		names, fields = append(names, ref.Name), append(fields, "spec.secretRef")
+func (r *ociRepositories) keychain(ctx context.Context, read secretReader, o *sourcev1.OCIRepository) (authn.Keychain, error) {
+	var all []map[string][]byte
+	take := func(data map[string][]byte) error {
+		all = append(all, data)
+		_, err := registry.KeychainFromSecrets(data)
+		return err
+	}
+	if err := read(o.Spec.SecretRef, "spec.secretRef", take); err != nil {
+		return nil, err
 	}
 	if o.Spec.ServiceAccountName != "" {
 		pull, err := r.pullSecrets(ctx, o)
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range pull {
-			names, fields = append(names, name), append(fields, "imagePullSecrets of ServiceAccount/"+o.Namespace+"/"+o.Spec.ServiceAccountName)
+		for _, ref := range pull {
+			if err := read(&meta.LocalObjectReference{Name: ref.Name}, "imagePullSecrets of ServiceAccount/"+o.Namespace+"/"+o.Spec.ServiceAccountName, take); err != nil {
+				return nil, err
+			}
 		}
 	}
-	if len(names) == 0 {
+	if len(all) == 0 {
 		return nil, nil
-	}
-	all := make([]map[string][]byte, 0, len(names))
-	for i, name := range names {
-		data, err := readSecret(ctx, secrets, o.Namespace, name, fields[i])
-		if err != nil {
-			return nil, err
-		}
-		if _, err := registry.KeychainFromSecrets(data); err != nil {
-			return nil, fmt.Errorf("read Secret %s/%s: %w", o.Namespace, name, err)
-		}
-		all = append(all, data)
 	}
 	return registry.KeychainFromSecrets(all...)
 }
 
-// pullSecrets returns the names of the Secrets that the service account lists for pulling.
-func (r *ociRepositories) pullSecrets(ctx context.Context, o *sourcev1.OCIRepository) ([]string, error) {
+// pullSecrets returns the Secrets that the service account lists for pulling.
+func (r *ociRepositories) pullSecrets(ctx context.Context, o *sourcev1.OCIRepository) ([]corev1.LocalObjectReference, error) {
 	object := "ServiceAccount/" + o.Namespace + "/" + o.Spec.ServiceAccountName
 	if err := accountName("spec.serviceAccountName", o.Spec.ServiceAccountName); err != nil {
 		return nil, err
@@ -163,37 +145,5 @@ func (r *ociRepositories) pullSecrets(ctx context.Context, o *sourcev1.OCIReposi
 	case err != nil:
 		return nil, &failure.Error{Op: "read", Object: object, Kind: failure.Unavailable, Err: err}
 	}
-	names := make([]string, 0, len(account.ImagePullSecrets))
-	for _, s := range account.ImagePullSecrets {
-		names = append(names, s.Name)
-	}
-	return names, nil
-}
-
-// registryLogin asks the cloud that spec.provider names for a login, in the name of a service account of the
-// namespace or, where that is allowed, of the engine itself.
-func (i GitIdentity) registryLogin(ctx context.Context, o *sourcev1.OCIRepository, proxy *url.URL) (authn.Keychain, error) {
-	options := []auth.Option{auth.WithClient(i.Client)}
-	who := "the engine's own identity"
-	if account := i.accountFor(o.Namespace, o.Spec.ServiceAccountName); account != "" {
-		who = "ServiceAccount/" + o.Namespace + "/" + account
-		options = append(options, auth.WithServiceAccountNamespace(o.Namespace), auth.WithServiceAccountName(account))
-	}
-	if proxy != nil {
-		options = append(options, auth.WithProxyURL(*proxy))
-	}
-	if i.Tokens != nil {
-		options = append(options, auth.WithCache(*i.Tokens, cache.InvolvedObject{
-			Kind: sourcev1.OCIRepositoryKind, Name: o.Name, Namespace: o.Namespace, Operation: cache.OperationReconcile,
-		}))
-	}
-	found, err := authutils.GetArtifactRegistryCredentials(ctx, o.Spec.Provider, strings.TrimPrefix(o.Spec.URL, registry.Prefix), options...)
-	if err != nil {
-		return nil, refusedIdentity(ctx, who+" at "+o.Spec.Provider, err, "check spec.provider, the identity and its rights")
-	}
-	config, err := authn.Authorization(ctx, found)
-	if err != nil {
-		return nil, refusedIdentity(ctx, who+" at "+o.Spec.Provider, err, "check spec.url, the identity and its rights")
-	}
-	return registry.Login(authn.FromConfig(*config)), nil
+	return account.ImagePullSecrets, nil
 }

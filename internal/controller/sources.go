@@ -142,3 +142,28 @@ func sourceObject(kind string) (o interface {
 		return g, func() bool { return g.Spec.Suspend }
 	}
 }
+
+// secretReader reads the Secret that a field of a source names, if it names one, and has its data taken.
+type secretReader func(ref *meta.LocalObjectReference, field string, take func(data map[string][]byte) error) error
+
+// secretsIn reads Secrets of a namespace.
+func secretsIn(ctx context.Context, secrets client.Reader, namespace string) secretReader {
+	return func(ref *meta.LocalObjectReference, field string, take func(map[string][]byte) error) error {
+		if ref == nil {
+			return nil
+		}
+		data, err := readSecret(ctx, secrets, namespace, ref.Name, field)
+		if err != nil {
+			return err
+		}
+		if err := take(data); err != nil {
+			return fmt.Errorf("read Secret %s/%s: %w", namespace, ref.Name, err)
+		}
+		return nil
+	}
+}
+
+func readSecret(ctx context.Context, secrets client.Reader, namespace, name, field string) (map[string][]byte, error) {
+	data, _, err := readData(ctx, secrets, reference{kindSecret, client.ObjectKey{Namespace: namespace, Name: name}}, field)
+	return data, err
+}
