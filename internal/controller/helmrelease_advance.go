@@ -72,7 +72,7 @@ func (r *helmReleaseRun) asWanted(manifest string) release.Wanted {
 	w := r.wanted
 	return release.Wanted{
 		Release: r.h, Chart: w.chart.Name(), ChartVersion: w.chart.Version(), OCIDigest: w.ociDigest,
-		ConfigDigest: w.config, Inputs: w.digest, Manifest: manifest,
+		ConfigDigest: w.config, RenderersDigest: w.renderers, MetadataDigest: w.metadata, Inputs: w.digest, Manifest: manifest,
 	}
 }
 

@@ -115,8 +115,11 @@ type Wanted struct {
 	Chart, ChartVersion string
 	// OCIDigest is the digest of the chart's artifact; may be empty.
 	OCIDigest string
-	// ConfigDigest is that of the values, by [ConfigDigest].
+	// ConfigDigest is that of the values, as a [Snapshot] has it.
 	ConfigDigest string
+	// RenderersDigest and MetadataDigest are those of the post-renderers and of the common
+	// metadata, as the status holds them.
+	RenderersDigest, MetadataDigest string
 	// Inputs identifies all that decides what is rendered; it is compared with the marks of
 	// a pending revision.
 	Inputs string

@@ -8,6 +8,7 @@ import (
 	v2 "github.com/fluxcd/helm-controller/api/v2"
 	"github.com/fluxcd/pkg/apis/meta"
 	"helm.sh/helm/v4/pkg/release/common"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -124,11 +125,11 @@ var inSyncRows = []row{
 	}, Upgrade, ChartChanged, "the strategy says to upgrade"},
 	{"other values", func(q *question) { q.w.ConfigDigest = "sha256:other" }, Upgrade, ValuesChanged, "the values decide"},
 	{"post-renderers", func(q *question) {
-		q.hr.Generation, q.hr.Spec.PostRenderers = 4, []v2.PostRenderer{{}}
+		q.hr.Generation, q.w.RenderersDigest = 4, "sha256:other"
 	}, Upgrade, RenderersChanged, "a new generation with others"},
-	{"post-renderers of this generation", func(q *question) { q.hr.Spec.PostRenderers = []v2.PostRenderer{{}} }, None, InSync, "the generation has been observed"},
+	{"post-renderers of this generation", func(q *question) { q.w.RenderersDigest = "sha256:other" }, None, InSync, "the generation has been observed"},
 	{"common metadata", func(q *question) {
-		q.hr.Generation, q.hr.Spec.CommonMetadata = 4, &v2.CommonMetadata{Labels: map[string]string{"a": "b"}}
+		q.hr.Generation, q.w.MetadataDigest = 4, "sha256:other"
 	}, Upgrade, MetadataChanged, "a new generation with other metadata"},
 	{"another generation alone", func(q *question) { q.hr.Generation = 4 }, None, InSync, "an interval changes no release"},
 	{"forced", (*question).force, Upgrade, Forced, "somebody asks"},
@@ -292,15 +293,13 @@ func TestNext(t *testing.T) {
 				if d.Message == "" || d.Status == nil {
 					t.Error("no message, or no status")
 				}
-				if !sameStatus(before, q.hr) {
+				if !equality.Semantic.DeepEqual(before, q.hr) {
 					t.Error("asking changed the HelmRelease")
 				}
 			})
 		}
 	}
 }
-
-func sameStatus(a, b *v2.HelmRelease) bool { return jsonDigest(a) == jsonDigest(b) }
 
 func TestNextTellsWhatTheStepNeeds(t *testing.T) {
 	q := settled()

@@ -76,7 +76,7 @@ func Snapshot(rel *Release, ociDigest string, action v2.ReleaseAction) (*v2.Snap
 		APIVersion: v2.CurrentSnapshotAPIVersion, Digest: digester.Digest().String(),
 		Name: o.Name, Namespace: o.Namespace, Version: o.Version, Status: o.Info.Status.String(), Action: action,
 		ChartName: o.ChartMetadata.Name, ChartVersion: o.ChartMetadata.Version, AppVersion: o.ChartMetadata.AppVersion,
-		ConfigDigest:  ConfigDigest(o.Config),
+		ConfigDigest:  chartutil.DigestValues(digest.SHA256, o.Config).String(),
 		FirstDeployed: metav1.NewTime(o.Info.FirstDeployed), LastDeployed: metav1.NewTime(o.Info.LastDeployed),
 		Deleted: metav1.NewTime(o.Info.Deleted), OCIDigest: ociDigest,
 	}, nil
@@ -105,36 +105,6 @@ func Verified(snapshot *v2.Snapshot, rel *Release) bool {
 	o.Info.RollbackRevision = rel.Info.RollbackRevision // as a newer one takes it
 	verifier := taken.Verifier()
 	return o.write(verifier) == nil && verifier.Verified()
-}
-
-// ConfigDigest returns the digest of a release's values, in the form of the API.
-func ConfigDigest(values map[string]any) string {
-	return chartutil.DigestValues(digest.SHA256, values).String()
-}
-
-// PostRenderersDigest returns what status.observedPostRenderersDigest holds.
-func PostRenderersDigest(renderers []v2.PostRenderer) string {
-	if renderers == nil {
-		return ""
-	}
-	return jsonDigest(renderers)
-}
-
-// CommonMetadataDigest returns what status.observedCommonMetadataDigest holds.
-func CommonMetadataDigest(common *v2.CommonMetadata) string {
-	if common == nil {
-		return ""
-	}
-	return jsonDigest(common)
-}
-
-// jsonDigest is the digest of the value as the toolkit encodes it, with a line end.
-func jsonDigest(v any) string {
-	digester := digest.SHA256.Digester()
-	if json.NewEncoder(digester.Hash()).Encode(v) != nil {
-		return ""
-	}
-	return digester.Digest().String()
 }
 
 // ManifestDigest identifies what a revision installs: its manifest and its hooks, without

@@ -47,9 +47,9 @@ func (n *next) renderers() Reason {
 	switch {
 	case s.ObservedGeneration == n.hr.Generation:
 		return InSync
-	case s.ObservedPostRenderersDigest != PostRenderersDigest(n.hr.Spec.PostRenderers):
+	case s.ObservedPostRenderersDigest != n.w.RenderersDigest:
 		return RenderersChanged
-	case s.ObservedCommonMetadataDigest != CommonMetadataDigest(n.hr.Spec.CommonMetadata):
+	case s.ObservedCommonMetadataDigest != n.w.MetadataDigest:
 		return MetadataChanged
 	}
 	return InSync

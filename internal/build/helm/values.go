@@ -2,8 +2,6 @@ package helm
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"regexp"
@@ -11,7 +9,8 @@ import (
 	"strings"
 
 	"github.com/fluxcd/pkg/apis/meta"
-	yamlv2 "go.yaml.in/yaml/v2"
+	"github.com/fluxcd/pkg/chartutil"
+	"github.com/opencontainers/go-digest"
 	"helm.sh/helm/v4/pkg/chart/common/util"
 	chartv2 "helm.sh/helm/v4/pkg/chart/v2"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
@@ -69,36 +68,7 @@ func copied(value any) any {
 // Digest returns the digest that the toolkit keeps in status.lastAttemptedConfigDigest and as
 // configDigest of the history: SHA-256 of the values as YAML with sorted keys. It
 // cannot be read back.
-func (v Values) Digest() string { return ConfigDigest(v.values) }
-
-// ConfigDigest is Digest of the values that a release keeps.
-func ConfigDigest(config map[string]any) string {
-	h := sha256.New()
-	if len(config) > 0 {
-		doc := yaml.JSONObjectToYAMLObject(config)
-		sortKeys(doc)
-		// Encoding into a hash cannot fail: the values come from YAML or JSON.
-		enc := yamlv2.NewEncoder(h)
-		if err := enc.Encode(doc); err != nil {
-			panic(err)
-		}
-	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil))
-}
-
-func sortKeys(value any) {
-	switch value := value.(type) {
-	case yamlv2.MapSlice:
-		slices.SortFunc(value, func(a, b yamlv2.MapItem) int { return strings.Compare(a.Key.(string), b.Key.(string)) })
-		for _, item := range value {
-			sortKeys(item.Value)
-		}
-	case []any:
-		for _, item := range value {
-			sortKeys(item)
-		}
-	}
-}
+func (v Values) Digest() string { return chartutil.DigestValues(digest.SHA256, v.values).String() }
 
 // ReadValues merges values as spec.valuesFrom and spec.values of a HelmRelease in
 // namespace do, which must hold what JSON holds: the referenced ones in their order, and over them the

@@ -199,7 +199,7 @@ func TestSecretsStayOut(t *testing.T) {
 // TestDigests compares with what the toolkit's own packages compute.
 func TestDigests(t *testing.T) {
 	for text, want := range knownDigests {
-		if got := ConfigDigest(values(t, text)); got != want {
+		if got := Of(values(t, text)).Digest(); got != want {
 			t.Errorf("%s: %s, want %s", text, got, want)
 		}
 	}
