@@ -42,7 +42,7 @@ func (r *helmReleaseRun) end(ctx context.Context, cause error) stepped {
 			return comeBack(r.failThere(reasonStateError, err))
 		}
 		r.note(superseded...)
-		record.SetStatus(common.StatusDeployed, deployedWords(record.Marks.Action, r.rollbackTarget()))
+		record.SetStatus(common.StatusDeployed, deployedWords(record))
 	}
 	if err := m.store.Update(ctx, record); err != nil {
 		return comeBack(r.failThere(reasonStateError, err))
@@ -146,12 +146,12 @@ func (r *helmReleaseRun) note(records ...*release.Record) {
 	}
 }
 
-func deployedWords(action helmv2.ReleaseAction, target int) string {
-	switch action {
+func deployedWords(record *release.Record) string {
+	switch record.Marks.Action {
 	case helmv2.ReleaseActionInstall:
 		return "Install complete"
 	case helmv2.ReleaseActionRollback:
-		return fmt.Sprintf("Rollback to %d", target)
+		return fmt.Sprintf("Rollback to %d", record.Info.RollbackRevision)
 	default:
 		return "Upgrade complete"
 	}
@@ -170,7 +170,7 @@ func (r *helmReleaseRun) released(record *release.Record) {
 	case helmv2.ReleaseActionInstall:
 		r.conclude(helmv2.ReleasedCondition, metav1.ConditionTrue, helmv2.InstallSucceededReason, fmt.Sprintf(saidInstalled, cur.FullReleaseName(), cur.VersionedChartName()))
 	case helmv2.ReleaseActionRollback:
-		r.conclude(helmv2.RemediatedCondition, metav1.ConditionTrue, helmv2.RollbackSucceededReason, fmt.Sprintf(saidRolledBack, r.rollbackName(), cur.VersionedChartName()))
+		r.conclude(helmv2.RemediatedCondition, metav1.ConditionTrue, helmv2.RollbackSucceededReason, fmt.Sprintf(saidRolledBack, rollbackName(record), cur.VersionedChartName()))
 		return
 	default:
 		r.conclude(helmv2.ReleasedCondition, metav1.ConditionTrue, helmv2.UpgradeSucceededReason, fmt.Sprintf(saidUpgraded, cur.FullReleaseName(), cur.VersionedChartName()))
@@ -185,17 +185,9 @@ func (r *helmReleaseRun) released(record *release.Record) {
 	}
 }
 
-func (r *helmReleaseRun) rollbackName() string {
-	return fmt.Sprintf("%s/%s.v%d", r.h.GetReleaseNamespace(), r.memory.key.Name, r.rollbackTarget())
-}
-
-// rollbackTarget returns the revision that a rollback under way goes back to.
-func (r *helmReleaseRun) rollbackTarget() int {
-	m := r.memory
-	if target := release.RollbackTarget(r.h); m.rolledBackTo == 0 && target != nil {
-		m.rolledBackTo = target.Version // an earlier process began it
-	}
-	return m.rolledBackTo
+// rollbackName names the revision that one goes back to.
+func rollbackName(record *release.Record) string {
+	return fmt.Sprintf("%s/%s.v%d", record.Namespace, record.Name, record.Info.RollbackRevision)
 }
 
 // failedRelease tells that the revision failed, and counts it.
@@ -209,7 +201,7 @@ func (r *helmReleaseRun) failedRelease(record *release.Record, cause error) {
 		s.UpgradeFailures++
 	default:
 		r.conclude(helmv2.RemediatedCondition, metav1.ConditionFalse, helmv2.RollbackFailedReason,
-			fmt.Sprintf("Helm rollback to previous release %s with chart %s@%s failed: %s", r.rollbackName(), record.Chart.Name(), record.Chart.Metadata.Version, cause))
+			fmt.Sprintf("Helm rollback to previous release %s with chart %s@%s failed: %s", rollbackName(record), record.Chart.Name(), record.Chart.Metadata.Version, cause))
 		return
 	}
 	r.notDone(record.Marks.Action, cause)

@@ -36,8 +36,6 @@ type releaseMemory struct {
 	record *release.Record
 	// outcome is what the last run of the pipeline for the record came to.
 	outcome pipeline.Outcome
-	// rolledBackTo is the revision that the record goes back to.
-	rolledBackTo int
 
 	// definitions is the step that installs the chart's definitions, and defined, owned and
 	// housed say which of the first steps for the record are done.

@@ -25,7 +25,6 @@ func (r *helmReleaseRun) rollback(ctx context.Context, target int) stepped {
 	}
 	rel := *old.Release
 	record := release.Fresh(&rel, release.Marks{Unit: r.unit().String(), Inputs: old.Marks.Inputs, Action: helmv2.ReleaseActionRollback}, m.seen, r.now)
-	m.rolledBackTo = target
 	return r.start(ctx, record)
 }
 
