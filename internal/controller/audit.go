@@ -20,7 +20,7 @@ import (
 const auditSample = 10
 
 // audit compares, now and then, a sample of what the ledger holds to be in sync
-// with what dry runs say. Disagreements are counted, logged and healed.
+// with what dry runs say. Disagreements are counted and logged, and their units are looked at again.
 func (e *engine) audit(ctx context.Context) error {
 	if e.options.AuditInterval < 0 {
 		return nil
@@ -121,7 +121,7 @@ func (e *engine) auditRelease(ctx context.Context, h *helmv2.HelmRelease) {
 // takes nothing from what reconciles remember, as one may be under way.
 func (r *helmReleases) deployedUnit(ctx context.Context, h *helmv2.HelmRelease, target *delivery, secrets []string) (pipeline.Unit, error) {
 	none := pipeline.Unit{Secrets: secrets}
-	key := release.Key{Namespace: h.GetStorageNamespace(), Name: release.ShortName(h.GetReleaseName())}
+	key := releaseKey(h)
 	store, err := release.NewStore(target.Cluster, key.Namespace, nil)
 	if err != nil {
 		return none, err
@@ -145,8 +145,8 @@ type audited struct {
 	target   *delivery
 	artifact source.Artifact
 	pipeline *pipeline.Pipeline
-	// heal brings the unit back to what the ledger was wrong about.
-	heal func(types.NamespacedName)
+	// again brings the unit back, which heals what the ledger was wrong about if it is to.
+	again func(types.NamespacedName)
 }
 
 // compare holds the ledger against dry runs for one unit.
@@ -159,10 +159,10 @@ func (e *engine) compare(ctx context.Context, a audited) {
 	e.meters.audited.Add(float64(audit.Objects))
 	e.meters.disagreements.Add(float64(len(audit.Disagree)))
 	for _, id := range audit.Disagree {
-		e.log.Info("the ledger disagrees with a dry run; healing", a.kind, a.unit.Name, "object", id.String())
+		e.log.Info("the ledger disagrees with a dry run; the unit is looked at again", a.kind, a.unit.Name, "object", id.String())
 		a.target.ledger.Doubt(id)
 	}
 	if len(audit.Disagree) > 0 {
-		a.heal(a.unit.Name)
+		a.again(a.unit.Name)
 	}
 }

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -131,7 +132,7 @@ func (r *helmReleaseRun) note(records ...*release.Record) {
 		oci, action := r.h.Status.LastAttemptedRevisionDigest, record.Marks.Action
 		for _, s := range r.h.Status.History {
 			if s.Targets(record.Name, record.Namespace, record.Version) {
-				oci, action = s.OCIDigest, orElse(action, s.Action)
+				oci, action = s.OCIDigest, cmp.Or(action, s.Action)
 			}
 		}
 		snapshot, err := release.Snapshot(record.Release, oci, action)
@@ -159,7 +160,7 @@ func deployedWords(record *release.Record) string {
 
 func (r *helmReleaseRun) failedWords(record *release.Record, cause error) string {
 	what := map[helmv2.ReleaseAction]string{helmv2.ReleaseActionInstall: "Release", helmv2.ReleaseActionRollback: "Rollback"}
-	return fmt.Sprintf("%s %q failed: %s", orElse(what[record.Marks.Action], "Upgrade"), record.Name, object.Conceal(cause.Error(), r.secrets))
+	return fmt.Sprintf("%s %q failed: %s", cmp.Or(what[record.Marks.Action], "Upgrade"), record.Name, object.Conceal(cause.Error(), r.secrets))
 }
 
 // released tells that the revision is deployed.

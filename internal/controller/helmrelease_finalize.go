@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,7 +75,7 @@ func (r *helmReleaseRun) uninstallDeleted(ctx context.Context) (stepped, error) 
 // removeRelease uninstalls what the status or the storage says is there.
 func (r *helmReleaseRun) removeRelease(ctx context.Context) (stepped, error) {
 	m := r.memory
-	old, storage := r.h.Status.History.Latest(), orElse(r.h.Status.StorageNamespace, m.key.Namespace)
+	old, storage := r.h.Status.History.Latest(), cmp.Or(r.h.Status.StorageNamespace, m.key.Namespace)
 	if old == nil && m.removal == nil {
 		// One that was begun and never told of is known by its marks.
 		record, err := m.store.Last(ctx, m.key.Name)

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,20 +79,12 @@ func (r *helmReleaseRun) policyOfDefinitions(action helmv2.ReleaseAction) helmv2
 		if i.CRDs == "" && i.SkipCRDs {
 			return helmv2.Skip
 		}
-		return orElse(i.CRDs, helmv2.Create)
+		return cmp.Or(i.CRDs, helmv2.Create)
 	case helmv2.ReleaseActionUpgrade:
-		return orElse(r.h.GetUpgrade().CRDs, helmv2.Skip)
+		return cmp.Or(r.h.GetUpgrade().CRDs, helmv2.Skip)
 	default:
 		return helmv2.Skip
 	}
-}
-
-func orElse[T comparable](value, other T) T {
-	var zero T
-	if value == zero {
-		return other
-	}
-	return value
 }
 
 // comparable returns the digest of what would be rendered, where a release that somebody

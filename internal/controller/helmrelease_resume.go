@@ -108,15 +108,12 @@ func (r *helmReleaseRun) deliver(ctx context.Context) (stepped, error) {
 	if err != nil {
 		return stepped{}, err
 	}
-	timed, cancel := context.WithTimeout(ctx, r.timeoutOf(record.Marks.Action))
-	defer cancel()
-	out, err := r.pipeline.Run(timed, unit, r.target.scoped(timed, unit.Name), source.Artifact{Digest: unit.Made.Digest}, r.recorded)
+	out, err := r.send(ctx, unit, r.timeoutOf(record.Marks.Action))
 	r.keep(out, definitions)
 	r.memory.outcome = out
-	err = unit.Conceal(err)
 	switch {
 	case err != nil && out.Changes.Pending():
-		return r.waitIn(ctx, "Applying: "+err.Error(), r.memory.began, err)
+		return r.waitIn("Applying: "+err.Error(), r.memory.began, err)
 	case err != nil:
 		return stepped{}, r.there(err)
 	case len(out.Plan.Held) > 0:
@@ -148,9 +145,15 @@ func (r *helmReleaseRun) unitOfRecord(ctx context.Context, record *release.Recor
 	return unit, definitions, nil
 }
 
-// recorded is called before objects are applied that the status does not name yet. The
-// release storage names them: the pending revision was written before.
-func (r *helmReleaseRun) recorded(context.Context, []plan.Entry) error { return nil }
+// send runs the pipeline for a unit. The status need not name new objects before they are
+// applied: the release storage does, as the pending revision was written before.
+func (r *helmReleaseRun) send(ctx context.Context, unit pipeline.Unit, timeout time.Duration) (pipeline.Outcome, error) {
+	timed, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	recorded := func(context.Context, []plan.Entry) error { return nil }
+	out, err := r.pipeline.Run(timed, unit, r.target.scoped(timed, unit.Name), source.Artifact{Digest: unit.Made.Digest}, recorded)
+	return out, unit.Conceal(err)
+}
 
 // withDefinitions adds the definitions that a chart installs.
 func withDefinitions(entries []plan.Entry, objects []*unstructured.Unstructured) []plan.Entry {
@@ -256,7 +259,7 @@ func (r *helmReleaseRun) awaited(action helmv2.ReleaseAction, wants []plan.Want)
 
 // waitIn waits, in a step, for what an event will make possible, until the time for the
 // step is over.
-func (r *helmReleaseRun) waitIn(_ context.Context, message string, since time.Time, cause error) (stepped, error) {
+func (r *helmReleaseRun) waitIn(message string, since time.Time, cause error) (stepped, error) {
 	elapsed, timeout := r.now.Sub(since), r.timeoutOf(r.memory.record.Marks.Action)
 	if elapsed >= timeout {
 		return stepped{}, &failure.Error{Op: "wait", Kind: failure.Timeout, Err: fmt.Errorf("still waiting after %s: %w", timeout, cause),

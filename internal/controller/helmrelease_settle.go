@@ -91,15 +91,13 @@ func (r *helmReleaseRun) heal(ctx context.Context) (again time.Duration, ok bool
 	if err != nil {
 		return r.fail(meta.ReconciliationFailedReason, err), false
 	}
-	timed, cancel := context.WithTimeout(ctx, r.h.GetTimeout().Duration)
-	defer cancel()
-	out, err := r.pipeline.Run(timed, unit, r.target.scoped(timed, unit.Name), source.Artifact{Digest: unit.Made.Digest}, r.recorded)
+	out, err := r.send(ctx, unit, r.h.GetTimeout().Duration)
 	r.keep(out, slices.DeleteFunc(releaseEntries(r.h), func(e plan.Entry) bool { return e.ID.Kind != definitionKind }))
 	r.contested(out.Plan)
 	if changes := report.Changes(out.Changes); changes != "" {
 		r.tell(corev1.EventTypeNormal, "DriftCorrected", fmt.Sprintf("Cluster state of release %s has been corrected: %s", r.h.Status.History.Latest().FullReleaseName(), changes))
 	}
-	if err = unit.Conceal(err); err != nil {
+	if err != nil {
 		return r.failThere("DriftCorrectionFailed", err), false
 	}
 	return 0, true

@@ -16,7 +16,6 @@ import (
 	"github.com/bowline-dev/bowline/internal/observe"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/release"
-	"github.com/bowline-dev/bowline/internal/source"
 )
 
 // live is the cluster as the steps that only Helm knows use it.
@@ -194,12 +193,10 @@ func (r *helmReleaseRun) inherit(ctx context.Context, next *release.Release) err
 	}
 	unit.Policy.Prune = false
 	unit.Made.Objects = func(context.Context) ([]*unstructured.Unstructured, error) { return left, nil }
-	timed, cancel := context.WithTimeout(ctx, r.timeoutOf(helmv2.ReleaseActionUpgrade))
-	defer cancel()
-	out, err := r.pipeline.Run(timed, unit, r.target.scoped(timed, unit.Name), source.Artifact{Digest: unit.Made.Digest}, r.recorded)
+	out, err := r.send(ctx, unit, r.timeoutOf(helmv2.ReleaseActionUpgrade))
 	r.keep(out, nil)
 	if err != nil {
-		return r.there(unit.Conceal(err))
+		return r.there(err)
 	}
 	return r.write(ctx) // what is inherited is on record before the revision is
 }

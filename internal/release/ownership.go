@@ -16,6 +16,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/observe"
+	"github.com/bowline-dev/bowline/internal/plan"
 )
 
 // What Helm writes on the objects of a release, and asks for when it meets them again.
@@ -24,8 +25,6 @@ const (
 	managedByHelm       = "Helm"
 	releaseAnnotation   = "meta.helm.sh/release-name"
 	namespaceAnnotation = "meta.helm.sh/release-namespace"
-	policyAnnotation    = "helm.sh/resource-policy"
-	policyKeep          = "keep"
 )
 
 // Dress writes on an object that it belongs to the release, as Helm does. It is done when the
@@ -46,7 +45,7 @@ func Dress(u *unstructured.Unstructured, name, namespace string) {
 
 // Kept reports whether the object says that it outlives its release.
 func Kept(m metav1.Object) bool {
-	return strings.EqualFold(strings.TrimSpace(m.GetAnnotations()[policyAnnotation]), policyKeep)
+	return plan.MarksOf(m, object.HelmGroup).Has(plan.KeepOnPrune)
 }
 
 // Belongs reports whether the live object says that it is of the release.
