@@ -16,6 +16,8 @@ export CGO_ENABLED := 0
 BIN := bin
 TOOLS := $(BIN)/tools
 BUCKET_TOOLS := $(TOOLS)/versitygw $(TOOLS)/fake-gcs-server
+CORE_COMPONENTS := internal/fleet/capi/install/core.yaml
+CLUSTER_API := $(TOOLS)/capi-manager $(TOOLS)/capa-manager $(TOOLS)/capa-components.yaml
 LOCALKUBE_VERSION := v1.36.3
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
@@ -59,7 +61,7 @@ down: ## Stop what `make up` started and leave nothing behind
 # ---- test -------------------------------------------------------------------
 
 .PHONY: test
-test: $(BIN)/localkube $(TOOLS)/flux $(TOOLS)/helm $(BUCKET_TOOLS) ## Run all tests, against the real API server in bin/localkube
+test: $(BIN)/localkube $(TOOLS)/flux $(TOOLS)/helm $(BUCKET_TOOLS) $(CLUSTER_API) ## Run all tests, against the real API server in bin/localkube
 	@cc=$$(go env CC); \
 	if command -v "$${cc%% *}" >/dev/null; then \
 	  echo "go test -race $(RACE)"; \
@@ -109,6 +111,7 @@ verify-gen: $(TOOLS)/controller-gen
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
 	$(TOOLS)/controller-gen object paths=./api/fleet/v1alpha1 output:object:dir="$$dir" && \
 	diff -u api/fleet/v1alpha1/zz_generated.deepcopy.go "$$dir/zz_generated.deepcopy.go" || { echo "api/fleet is not what its types say: run make gen"; exit 1; }
+	tools/gen-components.sh tools/capi | diff -u $(CORE_COMPONENTS) - || { echo "$(CORE_COMPONENTS) is not what Cluster API says: run make gen"; exit 1; }
 
 .PHONY: verify-docs
 verify-docs: bowline
@@ -127,6 +130,7 @@ lint: $(TOOLS)/golangci-lint ## Run the linters of .golangci.yml on both modules
 gen: $(TOOLS)/controller-gen ## Make the generated files: custom resource definitions, copies of objects
 	tools/gen-crds.sh $(TOOLS)/controller-gen internal/crds
 	$(TOOLS)/controller-gen object paths=./api/fleet/...
+	tools/gen-components.sh tools/capi >$(CORE_COMPONENTS).new && mv $(CORE_COMPONENTS).new $(CORE_COMPONENTS)
 
 .PHONY: docs
 docs: bowline ## Make the CLI reference in docs/cli
@@ -162,6 +166,18 @@ $(BUCKET_TOOLS): tools/buckets/go.mod tools/buckets/go.sum
 	@echo "building $(@F)"
 	cd tools/buckets && go build -p $(P) -ldflags "-s -w" -o ../../$@ $$(go list -f '{{.ImportPath}}' tool | grep '/$(@F)$$')
 	@touch $@
+
+# Cluster API's managers: its own builds clusters, here and in tests; the one for AWS judges
+# templates in tests. Each is pinned in a module of its own, with what it needs on an API server.
+$(TOOLS)/capi-manager $(TOOLS)/capa-manager: $(TOOLS)/%-manager: tools/%/go.mod tools/%/go.sum tools/manager.sh
+	@mkdir -p $(TOOLS)
+	@echo "building $(@F); the first time takes some minutes"
+	P=$(P) tools/manager.sh tools/$* $@
+	@touch $@
+
+$(TOOLS)/capa-components.yaml: tools/capa/go.mod tools/capa/go.sum tools/gen-components.sh internal/fleet/capi/install/cmd/components/main.go
+	@mkdir -p $(TOOLS)
+	tools/gen-components.sh tools/capa >$@
 
 # Microsoft's emulator of Azure's storage. It takes Node, which nothing else here does, so it is
 # not among what `make test` builds: without it, one test of buckets is skipped.
