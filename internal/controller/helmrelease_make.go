@@ -131,13 +131,12 @@ func (r *helmReleaseRun) make(ctx context.Context, action helmv2.ReleaseAction) 
 // unitOf is what the pipeline delivers of a revision: the objects of its manifest, besides
 // what the status says is there.
 func (r *helmReleaseRun) unitOf(version int, digest string, have []plan.Entry, manifest func(context.Context) (*release.Release, error)) (pipeline.Unit, error) {
-	drift, err := ignore.ForRelease(r.h.GetDriftDetection().Ignore)
+	ignored, err := ignore.ForRelease(r.h.GetDriftDetection().Ignore)
 	if err != nil {
 		return pipeline.Unit{}, err
 	}
 	return pipeline.Unit{
-		Name: r.unit(), Group: object.HelmGroup, Ignore: drift.Fields, Lax: drift.Whole,
-		Inventory: have, Secrets: r.secrets,
+		Name: r.unit(), Group: object.HelmGroup, Ignore: ignored, Inventory: have, Secrets: r.secrets,
 		Policy: plan.Policy{Prune: true, Budget: r.budget, Approved: r.h.Annotations[AnnotationApprovedPlan]},
 		Made: &pipeline.Made{Digest: fmt.Sprintf("%s.v%d %s", r.memory.key.Name, version, digest), Objects: func(ctx context.Context) ([]*unstructured.Unstructured, error) {
 			rel, err := manifest(ctx)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/kustomize"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -28,6 +29,7 @@ type Rules struct {
 
 type rule struct {
 	pointers []pointer
+	whole    bool    // the object as a whole, too
 	target   *target // nil: all objects
 }
 
@@ -36,10 +38,20 @@ type pointer []string
 
 // New reads spec.ignore. It returns nil where it is empty. An error is of kind
 // failure.Invalid and names the field.
-func New(spec []kustomizev1.IgnoreRule) (*Rules, error) { return of("spec.ignore", spec) }
+func New(spec []kustomizev1.IgnoreRule) (*Rules, error) { return of("spec.ignore", spec, false) }
 
-// of reads the rules of a field.
-func of(name string, spec []kustomizev1.IgnoreRule) (*Rules, error) {
+// ForRelease reads spec.driftDetection.ignore as New does. A path that is empty names the
+// object as a whole.
+func ForRelease(spec []helmv2.IgnoreRule) (*Rules, error) {
+	rules := make([]kustomizev1.IgnoreRule, 0, len(spec))
+	for _, s := range spec {
+		rules = append(rules, kustomizev1.IgnoreRule(s))
+	}
+	return of("spec.driftDetection.ignore", rules, true)
+}
+
+// of reads the rules of a field, which may name whole objects.
+func of(name string, spec []kustomizev1.IgnoreRule, wholes bool) (*Rules, error) {
 	if len(spec) == 0 {
 		return nil, nil
 	}
@@ -51,6 +63,10 @@ func of(name string, spec []kustomizev1.IgnoreRule) (*Rules, error) {
 	for i, s := range spec {
 		r := rule{}
 		for j, path := range s.Paths {
+			if path == "" && wholes {
+				r.whole = true
+				continue
+			}
 			field := fmt.Sprintf("%s[%d].paths[%d]", name, i, j)
 			p, err := parse(path)
 			if err == nil {
@@ -135,6 +151,11 @@ func (r *Rules) Of(desired *unstructured.Unstructured) *Paths {
 		return nil
 	}
 	return &out
+}
+
+// Whole reports whether what others do to the object as a whole is left to them.
+func (r *Rules) Whole(desired *unstructured.Unstructured) bool {
+	return r != nil && slices.ContainsFunc(r.rules, func(rule rule) bool { return rule.whole && rule.target.matches(desired) })
 }
 
 // spread replaces all labels, or all annotations, by those that are not ours.

@@ -22,6 +22,7 @@ const (
 	annotationSSA       = "kustomize.toolkit.fluxcd.io/ssa"
 	annotationReconcile = "kustomize.toolkit.fluxcd.io/reconcile"
 	annotationForce     = "kustomize.toolkit.fluxcd.io/force"
+	annotationDrift     = "helm.toolkit.fluxcd.io/driftDetection"
 )
 
 // dressed is what dress makes.
@@ -75,7 +76,7 @@ func mark(u Unit, o *unstructured.Unstructured) plan.Want {
 	return plan.Want{
 		ID: id, Version: o.GroupVersionKind().Version, Digest: digest,
 		Mode: modeOf(u, o), Replace: all || marked(o, annotationForce, "enabled"), Ignored: ignored,
-		Lax: u.Lax != nil && u.Lax(o),
+		Lax: u.Group == object.HelmGroup && (u.Ignore.Whole(o) || marked(o, annotationDrift, "disabled")),
 	}
 }
 

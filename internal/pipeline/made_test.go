@@ -2,10 +2,13 @@ package pipeline
 
 import (
 	"context"
+	"strings"
 	"testing"
 
+	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/bowline-dev/bowline/internal/ignore"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/source"
@@ -66,5 +69,39 @@ func TestMade(t *testing.T) {
 	}
 	if len(left) > 0 {
 		r.eventually("it is gone", func() bool { return r.data("a") == "" })
+	}
+}
+
+// An object of a release that is left to others as a whole is healed once its rule goes,
+// though nothing else of the rules changes.
+func TestLaxUntilTheRuleGoes(t *testing.T) {
+	r := newRig(t)
+	r.group = object.HelmGroup
+	r.restart()
+	deliver := func(paths ...string) {
+		t.Helper()
+		rules, err := ignore.ForRelease([]helmv2.IgnoreRule{{Paths: paths}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.run(Unit{
+			Name: r.name("release"), Group: r.group, Inventory: r.inventory["release"], Ignore: rules,
+			Made: &Made{Digest: "one", Objects: func(context.Context) ([]*unstructured.Unstructured, error) {
+				return []*unstructured.Unstructured{parse(t, strings.ReplaceAll(configMap("a", "ours"), "NS", r.namespace))}, nil
+			}},
+		}, source.Artifact{Digest: "one"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deliver("", "/data/other")
+	r.edit("a", `{"data":{"a":"theirs"}}`)
+	r.eventually("the edit is seen", func() bool { return r.drifted("a") })
+	deliver("", "/data/other")
+	if got := r.data("a"); got != "theirs" {
+		t.Errorf("it was healed to %q", got)
+	}
+	deliver("/data/other")
+	if got := r.data("a"); got != "ours" {
+		t.Errorf("it is still %q", got)
 	}
 }

@@ -38,11 +38,8 @@ type Unit struct {
 	Made *Made
 	// Replace says that objects with changed immutable fields are replaced.
 	Replace bool
-	// Ignore are the fields that are left to others; may be nil.
-	Ignore *ignore.Rules
-	// Lax says of a desired object whether it is left to others as a whole once it was
-	// delivered; may be nil. What it says may depend on the object and Made alone.
-	Lax       func(*unstructured.Unstructured) bool
+	// Ignore are the fields, and of releases the objects, that are left to others; may be nil.
+	Ignore    *ignore.Rules
 	Inventory []plan.Entry
 	Policy    plan.Policy
 	// Recheck asks for a dry run of the objects for which only that can tell
