@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -15,14 +14,6 @@ import (
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/plan"
-)
-
-// The toolkit's annotations on desired objects.
-const (
-	annotationSSA       = "kustomize.toolkit.fluxcd.io/ssa"
-	annotationReconcile = "kustomize.toolkit.fluxcd.io/reconcile"
-	annotationForce     = "kustomize.toolkit.fluxcd.io/force"
-	annotationDrift     = "helm.toolkit.fluxcd.io/driftDetection"
 )
 
 // dressed is what dress makes.
@@ -69,37 +60,14 @@ func mark(u Unit, o *unstructured.Unstructured) plan.Want {
 	ignored := u.Ignore.Of(o)
 	digest := object.Digest(ignored.Without(o))
 	setAnnotation(o, object.AppliedDigestAnnotation, digest)
-	id := object.IDOf(o)
+	id, asked := object.IDOf(o), plan.AskedOf(o, u.Group)
 	// What holds data or takes other things with it is replaced only when it says so
 	// itself: that a whole unit may replace what it has is no consent to lose a volume.
 	all := u.Replace && (u.Policy.Budget.Off || !plan.Guarded(id.GroupKind()))
 	return plan.Want{
 		ID: id, Version: o.GroupVersionKind().Version, Digest: digest,
-		Mode: modeOf(u, o), Replace: all || marked(o, annotationForce, "enabled"), Ignored: ignored,
-		Lax: u.Group == object.HelmGroup && (u.Ignore.Whole(o) || marked(o, annotationDrift, "disabled")),
+		Mode: asked.Mode, Replace: all || asked.Replace, Ignored: ignored, Lax: asked.Lax || u.Ignore.Whole(o),
 	}
-}
-
-// modeOf reads how the object wants to be applied. What a chart says to Kustomizations
-// is nothing to a release.
-func modeOf(u Unit, o *unstructured.Unstructured) plan.Mode {
-	if u.Group == object.HelmGroup {
-		return plan.Override
-	}
-	if marked(o, annotationReconcile, "disabled") {
-		return plan.Ignore
-	}
-	for _, mode := range []plan.Mode{plan.Merge, plan.IfNotPresent, plan.Ignore} {
-		if marked(o, annotationSSA, string(mode)) {
-			return mode
-		}
-	}
-	return plan.Override
-}
-
-// marked reports whether a label or annotation has the value, whatever its case.
-func marked(o *unstructured.Unstructured, key, value string) bool {
-	return strings.EqualFold(o.GetAnnotations()[key], value) || strings.EqualFold(o.GetLabels()[key], value)
 }
 
 func setAnnotation(o *unstructured.Unstructured, key, value string) {

@@ -39,7 +39,7 @@ func TestModeOf(t *testing.T) {
 		{"unknown word", `{annotations: {kustomize.toolkit.fluxcd.io/ssa: Sometimes}}`, plan.Override},
 	}
 	for _, c := range cases {
-		if got := modeOf(Unit{}, parse(t, `metadata: `+c.meta)); got != c.want {
+		if got := mark(Unit{}, parse(t, `metadata: `+c.meta)).Mode; got != c.want {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
 		}
 	}

@@ -9,16 +9,53 @@ import (
 	"github.com/bowline-dev/bowline/internal/object"
 )
 
-// The toolkit's annotations on live objects that steer us; labels count as well.
+// The toolkit's annotations on objects that steer us; labels count as well.
 const (
 	markPrune     = object.KustomizeGroup + "/prune"
 	markReconcile = object.KustomizeGroup + "/reconcile"
 	markSSA       = object.KustomizeGroup + "/ssa"
 	markForce     = object.KustomizeGroup + "/force"
+	markDrift     = object.HelmGroup + "/driftDetection"
 )
 
 // resourcePolicy is Helm's annotation on an object that outlives its release.
 const resourcePolicy = "helm.sh/resource-policy"
+
+// markedIn tells of marks of the object whether they have a value, whatever its case.
+func markedIn(m metav1.Object) func(key, value string) bool {
+	labels, annotations := m.GetLabels(), m.GetAnnotations()
+	return func(key, value string) bool {
+		return strings.EqualFold(annotations[key], value) || strings.EqualFold(labels[key], value)
+	}
+}
+
+// Asked is what a desired object says of how it is to be delivered; see Want.
+type Asked struct {
+	Mode         Mode
+	Replace, Lax bool
+}
+
+// AskedOf reads what a desired object of a unit of the group asks for. How a chart has
+// Kustomizations apply its objects is nothing to a release.
+func AskedOf(m metav1.Object, group string) Asked {
+	marked := markedIn(m)
+	asked := Asked{Replace: marked(markForce, "enabled")}
+	if group == object.HelmGroup {
+		asked.Lax = marked(markDrift, "disabled")
+		return asked
+	}
+	if marked(markReconcile, "disabled") {
+		asked.Mode = Ignore
+		return asked
+	}
+	for _, mode := range []Mode{Merge, IfNotPresent, Ignore} {
+		if marked(markSSA, string(mode)) {
+			asked.Mode = mode
+			break
+		}
+	}
+	return asked
+}
 
 // MarksOf reads the marks of a live object that belongs to a unit of the group.
 func MarksOf(m metav1.Object, group string) Marks {
@@ -28,10 +65,7 @@ func MarksOf(m metav1.Object, group string) Marks {
 		}
 		return 0
 	}
-	labels, annotations := m.GetLabels(), m.GetAnnotations()
-	marked := func(key, value string) bool {
-		return strings.EqualFold(annotations[key], value) || strings.EqualFold(labels[key], value)
-	}
+	marked := markedIn(m)
 	var marks Marks
 	if marked(markPrune, "disabled") {
 		marks |= KeepOnPrune
