@@ -27,13 +27,11 @@ const auditConfirms = time.Second
 // dry run. It changes nothing.
 func (p *Pipeline) Audit(ctx context.Context, u Unit, t Target, a source.Artifact) (AuditResult, error) {
 	var out AuditResult
-	// A memory of its own: the unit may be running, and an audit needs the objects.
-	m := &memory{}
-	objects, err := p.rebuild(ctx, u, t, a, m)
+	d, _, err := p.make(ctx, u, t, a.Tree) // the unit may be running: what it remembers is its own
 	if err != nil {
 		return out, at(Build, err)
 	}
-	compared, doubtful, err := compare(ctx, t, m.wants, objects)
+	compared, doubtful, err := compare(ctx, t, d.wants, d.objects)
 	out.Objects = compared
 	if err != nil || len(doubtful) == 0 {
 		return out, at(Plan, err)
@@ -43,7 +41,7 @@ func (p *Pipeline) Audit(ctx context.Context, u Unit, t Target, a source.Artifac
 		return out, at(Plan, ctx.Err())
 	case <-time.After(auditConfirms):
 	}
-	_, doubtful, err = compare(ctx, t, m.wants, doubtful)
+	_, doubtful, err = compare(ctx, t, d.wants, doubtful)
 	for id := range doubtful {
 		out.Disagree = append(out.Disagree, id)
 	}

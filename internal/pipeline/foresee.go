@@ -70,15 +70,10 @@ func (p *Pipeline) wantsAhead(ctx context.Context, u Neighbour, t Target, a sour
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if inputs := u.inputs() + " " + a.Digest; w.inputs != inputs || w.err != nil && !failure.Terminal(w.err) {
-		w.inputs, w.wants, w.err = inputs, nil, nil
-		// A memory of its own: the unit may be running.
-		objects, err := p.rebuild(ctx, u.Unit, t, a, &memory{})
-		w.err = err
-		for id := range objects {
-			if w.wants == nil {
-				w.wants = make(map[object.ID]bool, len(objects))
-			}
-			w.wants[id] = true
+		d, _, err := p.make(ctx, u.Unit, t, a.Tree)
+		w.inputs, w.wants, w.err = inputs, make(map[object.ID]bool, len(d.wants)), err
+		for _, want := range d.wants {
+			w.wants[want.ID] = true
 		}
 	}
 	return w.wants, w.err

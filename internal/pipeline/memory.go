@@ -54,30 +54,16 @@ func (m *memory) covers(a source.Artifact) bool {
 	return true
 }
 
-// rebuild builds the unit, remembers the build and returns the objects, dressed
-// for being applied. A failed build is not remembered, nor is one with objects of
-// kinds that the cluster does not serve: how those are dressed is not known yet.
+// rebuild makes the unit's objects and returns them, and remembers in short how and what.
+// What failed is not remembered.
 func (p *Pipeline) rebuild(ctx context.Context, u Unit, t Target, a source.Artifact, m *memory) (plan.Objects, error) {
-	result, err := p.make(ctx, u, a.Tree)
+	d, reads, err := p.make(ctx, u, t, a.Tree)
 	if err != nil {
 		return nil, err
 	}
-	d, err := dress(ctx, u, t.Cluster.Resources, result.Objects)
-	if err != nil {
-		return nil, err
-	}
-	reads := result.Reads
-	if reads == nil {
-		reads = build.Reads{}
-	}
-	if d.unknown {
-		reads = nil
-	}
-	if m == p.memoryOf(u.Name) {
-		// Before anybody can see that the unit has come to this artifact: others then
-		// ask the ledger what it wants.
-		t.Ledger.Want(u.Name, d.wants)
-	}
+	// Before anybody can see that the unit has come to this artifact: others then
+	// ask the ledger what it wants.
+	t.Ledger.Want(u.Name, d.wants)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.recipe, m.replace, m.ignore = u.inputs(), u.Replace, u.Ignore.String()

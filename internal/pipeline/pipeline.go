@@ -68,13 +68,25 @@ func (u Unit) inputs() string {
 	return u.Recipe.Digest()
 }
 
-// make makes the unit's objects.
-func (p *Pipeline) make(ctx context.Context, u Unit, tree source.Tree) (build.Result, error) {
-	if u.Made == nil {
-		return p.build(ctx, tree, u.Recipe)
+// make makes the unit's objects, dressed for being applied, and tells what it read: nil
+// where some are of kinds that the cluster does not serve, since how those are dressed is
+// not known yet.
+func (p *Pipeline) make(ctx context.Context, u Unit, t Target, tree source.Tree) (dressed, build.Reads, error) {
+	var err error
+	result := build.Result{Reads: build.Reads{}}
+	if u.Made != nil {
+		result.Objects, err = u.Made.Objects(ctx)
+	} else {
+		result, err = p.build(ctx, tree, u.Recipe)
 	}
-	objects, err := u.Made.Objects(ctx)
-	return build.Result{Objects: objects}, err
+	if err != nil {
+		return dressed{}, nil, err
+	}
+	d, err := dress(ctx, u, t.Cluster.Resources, result.Objects)
+	if d.unknown {
+		result.Reads = nil
+	}
+	return d, result.Reads, err
 }
 
 // Conceal returns err as it may be shown: without any value that a build of the unit
@@ -209,13 +221,12 @@ func (p *Pipeline) plan(ctx context.Context, u Unit, t Target, a source.Artifact
 	m := p.memoryOf(u.Name)
 	d := &decision{}
 	var err error
-	if !m.holds(u, a) {
-		if d.objects, err = p.rebuild(ctx, u, t, a, m); err != nil {
-			return nil, at(Build, err)
-		}
+	if m.holds(u, a) {
+		t.Ledger.Want(u.Name, m.wants)
+	} else if d.objects, err = p.rebuild(ctx, u, t, a, m); err != nil {
+		return nil, at(Build, err)
 	}
 	d.wants = m.wants
-	t.Ledger.Want(u.Name, d.wants)
 	if err := follow(ctx, t, d.wants, u.Inventory); err != nil {
 		return d, at(Plan, err)
 	}

@@ -36,7 +36,8 @@ type Asked struct {
 }
 
 // AskedOf reads what a desired object of a unit of the group asks for. How a chart has
-// Kustomizations apply its objects is nothing to a release.
+// Kustomizations apply its objects is nothing to a release; that one may be replaced is a
+// consent all the same.
 func AskedOf(m metav1.Object, group string) Asked {
 	marked := markedIn(m)
 	asked := Asked{Replace: marked(markForce, "enabled")}
