@@ -4,7 +4,6 @@
 package apply
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -251,8 +250,6 @@ func (a *Applier) stages(actions []plan.Action) [][]plan.Action {
 }
 
 func sorted(c ChangeSet) ChangeSet {
-	slices.SortFunc(c, func(x, y Result) int {
-		return cmp.Compare(x.ID.Inventory(), y.ID.Inventory())
-	})
+	slices.SortFunc(c, func(x, y Result) int { return object.Alphabetical(x.ID, y.ID) })
 	return c
 }

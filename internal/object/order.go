@@ -1,6 +1,7 @@
 package object
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -89,5 +90,8 @@ func (k Kinds) Compare(a, b ID) int {
 	return strings.Compare(a.Name, b.Name)
 }
 
-// Less reports whether a is applied before b.
-func Less(a, b ID) bool { return Compare(a, b) < 0 }
+// Alphabetical orders identities by namespace, name, group and kind, for what people read.
+func Alphabetical(a, b ID) int {
+	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name),
+		strings.Compare(a.Group, b.Group), strings.Compare(a.Kind, b.Kind))
+}

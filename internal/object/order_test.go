@@ -57,8 +57,8 @@ func TestCompare(t *testing.T) {
 	}
 	for i, a := range want {
 		for j, b := range want {
-			if Less(a, b) != (i < j) {
-				t.Errorf("Less(%v, %v) = %t", a, b, i >= j)
+			if (Compare(a, b) < 0) != (i < j) {
+				t.Errorf("Compare(%v, %v) < 0 = %t", a, b, i >= j)
 			}
 		}
 	}

@@ -56,11 +56,7 @@ func entries(versions map[object.ID]string) []plan.Entry {
 	for id, version := range versions {
 		out = append(out, plan.Entry{ID: id, Version: version})
 	}
-	slices.SortFunc(out, func(x, y plan.Entry) int {
-		return cmp.Or(
-			strings.Compare(x.ID.Namespace, y.ID.Namespace), strings.Compare(x.ID.Name, y.ID.Name),
-			strings.Compare(x.ID.Group, y.ID.Group), strings.Compare(x.ID.Kind, y.ID.Kind))
-	})
+	slices.SortFunc(out, func(x, y plan.Entry) int { return object.Alphabetical(x.ID, y.ID) })
 	return out
 }
 

@@ -185,9 +185,11 @@ func (p *Pipeline) Run(ctx context.Context, u Unit, t Target, a source.Artifact,
 	if err != nil {
 		return out, err
 	}
-	if grown := union(u.Inventory, d.plan.Actions); len(grown) > len(u.Inventory) && d.plan.Sends() {
-		if err := intent(ctx, grown); err != nil {
-			return out, err
+	if d.plan.Sends() {
+		if grown := union(u.Inventory, d.plan.Actions); len(grown) > len(u.Inventory) {
+			if err := intent(ctx, grown); err != nil {
+				return out, err
+			}
 		}
 	}
 	out.Changes = t.Applier.Apply(ctx, d.plan, d.objects)
