@@ -8,11 +8,11 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/bowline-dev/bowline/internal/kube"
 )
 
 // arrivals watches, as metadata and keeping nothing, what a unit may have failed
@@ -63,15 +63,7 @@ func byGroup(o *metav1.PartialObjectMetadata) news {
 
 // Start implements manager.Runnable.
 func (a *arrivals) Start(ctx context.Context) error {
-	objects := a.client.Resource(a.resource)
-	listWatch := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return objects.List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return objects.Watch(ctx, o)
-		},
-	}
+	listWatch := kube.ListWatch(a.client.Resource(a.resource), metav1.ListOptions{}, func(error) {})
 	cache.NewReflectorWithOptions(listWatch, nil, a, cache.ReflectorOptions{
 		Name: "arrivals", TypeDescription: a.resource.String(),
 	}).RunWithContext(ctx)

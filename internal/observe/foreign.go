@@ -8,10 +8,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/bowline-dev/bowline/internal/kube"
@@ -118,21 +116,7 @@ func (f *foreign) listWatch(r kube.Resource) cache.ListerWatcher {
 		namespace = ""
 	}
 	client := f.ledger.cluster.Dynamic.Resource(r.GroupVersionResource).Namespace(namespace)
-	only := fields.OneTermEqualSelector("metadata.name", f.key.id.Name).String()
-	return &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			o.FieldSelector = only
-			out, err := client.List(ctx, o)
-			f.note(err)
-			return out, err
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
-			o.FieldSelector = only
-			out, err := client.Watch(ctx, o)
-			f.note(err)
-			return out, err
-		},
-	}
+	return kube.ListWatch(client, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", f.key.id.Name).String()}, f.note)
 }
 
 // note tells those who wait for the object that we may not look at it.

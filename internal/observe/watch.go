@@ -13,10 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
-	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/bowline-dev/bowline/internal/failure"
@@ -204,31 +202,12 @@ func (w *watch) kindGone() {
 }
 
 func (w *watch) listWatch() cache.ListerWatcher {
-	list := func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-		o.LabelSelector = w.ledger.group + "/name"
-		var out runtime.Object
-		var err error
-		if w.metadataOnly {
-			out, err = w.ledger.cluster.Metadata.Resource(w.resource.GroupVersionResource).List(ctx, o)
-		} else {
-			out, err = w.ledger.cluster.Dynamic.Resource(w.resource.GroupVersionResource).List(ctx, o)
-		}
-		w.note(err)
-		return out, err
+	cluster, resource := w.ledger.cluster, w.resource.GroupVersionResource
+	ours := metav1.ListOptions{LabelSelector: w.ledger.group + "/name"}
+	if w.metadataOnly {
+		return kube.ListWatch(cluster.Metadata.Resource(resource), ours, w.note)
 	}
-	watch := func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
-		o.LabelSelector = w.ledger.group + "/name"
-		var out apiwatch.Interface
-		var err error
-		if w.metadataOnly {
-			out, err = w.ledger.cluster.Metadata.Resource(w.resource.GroupVersionResource).Watch(ctx, o)
-		} else {
-			out, err = w.ledger.cluster.Dynamic.Resource(w.resource.GroupVersionResource).Watch(ctx, o)
-		}
-		w.note(err)
-		return out, err
-	}
-	return &cache.ListWatch{ListWithContextFunc: list, WatchFuncWithContext: watch}
+	return kube.ListWatch(cluster.Dynamic.Resource(resource), ours, w.note)
 }
 
 // Add implements cache.ReflectorStore.

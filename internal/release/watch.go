@@ -9,10 +9,8 @@ import (
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
-	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 
@@ -227,23 +225,8 @@ type watching struct {
 }
 
 func (x *watching) listWatch() cache.ListerWatcher {
-	client := x.watch.Cluster.Metadata.Resource(secretResource)
-	only := func(o metav1.ListOptions) metav1.ListOptions {
-		o.LabelSelector, o.FieldSelector = "owner=helm", ofHelm
-		return o
-	}
-	return &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			out, err := client.List(ctx, only(o))
-			x.note(err)
-			return out, err
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
-			out, err := client.Watch(ctx, only(o))
-			x.note(err)
-			return out, err
-		},
-	}
+	only := metav1.ListOptions{LabelSelector: "owner=helm", FieldSelector: ofHelm}
+	return kube.ListWatch(x.watch.Cluster.Metadata.Resource(secretResource), only, x.note)
 }
 
 // note ends the watch when the API server refuses it.
