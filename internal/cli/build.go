@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
@@ -111,7 +112,7 @@ func (o *buildOptions) recipe(ctx context.Context, args []string) (root string, 
 	if root, err = sourceRoot(o.path); err != nil {
 		return "", r, nil, err
 	}
-	ks, err := findKustomization(root, o.kustomizationFile, o.namespace, name)
+	ks, err := findDeclared[*kustomizev1.Kustomization](kustomizationKind(), root, o.kustomizationFile, o.namespace, name)
 	if err != nil {
 		return "", r, nil, err
 	}

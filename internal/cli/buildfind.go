@@ -4,67 +4,62 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
-	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
-	yamlutil "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 )
 
-// declared is a Kustomization and the file that declares it.
-type declared struct {
-	file string
-	k    *kustomizev1.Kustomization
-}
-
-// findKustomization reads the Kustomization called name from file, or else finds
-// the one file below root that declares it.
-func findKustomization(root, file, namespace, name string) (*kustomizev1.Kustomization, error) {
-	files := []string{file}
+// findDeclared reads the object called name from file, or else finds the one file below root
+// that declares it.
+func findDeclared[T client.Object](k kind, root, file, namespace, name string) (T, error) {
+	var found, none T
+	files, where, flag := []string{file}, file, "--"+k.name+"-file"
 	if file == "" {
 		var err error
 		if files, err = manifests(root); err != nil {
-			return nil, err
+			return none, err
 		}
+		where = root
 	}
-	var found []declared
+	var in []string
 	for _, f := range files {
 		raw, err := os.ReadFile(f)
 		if err != nil {
-			return nil, &failure.Error{Op: "read", Object: f, Kind: failure.NotFound, Err: errors.Unwrap(err)}
+			return none, &failure.Error{Op: "read", Object: f, Kind: failure.NotFound, Err: errors.Unwrap(err)}
 		}
-		for _, k := range kustomizationsIn(raw) {
-			if k.Name == name && (namespace == "" || k.Namespace == "" || k.Namespace == namespace) {
-				found = append(found, declared{f, k})
+		if !bytes.Contains(raw, []byte(k.gvk.Group)) {
+			continue
+		}
+		for _, document := range documents(raw) {
+			o, ok := k.newObject().(T)
+			// What cannot be read as one is somebody else's, and passed over.
+			if !ok || yaml.Unmarshal(document, o) != nil || o.GetObjectKind().GroupVersionKind() != k.gvk || o.GetName() != name {
+				continue
+			}
+			if namespace == "" || o.GetNamespace() == "" || o.GetNamespace() == namespace {
+				found, in = o, append(in, f)
 			}
 		}
 	}
-	where := root
-	if file != "" {
-		where = file
+	fail := &failure.Error{Op: "find", Object: k.name + "/" + name}
+	switch {
+	case len(in) == 1:
+		return found, nil
+	case len(in) > 1:
+		fail.Kind, fail.Err, fail.Remedy = failure.Invalid, fmt.Errorf("it is declared more than once, in %s", strings.Join(in, " and ")), "choose with "+flag+" or -n"
+	default:
+		fail.Kind, fail.Err = failure.NotFound, fmt.Errorf("nothing in %s declares it", where)
+		if file == "" {
+			fail.Remedy = "name the file with " + flag
+		}
 	}
-	return theOne(found, name, where)
-}
-
-func theOne(found []declared, name, where string) (*kustomizev1.Kustomization, error) {
-	switch len(found) {
-	case 1:
-		return found[0].k, nil
-	case 0:
-		return nil, &failure.Error{Op: "find", Object: "kustomization/" + name, Kind: failure.NotFound,
-			Err: fmt.Errorf("nothing in %s declares it", where), Remedy: "name the file with --kustomization-file"}
-	}
-	files := make([]string, 0, len(found))
-	for _, d := range found {
-		files = append(files, d.file)
-	}
-	return nil, &failure.Error{Op: "find", Object: "kustomization/" + name, Kind: failure.Invalid,
-		Err: fmt.Errorf("it is declared more than once, in %s", strings.Join(files, " and ")), Remedy: "choose with --kustomization-file or -n"}
+	return none, fail
 }
 
 // manifests lists the YAML files below root, hidden folders left out.
@@ -85,27 +80,4 @@ func manifests(root string) ([]string, error) {
 		return nil, &failure.Error{Op: "read folder", Object: root, Kind: failure.Denied, Err: err}
 	}
 	return out, nil
-}
-
-// kustomizationsIn returns the Kustomizations of a file. What cannot be read as
-// one is somebody else's, and passed over.
-func kustomizationsIn(raw []byte) []*kustomizev1.Kustomization {
-	if !bytes.Contains(raw, []byte(kustomizev1.GroupVersion.Group)) {
-		return nil
-	}
-	var out []*kustomizev1.Kustomization
-	docs := yamlutil.NewYAMLOrJSONDecoder(bytes.NewReader(raw), 4096)
-	for {
-		k := &kustomizev1.Kustomization{}
-		err := docs.Decode(k)
-		if errors.Is(err, io.EOF) {
-			return out
-		}
-		if err != nil {
-			return out
-		}
-		if k.GroupVersionKind() == kustomizationKind().gvk {
-			out = append(out, k)
-		}
-	}
 }

@@ -1,17 +1,16 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/spf13/pflag"
-	"sigs.k8s.io/yaml"
 
 	"github.com/bowline-dev/bowline/internal/build/helm"
 	"github.com/bowline-dev/bowline/internal/failure"
@@ -49,10 +48,11 @@ func (a *app) buildRelease(ctx context.Context, o *buildOptions, name string) er
 	if err != nil {
 		return err
 	}
-	hr, err := findRelease(root, o.charts.file, o.namespace, name)
+	hr, err := findDeclared[*helmv2.HelmRelease](helmReleaseKind(), root, o.charts.file, o.namespace, name)
 	if err != nil {
 		return err
 	}
+	hr.Namespace = cmp.Or(hr.Namespace, o.namespace)
 	req, err := o.request(ctx, root, hr)
 	if err != nil {
 		return err
@@ -149,49 +149,4 @@ func (o *chartOptions) load(root string, hr *helmv2.HelmRelease) (*helm.Chart, e
 	}
 	artifact.Revision = at
 	return helm.Load(artifact, "")
-}
-
-// findRelease reads the HelmRelease called name from file, or else finds the one file
-// below root that declares it.
-func findRelease(root, file, namespace, name string) (*helmv2.HelmRelease, error) {
-	fail := func(kind failure.Kind, err error, remedy string) (*helmv2.HelmRelease, error) {
-		return nil, &failure.Error{Op: "find", Object: "helmrelease/" + name, Kind: kind, Err: err, Remedy: remedy}
-	}
-	files := []string{file}
-	if file == "" {
-		var err error
-		if files, err = manifests(root); err != nil {
-			return nil, err
-		}
-	}
-	var found *helmv2.HelmRelease
-	var in []string
-	for _, f := range files {
-		raw, err := os.ReadFile(f)
-		if err != nil {
-			return nil, &failure.Error{Op: "read", Object: f, Kind: failure.NotFound, Err: errors.Unwrap(err)}
-		}
-		for _, document := range documents(raw) {
-			hr := &helmv2.HelmRelease{}
-			// What cannot be read as one is somebody else's, and passed over.
-			if yaml.Unmarshal(document, hr) != nil || hr.GroupVersionKind() != helmReleaseKind().gvk || hr.Name != name {
-				continue
-			}
-			if namespace == "" || hr.Namespace == "" || hr.Namespace == namespace {
-				found, in = hr, append(in, f)
-			}
-		}
-	}
-	switch {
-	case len(in) == 0 && file != "":
-		return fail(failure.NotFound, fmt.Errorf("nothing in %s declares it", file), "")
-	case len(in) == 0:
-		return fail(failure.NotFound, fmt.Errorf("nothing in %s declares it", root), "name the file with --helmrelease-file")
-	case len(in) > 1:
-		return fail(failure.Invalid, fmt.Errorf("it is declared more than once, in %s", strings.Join(in, " and ")), "choose with --helmrelease-file or -n")
-	}
-	if found.Namespace == "" {
-		found.Namespace = namespace
-	}
-	return found, nil
 }

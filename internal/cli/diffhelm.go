@@ -101,7 +101,7 @@ func (c *cluster) releaseToPreview(ctx context.Context, o *diffOptions, name str
 	if o.charts.file == "" {
 		return live, nil
 	}
-	h, err := findRelease("", o.charts.file, c.namespace, name)
+	h, err := findDeclared[*helmv2.HelmRelease](helmReleaseKind(), "", o.charts.file, c.namespace, name)
 	if err != nil {
 		return nil, err
 	}
