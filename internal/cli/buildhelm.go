@@ -62,7 +62,7 @@ func (a *app) buildRelease(ctx context.Context, o *buildOptions, name string) er
 		return err
 	}
 	objects := rendering.Definitions
-	if i := hr.GetInstall(); i.CRDs == helmv2.Skip || i.CRDs == "" && i.SkipCRDs {
+	if !req.DefinitionsFirst {
 		objects = nil
 	}
 	manifests := []string{rendering.Manifest}
@@ -102,11 +102,12 @@ func (o *buildOptions) request(ctx context.Context, root string, hr *helmv2.Helm
 			return helm.Request{}, err
 		}
 	}
+	install := hr.GetInstall()
 	return helm.Request{
 		Chart: chart, Values: values, Capabilities: caps, Lookup: helm.NoCluster{},
 		Release:    helm.Release{Name: release.ShortName(hr.GetReleaseName()), Namespace: hr.GetReleaseNamespace(), Revision: 1},
 		PostRender: helm.PostRenderOf(hr),
-		SkipSchema: hr.GetInstall().DisableSchemaValidation, DefinitionsFirst: hr.GetInstall().CRDs != helmv2.Skip,
+		SkipSchema: install.DisableSchemaValidation, DefinitionsFirst: install.CRDs != helmv2.Skip && (install.CRDs != "" || !install.SkipCRDs),
 	}, nil
 }
 
