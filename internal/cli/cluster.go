@@ -137,6 +137,13 @@ func (c *cluster) get(ctx context.Context, k kind, name string) (client.Object, 
 	return obj, nil
 }
 
+// getAs is get for who knows the Go type of the kind.
+func getAs[T client.Object](ctx context.Context, c *cluster, k kind, name string) (T, error) {
+	obj, err := c.get(ctx, k, name)
+	typed, _ := obj.(T)
+	return typed, err
+}
+
 // nothingFound is kubectl's line for an empty answer.
 func (c *cluster) nothingFound() string {
 	if c.scope == "" {

@@ -120,15 +120,9 @@ func (c *cluster) releaseTarget(ctx context.Context, h *helmv2.HelmRelease) (pip
 			return pipeline.Target{}, err
 		}
 	}
-	kc, err := kube.NewCluster(config)
-	if err != nil {
-		return pipeline.Target{}, err
-	}
-	target := controller.ReleaseTarget(ctx, kc, previewRequests)
-	if h.Spec.ServiceAccountName == "" {
-		return target, nil
-	}
-	return controller.AsAccount(target, types.NamespacedName{Namespace: h.Namespace, Name: h.Spec.ServiceAccountName})
+	return targetOn(config, types.NamespacedName{Namespace: h.Namespace, Name: h.Spec.ServiceAccountName}, func(kc *kube.Cluster) pipeline.Target {
+		return controller.ReleaseTarget(ctx, kc, previewRequests)
+	})
 }
 
 // chartToPreview is the chart that the flags name, or else the one that the engine has.
@@ -161,9 +155,9 @@ func (c *cluster) chartToPreview(ctx context.Context, o *diffOptions, h *helmv2.
 func (c *cluster) chartAt(ctx context.Context, o *diffOptions, h *helmv2.HelmRelease) (*helm.Chart, error) {
 	ref := h.Spec.Chart.Spec.SourceRef
 	scoped := c.in(cmp.Or(ref.Namespace, h.Namespace))
-	g := &sourcev1.GitRepository{}
-	if err := scoped.Get(ctx, client.ObjectKey{Namespace: scoped.namespace, Name: ref.Name}, g); err != nil {
-		return nil, notFound(gitRepositoryKind(), scoped.namespace, ref.Name, err)
+	g, err := getAs[*sourcev1.GitRepository](ctx, scoped, gitRepositoryKind(), ref.Name)
+	if err != nil {
+		return nil, err
 	}
 	artifact, done, err := scoped.fetched(ctx, g, o.revision, o.fetcher(), 0)
 	if err != nil {

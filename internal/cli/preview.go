@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 	"time"
@@ -13,6 +12,7 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 
 	"github.com/bowline-dev/bowline/internal/build/kustomize"
@@ -47,13 +47,9 @@ type previewed struct {
 // plan, on a ledger of its own. An error holds no value of a Secret that the
 // Kustomization reads.
 func (c *cluster) preview(ctx context.Context, o *diffOptions, name string) (p previewed, err error) {
-	obj, err := c.get(ctx, kustomizationKind(), name)
+	ks, err := getAs[*kustomizev1.Kustomization](ctx, c, kustomizationKind(), name)
 	if err != nil {
 		return p, err
-	}
-	ks, ok := obj.(*kustomizev1.Kustomization)
-	if !ok {
-		return p, fmt.Errorf("read kustomization/%s: it is a %T", name, obj)
 	}
 	return c.previewOf(ctx, o, ks)
 }
@@ -98,37 +94,36 @@ func (c *cluster) target(ctx context.Context, ks *kustomizev1.Kustomization) (pi
 			return pipeline.Target{}, err
 		}
 	}
+	return targetOn(config, types.NamespacedName{Namespace: ks.Namespace, Name: ks.Spec.ServiceAccountName}, func(kc *kube.Cluster) pipeline.Target {
+		ledger := observe.NewLedger(ctx, observe.Options{Cluster: kc, Manager: controller.FieldManager,
+			Clock: clock.RealClock{}, Log: logr.Discard(), Notify: func(observe.Change) {}})
+		return pipeline.Target{Cluster: kc, Ledger: ledger, Applier: controller.NewApplier(kc, ledger, previewRequests, nil)}
+	})
+}
+
+// targetOn makes a target of a cluster, which acts as the account if that has a name.
+func targetOn(config *rest.Config, account types.NamespacedName, of func(*kube.Cluster) pipeline.Target) (pipeline.Target, error) {
 	kc, err := kube.NewCluster(config)
 	if err != nil {
 		return pipeline.Target{}, err
 	}
-	ledger := observe.NewLedger(ctx, observe.Options{Cluster: kc, Manager: controller.FieldManager,
-		Clock: clock.RealClock{}, Log: logr.Discard(), Notify: func(observe.Change) {}})
-	target := pipeline.Target{Cluster: kc, Ledger: ledger, Applier: controller.NewApplier(kc, ledger, previewRequests, nil)}
-	if ks.Spec.ServiceAccountName == "" {
-		return target, nil
+	if account.Name == "" {
+		return of(kc), nil
 	}
-	return controller.AsAccount(target, types.NamespacedName{Namespace: ks.Namespace, Name: ks.Spec.ServiceAccountName})
+	return controller.AsAccount(of(kc), account)
 }
 
 // artifact is the state of the source to preview. done lets go of it.
 func (c *cluster) artifact(ctx context.Context, o *diffOptions, ks *kustomizev1.Kustomization) (a source.Artifact, done func(), err error) {
-	sources, err := c.sourcesOf(ctx, kustomizationKind(), ks.Name)
-	if err != nil {
-		return a, nil, err
-	}
-	name, scoped := sources[0].name, sources[0].cluster
-	if sources[0].kind.gvk.Kind != sourcev1.GitRepositoryKind {
-		return a, nil, &failure.Error{Op: "read", Object: sources[0].kind.name + "/" + name, Kind: failure.Unsupported,
+	ref := ks.Spec.SourceRef
+	if ref.Kind != sourcev1.GitRepositoryKind {
+		return a, nil, &failure.Error{Op: "read", Object: strings.ToLower(ref.Kind) + "/" + ref.Name, Kind: failure.Unsupported,
 			Err: errors.New("what is in this kind of source cannot be previewed yet")}
 	}
-	obj, err := scoped.get(ctx, gitRepositoryKind(), name)
+	scoped := c.in(ref.Namespace)
+	g, err := getAs[*sourcev1.GitRepository](ctx, scoped, gitRepositoryKind(), ref.Name)
 	if err != nil {
 		return a, nil, err
-	}
-	g, ok := obj.(*sourcev1.GitRepository)
-	if !ok {
-		return a, nil, fmt.Errorf("read gitrepository/%s: it is a %T", name, obj)
 	}
 	if o.path != "" {
 		root, err := sourceRoot(o.path)

@@ -60,14 +60,9 @@ func (c *cluster) included(ctx context.Context, g *sourcev1.GitRepository, main 
 			Err: fmt.Errorf("sources include one another more than %d deep", maxIncludeDepth), Remedy: "remove one of the includes"})
 	}
 	for _, include := range g.Spec.Include {
-		name := include.GitRepositoryRef.Name
-		obj, err := c.get(ctx, gitRepositoryKind(), name)
+		dep, err := getAs[*sourcev1.GitRepository](ctx, c, gitRepositoryKind(), include.GitRepositoryRef.Name)
 		if err != nil {
 			return fail(err)
-		}
-		dep, ok := obj.(*sourcev1.GitRepository)
-		if !ok {
-			return fail(fmt.Errorf("read gitrepository/%s: it is a %T", name, obj))
 		}
 		part, letGo, err := c.fetched(ctx, dep, "", fetch, depth+1)
 		if err != nil {
