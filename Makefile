@@ -61,7 +61,7 @@ down: ## Stop what `make up` started and leave nothing behind
 # ---- test -------------------------------------------------------------------
 
 .PHONY: test
-test: $(BIN)/localkube $(TOOLS)/flux $(TOOLS)/helm $(BUCKET_TOOLS) $(CLUSTER_API) ## Run all tests, against the real API server in bin/localkube
+test: ssh-keygen $(BIN)/localkube $(TOOLS)/flux $(TOOLS)/helm $(BUCKET_TOOLS) $(CLUSTER_API) ## Run all tests, against the real API server in bin/localkube
 	@cc=$$(go env CC); \
 	if command -v "$${cc%% *}" >/dev/null; then \
 	  echo "go test -race $(RACE)"; \
@@ -75,6 +75,16 @@ test: $(BIN)/localkube $(TOOLS)/flux $(TOOLS)/helm $(BUCKET_TOOLS) $(CLUSTER_API
 	fi
 	go test -p $(P) $(TESTFLAGS) $(NORACE)
 	cd localkube && go test -p $(P) $(TESTFLAGS) ./...
+
+# What git signs with. Where it is missing and cannot be installed, the test of that is skipped.
+.PHONY: ssh-keygen
+ssh-keygen:
+	@command -v ssh-keygen >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get -qq update && apt-get -qq install --no-install-recommends openssh-client >/dev/null; } || { \
+	  echo "==================================================================="; \
+	  echo "WARNING: no ssh-keygen: that git's own signatures are verified is NOT"; \
+	  echo "         tested. Install openssh-client."; \
+	  echo "==================================================================="; \
+	}
 
 # ---- verify -----------------------------------------------------------------
 
