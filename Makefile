@@ -155,19 +155,12 @@ $(TOOLS)/%: tools/go.mod tools/go.sum
 	cd tools && go build -p $(P) -ldflags "-s -w" -o ../$(TOOLS)/$* $$(go list -f '{{.ImportPath}}' tool | grep '/$*$$')
 	@touch $@
 
-# The toolkit's own command line, which tests drive the engine with. Its version is
-# pinned in a module of its own as well: two to four minutes to compile.
-$(TOOLS)/flux: tools/flux/go.mod tools/flux/go.sum tools/flux/build.sh
+# The command lines of the toolkit and of Helm, which tests drive the engine with, and read and change
+# releases with. Each is pinned in a module of its own as well: two to four minutes to compile.
+$(TOOLS)/flux $(TOOLS)/helm: $(TOOLS)/%: tools/%/go.mod tools/%/go.sum tools/%/build.sh
 	@mkdir -p $(TOOLS)
-	@echo "building flux; the first time takes some minutes"
-	P=$(P) tools/flux/build.sh $@
-	@touch $@
-
-# Helm's own command line, which tests read and change releases with: pinned like flux.
-$(TOOLS)/helm: tools/helm/go.mod tools/helm/go.sum tools/helm/build.sh
-	@mkdir -p $(TOOLS)
-	@echo "building helm; the first time takes some minutes"
-	P=$(P) tools/helm/build.sh $@
+	@echo "building $*; the first time takes some minutes"
+	P=$(P) tools/$*/build.sh $@
 	@touch $@
 
 # The servers of buckets, which tests keep objects in: about two minutes to compile.
