@@ -27,18 +27,18 @@ func (r *release) chart(old *yaml.Node) *mapping {
 func (r *release) repositoryChart(spec *mapping, old *yaml.Node) {
 	spec.move("chart", field(old, "name")).move("version", field(old, "version"))
 	if text(old, "version") == "" {
-		r.note(r.path, r.line(old), "%s: the chart has no version, so that every new one is installed", r.where())
+		r.note(old, "%s: the chart has no version, so that every new one is installed", r.where())
 	}
 	address := field(old, "repository")
 	url := address.value.Value
 	switch scheme, _, _ := strings.Cut(url, "://"); {
 	case strings.Contains(url, "kubernetes-charts.storage.googleapis.com"):
-		r.note(r.path, r.line(address.key), "%s does not answer any more; the charts are kept at https://charts.helm.sh/stable", url)
+		r.note(address.key, "%s does not answer any more; the charts are kept at https://charts.helm.sh/stable", url)
 	case scheme != "http" && scheme != "https":
-		r.note(r.path, r.line(address.key), "no engine of today fetches charts from %s, which took a plugin of the Helm Operator: serve them over HTTP or from an OCI registry, or from a Bucket", url)
+		r.note(address.key, "no engine of today fetches charts from %s, which took a plugin of the Helm Operator: serve them over HTTP or from an OCI registry, or from a Bucket", url)
 	}
 	if e := field(old, "chartPullSecret"); e.key != nil {
-		r.note(r.path, r.line(e.key), "chart.chartPullSecret never had an effect and is left out; a HelmRepository has spec.secretRef for credentials")
+		r.note(e.key, "chart.chartPullSecret never had an effect and is left out; a HelmRepository has spec.secretRef for credentials")
 	}
 	source := newMapping().set("interval", word(short(r.options.Interval))).move("url", address)
 	spec.add("sourceRef", r.source("HelmRepository", "helm "+url, source))
@@ -48,7 +48,7 @@ func (r *release) repositoryChart(spec *mapping, old *yaml.Node) {
 func (r *release) partialChart(spec *mapping, old *yaml.Node) {
 	spec.move("chart", field(old, "name")).move("chart", field(old, "path")).move("version", field(old, "version"))
 	if e := field(old, "ref"); e.key != nil {
-		r.note(r.path, r.line(e.key), "this patch of a HelmRelease sets chart.ref: patch spec.ref of its GitRepository instead")
+		r.note(e.key, "this patch of a HelmRelease sets chart.ref: patch spec.ref of its GitRepository instead")
 	}
 }
 
@@ -57,11 +57,11 @@ func (r *release) gitChart(spec *mapping, old *yaml.Node) {
 	chart := entry{field(old, "path").key, word(folder)}
 	if chart.key == nil {
 		chart.key = word("path")
-		r.note(r.path, r.line(old), "%s: the chart has no path: the root of the repository is taken", r.where())
+		r.note(old, "%s: the chart has no path: the root of the repository is taken", r.where())
 	}
 	spec.move("chart", chart)
 	if e := field(old, "skipDepUpdate"); e.key != nil && isTrue(old, "skipDepUpdate") {
-		r.note(r.path, r.line(e.key), "chart.skipDepUpdate is left out: dependencies that the chart's folder holds are used, and those that it lacks are fetched")
+		r.note(e.key, "chart.skipDepUpdate is left out: dependencies that the chart's folder holds are used, and those that it lacks are fetched")
 	}
 	address := field(old, "git")
 	url := r.gitAddress(address)
@@ -74,10 +74,10 @@ func (r *release) gitChart(spec *mapping, old *yaml.Node) {
 	if secret != "" {
 		source.add("secretRef", newMapping().set("name", word(secret)))
 		if ns := text(old, "secretRef", "namespace"); ns != "" && ns != r.namespace {
-			r.note(r.path, r.line(field(old, "secretRef").key), "the Secret %s/%s is in another namespace, which a GitRepository cannot read: copy it to the namespace of %s", ns, secret, r.where())
+			r.note(field(old, "secretRef").key, "the Secret %s/%s is in another namespace, which a GitRepository cannot read: copy it to the namespace of %s", ns, secret, r.where())
 		}
 	} else if strings.HasPrefix(url, "ssh://") {
-		r.note(r.path, r.line(address.key), "the key for %s was mounted into the Helm Operator: put it into a Secret with the keys identity and known_hosts, and name that in spec.secretRef of the GitRepository", url)
+		r.note(address.key, "the key for %s was mounted into the Helm Operator: put it into a Secret with the keys identity and known_hosts, and name that in spec.secretRef of the GitRepository", url)
 	}
 	key := fmt.Sprintf("git %s %s %s", url, refText(&ref.Node), secret)
 	spec.add("sourceRef", r.source("GitRepository", key, source))
@@ -89,13 +89,13 @@ func (r *release) gitChart(spec *mapping, old *yaml.Node) {
 // scp is the short form of an SSH address: user@host:path.
 var scp = regexp.MustCompile(`^([^/@]+@[^/:]+):([^/].*)$`)
 
+// unshortened is the URL of an address in that form, and any other as it is.
+func unshortened(address string) string { return scp.ReplaceAllString(address, "ssh://$1/$2") }
+
 func (r *release) gitAddress(e entry) string {
-	url := e.value.Value
-	if m := scp.FindStringSubmatch(url); m != nil {
-		return "ssh://" + m[1] + "/" + m[2]
-	}
+	url := unshortened(e.value.Value)
 	if scheme, _, ok := strings.Cut(url, "://"); !ok || scheme != "https" && scheme != "http" && scheme != "ssh" {
-		r.note(r.path, r.line(e.key), "a GitRepository is fetched over HTTPS, HTTP or SSH, which %s is not: change its spec.url", url)
+		r.note(e.key, "a GitRepository is fetched over HTTPS, HTTP or SSH, which %s is not: change its spec.url", url)
 	}
 	return url
 }
@@ -117,7 +117,7 @@ func (r *release) gitRef(old *yaml.Node) *mapping {
 	case strings.HasPrefix(ref, "refs/"):
 		return m.move("name", e)
 	case versionTag.MatchString(ref):
-		r.note(r.path, r.line(e.key), "chart.ref %s is taken for a tag: make it a branch in the GitRepository if it is one", ref)
+		r.note(e.key, "chart.ref %s is taken for a tag: make it a branch in the GitRepository if it is one", ref)
 		return m.move("tag", e)
 	}
 	return m.move("branch", e)

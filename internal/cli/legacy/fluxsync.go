@@ -56,10 +56,7 @@ func (f *fluxV1) object(api, kind, name string, spec *mapping) *mapping {
 
 func (f *fluxV1) gitRepository() *mapping {
 	d := f.options.Daemon
-	url := d.URL
-	if m := scp.FindStringSubmatch(url); m != nil {
-		url = "ssh://" + m[1] + "/" + m[2]
-	}
+	url := unshortened(d.URL)
 	spec := newMapping().set("interval", word(short(d.Poll))).set("url", word(url)).add("ref", newMapping().set("branch", word(d.Branch)))
 	if strings.HasPrefix(url, "ssh://") {
 		spec.add("secretRef", newMapping().set("name", word(d.Secret)))

@@ -1,6 +1,7 @@
 package legacy
 
 import (
+	"cmp"
 	"path"
 	"regexp"
 	"slices"
@@ -78,24 +79,14 @@ func (f *fluxV1) findDaemon() {
 			for _, c := range containers.Content {
 				if fluxd.MatchString(text(c, "image")) {
 					f.readArguments(d, at(c, "args"))
-					f.note(p, d.line(c), "the daemon of Flux v1: stop it before the engine starts, and remove its manifests and those of memcached")
+					f.noteAt(d, c, "the daemon of Flux v1: stop it before the engine starts, and remove its manifests and those of memcached")
 				}
 			}
 		}
 	}
 	d := &f.options.Daemon
-	if d.Branch == "" {
-		d.Branch = "master"
-	}
-	if d.Poll == 0 {
-		d.Poll = 5 * time.Minute
-	}
-	if d.Sync == 0 {
-		d.Sync = 5 * time.Minute
-	}
-	if d.Secret == "" {
-		d.Secret = "flux-git-deploy"
-	}
+	d.fill(Daemon{Branch: "master", Poll: 5 * time.Minute, Sync: 5 * time.Minute})
+	d.Secret = cmp.Or(d.Secret, "flux-git-deploy")
 }
 
 // silent are arguments that say nothing about what is delivered.
@@ -130,11 +121,11 @@ func (f *fluxV1) readArguments(doc *document, args *yaml.Node) {
 			read.Secret = value
 		default:
 			if !silent.MatchString(name) {
-				f.note(doc.path, doc.line(n), "fluxd's argument %s is not translated", n.Value)
+				f.noteAt(doc, n, "fluxd's argument %s is not translated", n.Value)
 			}
 		}
 		if err != nil {
-			f.note(doc.path, doc.line(n), "%s is no duration", n.Value)
+			f.noteAt(doc, n, "%s is no duration", n.Value)
 		}
 	}
 	f.options.Daemon.fill(read)
@@ -142,26 +133,12 @@ func (f *fluxV1) readArguments(doc *document, args *yaml.Node) {
 
 // fill takes over what d does not say.
 func (d *Daemon) fill(read Daemon) {
-	if d.URL == "" {
-		d.URL = read.URL
-	}
-	if d.Branch == "" {
-		d.Branch = read.Branch
-	}
+	d.URL, d.Branch, d.Secret = cmp.Or(d.URL, read.URL), cmp.Or(d.Branch, read.Branch), cmp.Or(d.Secret, read.Secret)
+	d.Poll, d.Sync = cmp.Or(d.Poll, read.Poll), cmp.Or(d.Sync, read.Sync)
+	d.Prune, d.SOPS = d.Prune || read.Prune, d.SOPS || read.SOPS
 	if len(d.Paths) == 0 {
 		d.Paths = read.Paths
 	}
-	if d.Poll == 0 {
-		d.Poll = read.Poll
-	}
-	if d.Sync == 0 {
-		d.Sync = read.Sync
-	}
-	if d.Secret == "" {
-		d.Secret = read.Secret
-	}
-	d.Prune = d.Prune || read.Prune
-	d.SOPS = d.SOPS || read.SOPS
 }
 
 // ignored are the annotations by which Flux v1 left an object alone.
@@ -194,35 +171,36 @@ func (f *fluxV1) annotation(d *document, key, value *yaml.Node) {
 	case slices.Contains(ignored, key.Value) && value.Value == "true":
 		f.replace(d, key, value, "kustomize.toolkit.fluxcd.io/reconcile")
 	case slices.Contains(ignored, key.Value):
-		f.note(d.path, d.line(key), "%s: %s had no effect: remove it", key.Value, value.Value)
-	case group != "fluxcd.io" && group != "flux.weave.works" && !isImageAlias(group):
+		f.noteAt(d, key, "%s: %s had no effect: remove it", key.Value, value.Value)
+	case !slices.Contains(groups, group):
 	case name == "automated" && value.Value != "true", strings.HasPrefix(name, "locked"):
-		f.note(d.path, d.line(key), "%s kept images from being updated: they stay unless a line names an image policy, so remove it", key.Value)
+		f.noteAt(d, key, "%s kept images from being updated: they stay unless a line names an image policy, so remove it", key.Value)
 	default:
-		f.note(d.path, d.line(key), "%s: %s updated images in Git; make an ImageRepository, an ImagePolicy%s and an ImageUpdateAutomation of it, mark the line of the image with the policy, and remove it",
+		f.noteAt(d, key, "%s: %s updated images in Git; make an ImageRepository, an ImagePolicy%s and an ImageUpdateAutomation of it, mark the line of the image with the policy, and remove it",
 			key.Value, value.Value, policyHint(value.Value))
 	}
 }
 
-func isImageAlias(group string) bool {
-	return slices.Contains([]string{"repository.fluxcd.io", "registry.fluxcd.io", "tag.fluxcd.io", "filter.fluxcd.io"}, group)
-}
+// groups are those of Flux v1's annotations; all but the first two are about images alone.
+var groups = []string{"fluxcd.io", "flux.weave.works", "repository.fluxcd.io", "registry.fluxcd.io", "tag.fluxcd.io", "filter.fluxcd.io"}
 
 // policyHint says what a filter of Flux v1 is in an ImagePolicy.
 func policyHint(filter string) string {
 	kind, pattern, _ := strings.Cut(filter, ":")
 	switch pattern = strings.TrimSpace(pattern); kind {
 	case "semver":
-		return " (policy.semver.range: " + strconvQuote(pattern) + ")"
+		return " (policy.semver.range: " + quoted(pattern) + ")"
 	case "glob":
-		return " (filterTags.pattern: " + strconvQuote("^"+globPattern(pattern)+"$") + ", and a policy that orders the tags, since the time of an image is not looked at)"
+		pattern = "^" + globPattern(pattern) + "$"
 	case "regex", "regexp":
-		return " (filterTags.pattern: " + strconvQuote(pattern) + ", and a policy that orders the tags, since the time of an image is not looked at)"
+	default:
+		return ""
 	}
-	return ""
+	return " (filterTags.pattern: " + quoted(pattern) + ", and a policy that orders the tags, since the time of an image is not looked at)"
 }
 
-func strconvQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+// quoted is a text in YAML's single quotes.
+func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 func globPattern(glob string) string {
 	return strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(glob))
@@ -232,7 +210,7 @@ func globPattern(glob string) string {
 func (f *fluxV1) replace(d *document, key, value *yaml.Node, name string) {
 	i := key.Line - 1
 	if value.Line != key.Line {
-		f.note(d.path, d.line(key), "%s is not on one line with its value and is not translated: it is %s: disabled today", key.Value, name)
+		f.noteAt(d, key, "%s is not on one line with its value and is not translated: it is %s: disabled today", key.Value, name)
 		return
 	}
 	before, rest := d.lines[i][:key.Column-1], d.lines[i][key.Column-1:]
@@ -245,7 +223,7 @@ func (f *fluxV1) replace(d *document, key, value *yaml.Node, name string) {
 		quote = rest[:1]
 	}
 	if after == old {
-		f.note(d.path, d.line(key), "%s is not translated: it is %s: disabled today", key.Value, name)
+		f.noteAt(d, key, "%s is not translated: it is %s: disabled today", key.Value, name)
 		return
 	}
 	d.lines[i] = before + quote + name + after

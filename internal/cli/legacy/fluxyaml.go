@@ -81,10 +81,7 @@ func (f *fluxV1) target(dir string) []string {
 	if _, ok := f.done[config]; !ok {
 		f.done[config] = true
 	}
-	doc := split(config, f.files[config])[0]
-	if doc.root == nil {
-		doc = lastDocument(config, f.files[config])
-	}
+	doc := mappingOf(split(config, f.files[config]))
 	switch {
 	case field(doc.root, "scanForFiles").key != nil:
 		f.scanned(dir)
@@ -95,7 +92,7 @@ func (f *fluxV1) target(dir string) []string {
 		return folders
 	case field(doc.root, "commandUpdated").key != nil:
 		if e := field(at(doc.root, "commandUpdated"), "updaters"); e.key != nil {
-			f.note(config, doc.line(e.key), "updaters wrote new images into Git by commands of yours: an ImageUpdateAutomation does that today")
+			f.noteAt(doc, e.key, "updaters wrote new images into Git by commands of yours: an ImageUpdateAutomation does that today")
 		}
 		return f.generators(doc, dir, at(doc.root, "commandUpdated", "generators"))
 	}
@@ -104,9 +101,9 @@ func (f *fluxV1) target(dir string) []string {
 	return nil
 }
 
-func lastDocument(p string, text []byte) *document {
-	docs := split(p, text)
-	return docs[len(docs)-1]
+// mappingOf is the first document that is a mapping, or else the first one.
+func mappingOf(docs []*document) *document {
+	return docs[max(0, slices.IndexFunc(docs, func(d *document) bool { return d.root != nil }))]
 }
 
 // configOf is the .flux.yaml that governs a folder: its own, or the next above it.
@@ -149,16 +146,16 @@ func (f *fluxV1) generators(doc *document, dir string, commands *yaml.Node) []st
 		m := kustomizeBuild.FindStringSubmatch(command.Value)
 		if m == nil {
 			f.done[doc.path] = false
-			f.note(doc.path, doc.line(command), "no engine of today runs commands from Git, such as %q: commit what it prints, use a kustomization, or a HelmRelease where it renders a chart", oneLine(command.Value))
+			f.noteAt(doc, command, "no engine of today runs commands from Git, such as %q: commit what it prints, use a kustomization, or a HelmRelease where it renders a chart", oneLine(command.Value))
 			continue
 		}
 		if options := strings.TrimSpace(m[1] + " " + m[3]); options != "" {
-			f.note(doc.path, doc.line(command), "the options %s are not passed on: a Kustomization builds without plugins, and loads files from the whole repository", options)
+			f.noteAt(doc, command, "the options %s are not passed on: a Kustomization builds without plugins, and loads files from the whole repository", options)
 		}
 		folder := path.Join(dir, m[2])
 		if folder == ".." || strings.HasPrefix(folder, "../") {
 			f.done[doc.path] = false
-			f.note(doc.path, doc.line(command), "builds a folder outside of the repository")
+			f.noteAt(doc, command, "builds a folder outside of the repository")
 			continue
 		}
 		out = append(out, folder)
@@ -177,7 +174,7 @@ func (f *fluxV1) patchFile(doc *document, dir string, folders []string) {
 	}
 	if len(folders) != 1 || f.kustomizationOf(folders[0]) == "" {
 		f.done[doc.path] = false
-		f.note(doc.path, doc.line(e.key), "the patches in %s belong to more than one kustomization, or to none: name them in its patches", file)
+		f.noteAt(doc, e.key, "the patches in %s belong to more than one kustomization, or to none: name them in its patches", file)
 		return
 	}
 	kustomization := f.kustomizationOf(folders[0])
@@ -185,7 +182,7 @@ func (f *fluxV1) patchFile(doc *document, dir string, folders []string) {
 	whole, _ := f.text(kustomization)
 	if folders[0] != "." && name == file {
 		f.done[doc.path] = false
-		f.note(doc.path, doc.line(e.key), "the patches in %s are outside of the folder of %s: move them there and name them in its patches", file, kustomization)
+		f.noteAt(doc, e.key, "the patches in %s are outside of the folder of %s: move them there and name them in its patches", file, kustomization)
 		return
 	}
 	after, ok := withPatch(kustomization, whole, name)
@@ -200,10 +197,7 @@ func (f *fluxV1) patchFile(doc *document, dir string, folders []string) {
 // withPatch adds a file of patches to a kustomization.
 func withPatch(p string, whole []byte, name string) ([]byte, bool) {
 	docs := split(p, whole)
-	d := docs[0]
-	if d.root == nil {
-		d = docs[len(docs)-1]
-	}
+	d := mappingOf(docs)
 	if d.root == nil || d.root.Style&yaml.FlowStyle != 0 {
 		return nil, false
 	}

@@ -40,7 +40,7 @@ func HelmOperator(dir string, o HelmOperatorOptions) (*Result, error) {
 }
 
 func mentionsOperator(text string) bool {
-	return strings.Contains(text, "helm.fluxcd.io") || slices.ContainsFunc(operatorAPIs, func(api string) bool { return strings.Contains(text, api) })
+	return strings.Contains(text, "helm.fluxcd.io") || strings.Contains(text, "flux.weave.works/v1beta1")
 }
 
 // releasesOf rewrites one file. A document that cannot be translated stays as it is.
@@ -114,19 +114,24 @@ type release struct {
 // name identifies the release in notes.
 func (r *release) name() string { return text(r.root, "metadata", "name") }
 
+// note records something about a node of the release, nil for the release as a whole.
+func (r *release) note(n *yaml.Node, format string, args ...any) {
+	r.noteAt(r.document, n, format, args...)
+}
+
 // rewrite returns the document's new lines; ok is false when it has to stay.
 func (r *release) rewrite() (lines []string, ok bool) {
 	r.unflow()
 	spec := field(r.root, "spec")
 	if spec.value == nil || spec.value.Kind != yaml.MappingNode {
-		r.note(r.path, r.first, "a HelmRelease without a spec cannot be translated")
+		r.note(nil, "a HelmRelease without a spec cannot be translated")
 		return nil, false
 	}
 	chart := at(spec.value, "chart")
 	r.partial = text(chart, "repository") == "" && text(chart, "git") == ""
 	edited := r.edit(spec.value)
 	if err := check(edited); err != nil {
-		r.note(r.path, r.line(spec.key), "could not be translated: %v; write it by hand", err)
+		r.note(spec.key, "could not be translated: %v; write it by hand", err)
 		return nil, false
 	}
 	return slices.Concat(r.before, edited), true

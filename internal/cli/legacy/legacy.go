@@ -10,11 +10,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 )
@@ -98,15 +101,8 @@ func isYAML(p string) bool {
 	return ext == ".yaml" || ext == ".yml"
 }
 
-// paths are the files there are, sorted, changed ones and new ones included.
-func (t *tree) paths() []string {
-	var out []string
-	for p := range t.files {
-		out = append(out, p)
-	}
-	slices.Sort(out)
-	return out
-}
+// paths are the files as they are, sorted.
+func (t *tree) paths() []string { return slices.Sorted(maps.Keys(t.files)) }
 
 // text is what a file holds by now; ok is false when there is none.
 func (t *tree) text(p string) (text []byte, ok bool) {
@@ -117,7 +113,7 @@ func (t *tree) text(p string) (text []byte, ok bool) {
 	return text, ok
 }
 
-// folder returns the kustomization file of a folder, and "" when it has none.
+// kustomizationOf returns the kustomization file of a folder, and "" when it has none.
 func (t *tree) kustomizationOf(dir string) string {
 	for _, name := range []string{"kustomization.yaml", "kustomization.yml"} {
 		if _, ok := t.text(path.Join(dir, name)); ok {
@@ -130,6 +126,11 @@ func (t *tree) kustomizationOf(dir string) string {
 // note records something for people.
 func (t *tree) note(p string, line int, format string, args ...any) {
 	t.notes = append(t.notes, Note{Path: p, Line: line, Text: fmt.Sprintf(format, args...)})
+}
+
+// noteAt is note about a node of a document, nil for the document as a whole.
+func (t *tree) noteAt(d *document, n *yaml.Node, format string, args ...any) {
+	t.note(d.path, d.line(n), format, args...)
 }
 
 // result compares what was with what will be.

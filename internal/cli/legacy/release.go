@@ -1,7 +1,6 @@
 package legacy
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -89,7 +88,7 @@ func (r *release) leading(spec *yaml.Node) *mapping {
 func (r *release) releaseName(m *mapping, target string) {
 	switch {
 	case r.namespace == "":
-		r.note(r.path, r.line(field(r.root, "metadata").key), "HelmRelease %s: the Helm Operator named its release NAMESPACE-%s, and the namespace is not known here: set spec.releaseName, "+
+		r.note(field(r.root, "metadata").key, "HelmRelease %s: the Helm Operator named its release NAMESPACE-%s, and the namespace is not known here: set spec.releaseName, "+
 			"or run this with --namespace; without it a second release is installed", r.name(), r.name())
 	case target != "" && target != r.namespace:
 		m.set("releaseName", word(r.namespace+"-"+target+"-"+r.name()))
@@ -105,13 +104,13 @@ func (r *release) translate(e entry) *mapping {
 	case "chart":
 		return m.add("chart", r.chart(e.value))
 	case "valuesFrom":
-		if values := r.valuesFrom(r.root); len(values.Content) > 0 {
+		if values := r.valuesFrom(); len(values.Content) > 0 {
 			return m.set("valuesFrom", values)
 		}
 		return m
 	case "valueFileSecrets":
 		if at(r.root, "spec", "valuesFrom") == nil {
-			return m.set("valuesFrom", r.valuesFrom(r.root))
+			return m.set("valuesFrom", r.valuesFrom())
 		}
 		return m
 	case "timeout":
@@ -120,10 +119,10 @@ func (r *release) translate(e entry) *mapping {
 		return m.add("test", r.test(e.value))
 	}
 	if !folded[e.key.Value] {
-		r.note(r.path, r.line(e.key), "spec.%s is no field of the Helm Operator's HelmRelease, and is left out", e.key.Value)
+		r.note(e.key, "spec.%s is no field of the Helm Operator's HelmRelease, and is left out", e.key.Value)
 	}
 	if e.key.Value == "helmVersion" && e.value.Value == "v2" {
-		r.note(r.path, r.line(e.key), "HelmRelease %s is a release of Helm 2, which nothing reads any more: convert it with the helm-2to3 plugin before the engine installs it a second time", r.name())
+		r.note(e.key, "HelmRelease %s is a release of Helm 2, which nothing reads any more: convert it with the helm-2to3 plugin before the engine installs it a second time", r.name())
 	}
 	return m
 }
@@ -133,7 +132,7 @@ func (r *release) seconds(e entry) *yaml.Node {
 	var s int64
 	n := resolve(e.value)
 	if n.Decode(&s) != nil {
-		r.note(r.path, r.line(e.key), "%s is no number of seconds", e.key.Value)
+		r.note(e.key, "%s is no number of seconds", e.key.Value)
 		return word(n.Value)
 	}
 	out := word(short(time.Duration(s) * time.Second))
@@ -213,7 +212,7 @@ func (r *release) remediation(old *yaml.Node) *mapping {
 	retries := int64(5)
 	if n := at(old, "maxRetries"); n != nil {
 		if n.Decode(&retries) != nil {
-			r.note(r.path, r.line(n), "spec.rollback.maxRetries is no number")
+			r.note(n, "spec.rollback.maxRetries is no number")
 		}
 	}
 	if retries == 0 {
@@ -232,10 +231,10 @@ func (r *release) rollback(old *yaml.Node) *mapping {
 	}
 	m.move("disableHooks", field(old, "disableHooks")).move("force", field(old, "force"))
 	if e := field(old, "recreate"); isTrue(old, "recreate") {
-		r.note(r.path, r.line(e.key), "spec.rollback.recreate restarted pods that had not changed; nothing does that any more, and it is left out")
+		r.note(e.key, "spec.rollback.recreate restarted pods that had not changed; nothing does that any more, and it is left out")
 	}
 	return m
 }
 
 // where names the HelmRelease in notes.
-func (r *release) where() string { return fmt.Sprintf("HelmRelease %s", r.name()) }
+func (r *release) where() string { return "HelmRelease " + r.name() }

@@ -8,8 +8,8 @@ import (
 
 // valuesFrom is the new list of that name. Deprecated references to Secrets come first,
 // as they did.
-func (r *release) valuesFrom(root *yaml.Node) *yaml.Node {
-	spec := at(root, "spec")
+func (r *release) valuesFrom() *yaml.Node {
+	spec := at(r.root, "spec")
 	out := list()
 	if secrets := at(spec, "valueFileSecrets"); secrets != nil {
 		for _, n := range secrets.Content {
@@ -40,11 +40,11 @@ func (r *release) valueReference(n *yaml.Node, later bool) *mapping {
 		case "secretKeyRef":
 			return r.keyReference("Secret", e)
 		case "externalSourceRef":
-			r.note(r.path, r.line(e.key), "values from the address %s cannot be fetched any more: keep them in a ConfigMap and refer to that", text(e.value, "url"))
+			r.note(e.key, "values from the address %s cannot be fetched any more: keep them in a ConfigMap and refer to that", text(e.value, "url"))
 		case "chartFileRef":
 			r.chartFileNotes(e, later)
 		default:
-			r.note(r.path, r.line(e.key), "valuesFrom has no %s", e.key.Value)
+			r.note(e.key, "valuesFrom has no %s", e.key.Value)
 		}
 	}
 	return nil
@@ -57,7 +57,7 @@ func (r *release) keyReference(kind string, e entry) *mapping {
 	}
 	m.move("optional", field(e.value, "optional"))
 	if ns := field(e.value, "namespace"); ns.value != nil && ns.value.Value != r.namespace {
-		r.note(r.path, r.line(ns.key), "values come from the %s %s/%s, and %s reads its own namespace only: copy it there", kind, ns.value.Value, text(e.value, "name"), r.where())
+		r.note(ns.key, "values come from the %s %s/%s, and %s reads its own namespace only: copy it there", kind, ns.value.Value, text(e.value, "name"), r.where())
 	}
 	return m
 }
@@ -67,9 +67,9 @@ func (r *release) keyReference(kind string, e entry) *mapping {
 func (r *release) chartFileNotes(e entry, later bool) {
 	switch {
 	case text(at(r.root, "spec", "chart"), "git") == "":
-		r.note(r.path, r.line(e.key), "values from a file of the chart need a chart from Git, then as now: it is left out")
+		r.note(e.key, "values from a file of the chart need a chart from Git, then as now: it is left out")
 	case later:
-		r.note(r.path, r.line(e.key), "%s of the chart came after other values and had the last word; it is one of chart.spec.valuesFiles now, which the others override", text(e.value, "path"))
+		r.note(e.key, "%s of the chart came after other values and had the last word; it is one of chart.spec.valuesFiles now, which the others override", text(e.value, "path"))
 	}
 }
 
