@@ -24,11 +24,7 @@ func (e *engine) registerBuckets(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o := bucket.Options{DataDir: filepath.Join(e.options.DataDir, "bucket"), MaxFileSize: e.options.MaxFileSize}
-	for _, m := range mirrors {
-		o.Mirrors = append(o.Mirrors, bucket.Mirror(m))
-	}
-	store, err := bucket.New(o)
+	store, err := bucket.New(bucket.Options{DataDir: filepath.Join(e.options.DataDir, "bucket"), Mirrors: mirrors, MaxFileSize: e.options.MaxFileSize})
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/bucket"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // bucketFetch is what to fetch, and why no credentials are shown, where some would be.
@@ -51,13 +52,13 @@ func (r *buckets) request(ctx context.Context, secrets client.Reader, b *sourcev
 	})
 	if err == nil {
 		err = read(b.Spec.CertSecretRef, "spec.certSecretRef", func(data map[string][]byte) (err error) {
-			f.TLS, err = bucket.TLSFromSecret("spec.certSecretRef", data)
+			f.TLS, err = reach.TLSFromSecret("spec.certSecretRef", data)
 			return err
 		})
 	}
 	if err == nil {
 		err = read(b.Spec.ProxySecretRef, "spec.proxySecretRef", func(data map[string][]byte) (err error) {
-			f.Proxy, err = bucket.ProxyFromSecret(data)
+			f.Proxy, err = reach.ProxyFromSecret(data)
 			return err
 		})
 	}
@@ -82,7 +83,7 @@ func directoryOf(sts *sourcev1.BucketSTSSpec, read secretReader) (*bucket.LDAP, 
 		return nil, err
 	}
 	err = read(sts.CertSecretRef, "spec.sts.certSecretRef", func(data map[string][]byte) (err error) {
-		directory.TLS, err = bucket.TLSFromSecret("spec.sts.certSecretRef", data)
+		directory.TLS, err = reach.TLSFromSecret("spec.sts.certSecretRef", data)
 		return err
 	})
 	return directory, err
@@ -107,18 +108,15 @@ func (r *buckets) identify(ctx context.Context, b *sourcev1.Bucket, f *bucketFet
 	if err := forGoogleAlone(account, f); err != nil {
 		return &loginError{err}
 	}
-	proxy, err := f.Proxy.URL()
-	if err != nil {
-		return &loginError{err}
-	}
-	options, who := r.identity.options(bucketKey(client.ObjectKeyFromObject(b)), account, proxy)
+	options, who := r.identity.options(bucketKey(client.ObjectKeyFromObject(b)), account, f.Proxy)
 	if b.Spec.Region != "" {
 		options = append(options, auth.WithSTSRegion(b.Spec.Region))
 	}
 	if b.Spec.STS != nil {
 		options = append(options, auth.WithSTSEndpoint(b.Spec.STS.Endpoint))
 	}
-	if err = issue(ctx, f, options); err == nil {
+	err := issue(ctx, f, options)
+	if err == nil {
 		return nil
 	}
 	err = &loginError{refusedIdentity(ctx, who+" at "+f.Provider, err, "check the identity and its rights, or name a Secret with credentials in spec.secretRef")}

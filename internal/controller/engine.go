@@ -38,6 +38,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/pipeline"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/source/git"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // engine is everything that runs in one process, wired together.
@@ -378,15 +379,15 @@ func explainWith(cluster *kube.Cluster, reader health.Reader) explainer {
 	}
 }
 
-func parseMirrors(pairs []string) ([]git.Mirror, error) {
-	var mirrors []git.Mirror
+func parseMirrors(pairs []string) (reach.Mirrors, error) {
+	var mirrors reach.Mirrors
 	for _, pair := range pairs {
 		from, to, ok := strings.Cut(pair, "=")
 		if !ok || from == "" || to == "" {
 			return nil, &failure.Error{Op: "read", Kind: failure.Invalid, Object: "--mirror " + pair,
 				Remedy: "write it as FROM=TO, two URL prefixes"}
 		}
-		mirrors = append(mirrors, git.Mirror{From: from, To: to})
+		mirrors = append(mirrors, reach.Mirror{From: from, To: to})
 	}
 	return mirrors, nil
 }

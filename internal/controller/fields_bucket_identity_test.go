@@ -19,6 +19,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/bucket"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
@@ -131,7 +132,7 @@ func TestBucketAzure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Bucket, f.Endpoint, f.TLS = azure.Bucket, azure.Account(), bucket.TLS{CA: azure.CA()}
+	f.Bucket, f.Endpoint, f.TLS = azure.Bucket, azure.Account(), reach.TLS{CA: azure.CA()}
 	if _, err := store.Fetch(t.Context(), f.Request); err != nil {
 		t.Error(err)
 	}

@@ -31,6 +31,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/bowline-dev/bowline/internal/source/reach"
 	"github.com/bowline-dev/bowline/internal/source/registry"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
@@ -78,7 +79,7 @@ func (t loginTask) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	registries := registry.New(registry.Options{Mirrors: []registry.Mirror{{From: t.URL, To: t.Mirror}}})
+	registries := registry.New(registry.Options{Mirrors: []reach.Mirror{{From: t.URL, To: t.Mirror}}})
 	repository, err := registries.Repository(t.URL, registry.Access{Keychain: keychain})
 	if err != nil {
 		return err

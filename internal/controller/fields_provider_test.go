@@ -25,6 +25,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/bowline-dev/bowline/internal/source/git"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
@@ -221,7 +222,7 @@ func fetchAs(t *testing.T, provider, url string, srv *testkit.GitServer) error {
 	t.Helper()
 	r := srv.Repo("app")
 	r.Commit(map[string]string{"f": "x"})
-	store, err := git.New(git.Options{DataDir: t.TempDir(), Mirrors: []git.Mirror{{From: url, To: r.URL()}}})
+	store, err := git.New(git.Options{DataDir: t.TempDir(), Mirrors: []reach.Mirror{{From: url, To: r.URL()}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,17 +64,15 @@ func (i SourceIdentity) gitHubApp(ctx context.Context, g *sourcev1.GitRepository
 		return nil, err
 	}
 	options := []githubapp.OptFunc{githubapp.WithAppData(secret)}
-	proxy, err := req.Proxy.URL()
-	if err != nil {
-		return nil, err
+	if req.Proxy != nil {
+		options = append(options, githubapp.WithProxyURL(req.Proxy))
 	}
-	if proxy != nil {
-		options = append(options, githubapp.WithProxyURL(proxy))
-	}
-	if tls, err := req.Auth.TLS(); err != nil {
-		return nil, err
-	} else if tls != nil {
-		options = append(options, githubapp.WithTLSConfig(tls))
+	if !req.Auth.TLS.Empty() {
+		settings, err := req.Auth.TLS.Config("spec.secretRef")
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, githubapp.WithTLSConfig(settings))
 	}
 	if i.Tokens != nil {
 		options = append(options, githubapp.WithCache(i.Tokens, sourcev1.GitRepositoryKind, g.Name, g.Namespace, cache.OperationReconcile))
@@ -120,11 +118,7 @@ func (i SourceIdentity) cloud(ctx context.Context, g *sourcev1.GitRepository, re
 	if account != "" && i.Client == nil {
 		return nil, badProvider(g, "service accounts cannot be asked for here", "use the engine")
 	}
-	proxy, err := req.Proxy.URL()
-	if err != nil {
-		return nil, err
-	}
-	options, who := i.options(repositoryKey(g.Namespace, g.Name), account, proxy)
+	options, who := i.options(repositoryKey(g.Namespace, g.Name), account, req.Proxy)
 	credentials, err := authutils.GetGitCredentials(ctx, g.GetProvider(), append(options, auth.WithGitURL(*u))...)
 	if err != nil {
 		return nil, refusedIdentity(ctx, who+" at "+g.GetProvider(), err, "check spec.url, the identity and its rights")

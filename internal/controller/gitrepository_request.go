@@ -7,6 +7,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/source/git"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // RequestOf says what to fetch for a GitRepository, with the credentials that
@@ -25,7 +26,7 @@ func RequestOf(ctx context.Context, secrets client.Reader, who SourceIdentity, g
 	})
 	if err == nil {
 		err = read(g.Spec.ProxySecretRef, "spec.proxySecretRef", func(data map[string][]byte) (err error) {
-			req.Proxy, err = git.ProxyFromSecret(data)
+			req.Proxy, err = reach.ProxyFromSecret(data)
 			return err
 		})
 	}

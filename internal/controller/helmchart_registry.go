@@ -12,6 +12,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	helmchart "github.com/bowline-dev/bowline/internal/source/chart"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 	"github.com/bowline-dev/bowline/internal/source/registry"
 	"github.com/bowline-dev/bowline/internal/source/verify"
 )
@@ -117,7 +118,7 @@ func (r *helmCharts) access(ctx context.Context, u user, repo *sourcev1.HelmRepo
 	}
 	if err == nil {
 		err = read(repo.Spec.CertSecretRef, "spec.certSecretRef", func(data map[string][]byte) (err error) {
-			access.TLS, err = registry.TLSFromSecret(data)
+			access.TLS, err = reach.TLSFromSecret("spec.certSecretRef", data)
 			return err
 		})
 	}

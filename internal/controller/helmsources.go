@@ -36,10 +36,6 @@ func newHelmSources(e *engine) (*helmSources, error) {
 	if err != nil {
 		return nil, err
 	}
-	overHTTP, inRegistries := make([]helmrepo.Mirror, 0, len(mirrors)), make([]registry.Mirror, 0, len(mirrors))
-	for _, m := range mirrors {
-		overHTTP, inRegistries = append(overHTTP, helmrepo.Mirror(m)), append(inRegistries, registry.Mirror(m))
-	}
 	dir := filepath.Join(e.options.DataDir, "helm")
 	archives, err := helmchart.NewStore(filepath.Join(dir, "charts"))
 	if err != nil {
@@ -49,7 +45,7 @@ func newHelmSources(e *engine) (*helmSources, error) {
 	if err != nil {
 		return nil, err
 	}
-	indexes, err := helmrepo.New(helmrepo.Options{Dir: filepath.Join(dir, "repositories"), Charts: archives, Mirrors: overHTTP})
+	indexes, err := helmrepo.New(helmrepo.Options{Dir: filepath.Join(dir, "repositories"), Charts: archives, Mirrors: mirrors})
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +56,7 @@ func newHelmSources(e *engine) (*helmSources, error) {
 	}
 	return &helmSources{repositories: repositories, charts: &helmCharts{
 		turns: e.turns, client: e.mgr.GetClient(), events: e.events, clock: clock.RealClock{}, store: archives, repositories: repositories,
-		registries: registry.New(registry.Options{Blobs: layers, Mirrors: inRegistries}), artifacts: e.units.artifacts, published: e.published,
+		registries: registry.New(registry.Options{Blobs: layers, Mirrors: mirrors}), artifacts: e.units.artifacts, published: e.published,
 		attempts: newAttempts(), references: e.references, self: &feed{}, changed: e.sourceChanged, identity: e.sources.identity,
 		signatures: e.signatures,
 	}}, nil

@@ -18,13 +18,9 @@ import (
 )
 
 func newOCIRepositories(e *engine) (*ociRepositories, error) {
-	pairs, err := parseMirrors(e.options.Mirrors)
+	mirrors, err := parseMirrors(e.options.Mirrors)
 	if err != nil {
 		return nil, err
-	}
-	mirrors := make([]registry.Mirror, 0, len(pairs))
-	for _, m := range pairs {
-		mirrors = append(mirrors, registry.Mirror(m))
 	}
 	dir := filepath.Join(e.options.DataDir, "oci")
 	layers, err := blob.Open(filepath.Join(dir, "layers"), blob.Options{})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/oci"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 	"github.com/bowline-dev/bowline/internal/source/registry"
 	"github.com/bowline-dev/bowline/internal/source/verify"
 )
@@ -90,14 +91,14 @@ func ociRoute(read secretReader, o *sourcev1.OCIRepository, access *registry.Acc
 		certs = nil
 	}
 	err := read(certs, "spec.certSecretRef", func(data map[string][]byte) (err error) {
-		access.TLS, err = registry.TLSFromSecret(data)
+		access.TLS, err = reach.TLSFromSecret("spec.certSecretRef", data)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	return read(o.Spec.ProxySecretRef, "spec.proxySecretRef", func(data map[string][]byte) (err error) {
-		access.Proxy, err = registry.ProxyFromSecret(data)
+		access.Proxy, err = reach.ProxyFromSecret(data)
 		return err
 	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/bucket"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
@@ -127,7 +128,7 @@ func TestAzureToken(t *testing.T) {
 	s := testkit.NewAzure(t, func(r *http.Request) bool { return r.Header.Get("Authorization") == "Bearer azure-token" }, testkit.BucketTLS())
 	s.Put(map[string]string{"a": "1"})
 	login := bucket.Login{Token: "azure-token"}
-	a := fetched(t, newStore(t), azureRequest(s, func(r *bucket.Request) { r.Login, r.Insecure, r.TLS = login, false, bucket.TLS{CA: s.CA()} }))
+	a := fetched(t, newStore(t), azureRequest(s, func(r *bucket.Request) { r.Login, r.Insecure, r.TLS = login, false, reach.TLS{CA: s.CA()} }))
 	if filesOf(t, a.Tree)["a"] != "1" {
 		t.Error("nothing")
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"time"
+
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // object is an object as a server lists it.
@@ -42,11 +44,22 @@ type reply struct {
 // errMoved says that a bucket is not any more as it was listed.
 var errMoved = errors.New("an object changed or went between the listing and its download")
 
+// The fields that name Secrets.
+const (
+	refSecret      = "spec.secretRef" //nolint:gosec // the name of a field
+	certsField     = "spec.certSecretRef"
+	directoryCerts = "spec.sts.certSecretRef"
+)
+
+// downloads is how many objects of one bucket are downloaded at one time.
+const downloads = 8
+
 func newClient(where location, req Request) (client, error) {
-	way, err := transport(req.TLS, "spec.certSecretRef", req.Proxy)
+	settings, err := req.TLS.Config(certsField)
 	if err != nil {
 		return nil, err
 	}
+	way := reach.Transport(settings, req.Proxy, downloads)
 	switch where.provider {
 	case Generic, AWS:
 		return newS3(where, req, way)
@@ -86,5 +99,5 @@ func passes(c client, err error) bool {
 	if r, ok := c.reply(err); ok {
 		return r.status >= 500 || r.status == 429
 	}
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || isReset(err)
+	return reach.BrokeOff(err)
 }

@@ -2,21 +2,15 @@ package bucket
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/url"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // Codes of replies that servers have no common word for.
@@ -31,7 +25,7 @@ func (f *fetch) explain(ctx context.Context, op string, err error) error {
 	if errors.As(err, &already) {
 		return err
 	}
-	e := &failure.Error{Op: op, Object: f.where.display, Kind: failure.Unavailable, Err: plain(err)}
+	e := &failure.Error{Op: op, Object: f.where.display, Kind: failure.Unavailable, Err: reach.Plain(err)}
 	if r, ok := f.lane.client.reply(err); ok {
 		f.explainReply(e, r)
 		return e
@@ -41,7 +35,7 @@ func (f *fetch) explain(ctx context.Context, op string, err error) error {
 		f.explainDirectory(ctx, e, directory.err)
 		return e
 	}
-	f.explainWay(ctx, e, err)
+	f.explainWay(ctx, e, err, "spec.endpoint", certsField)
 	return e
 }
 
@@ -54,8 +48,7 @@ func (f *fetch) explainDirectory(ctx context.Context, e *failure.Error, err erro
 		e.Remedy = "check the user and password in the Secret that spec.sts.secretRef names"
 		return
 	}
-	f.explainWay(ctx, e, err)
-	e.Remedy = strings.NewReplacer("spec.certSecretRef", "spec.sts.certSecretRef", "spec.endpoint", "spec.sts.endpoint").Replace(e.Remedy)
+	f.explainWay(ctx, e, err, "spec.sts.endpoint", directoryCerts)
 }
 
 // explainReply says what an answer means.
@@ -119,83 +112,17 @@ func (l Login) empty() bool {
 	return l.LDAP == nil && l.AccessKey+l.Token+l.Azure.ClientID+l.Azure.AccountKey+l.Azure.SAS == "" && len(l.ServiceAccount) == 0
 }
 
-// explainWay says what happened between us and a server.
-func (f *fetch) explainWay(ctx context.Context, e *failure.Error, err error) {
-	e.Err = plain(err)
-	var dns *net.DNSError
+// explainWay says what happened between us and a server, with the fields that say how to get there.
+func (f *fetch) explainWay(ctx context.Context, e *failure.Error, err error, address, certs string) {
+	way := reach.Way{Server: "the server", Address: address, Certs: certs, Timeout: f.req.timeout()}
 	switch {
-	case errors.Is(ctx.Err(), context.DeadlineExceeded) || isTimeout(err):
-		e.Kind, e.Err = failure.Timeout, timeoutError(f.req.timeout())
-		e.Remedy = "check the network and the server, or raise spec.timeout"
-	case errors.Is(err, context.Canceled):
-		e.Err, e.Remedy = fmt.Errorf("given up: %w", context.Canceled), "it is tried again"
-	case isProxy(err):
-		e.Remedy = "check the proxy and the Secret that spec.proxySecretRef names"
+	case way.Ended(ctx, e, err):
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		e.Err, e.Remedy = errors.New("the server does not speak TLS"), "set spec.insecure to true if that is meant"
-	case isTLS(err):
-		e.Kind, e.Remedy = failure.Denied, explainTLS(err)
-	case errors.As(err, &dns):
-		e.Err = fmt.Errorf("the host %s cannot be found: %w", dns.Name, errors.New(dns.Err))
-		e.Remedy = "check the host name in spec.endpoint and the DNS"
-	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || isReset(err):
-		e.Err, e.Remedy = fmt.Errorf("the connection broke off: %w", e.Err), "check the network and the server, and that spec.insecure says right whether it speaks TLS"
 	default:
-		e.Remedy = "check that the server is up and that it can be reached from here"
-	}
-}
-
-// timeoutError says how long a server was given.
-type timeoutError time.Duration
-
-func (e timeoutError) Error() string {
-	return fmt.Sprintf("the server has not answered in full within %s", time.Duration(e))
-}
-
-func (timeoutError) Unwrap() error { return context.DeadlineExceeded }
-
-func isTimeout(err error) bool {
-	var t net.Error
-	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &t) && t.Timeout()
-}
-
-func isReset(err error) bool {
-	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
-}
-
-func isProxy(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "proxyconnect" || strings.Contains(err.Error(), "Proxy Authentication Required")
-}
-
-// plain drops the "Get <URL>:" of net/http: the bucket is named already, and the URL may hold a signature.
-func plain(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
-	}
-	return err
-}
-
-func isTLS(err error) bool {
-	var unknown x509.UnknownAuthorityError
-	var host x509.HostnameError
-	var invalid x509.CertificateInvalidError
-	var verify *tls.CertificateVerificationError
-	var record tls.RecordHeaderError
-	var alert tls.AlertError
-	return errors.As(err, &unknown) || errors.As(err, &host) || errors.As(err, &invalid) || errors.As(err, &verify) ||
-		errors.As(err, &record) || errors.As(err, &alert) || strings.Contains(err.Error(), "remote error: tls: ")
-}
-
-func explainTLS(err error) string {
-	var unknown x509.UnknownAuthorityError
-	switch {
-	case errors.As(err, &unknown):
-		return "add the certificate of its authority as ca.crt to the Secret that spec.certSecretRef names"
-	case strings.Contains(err.Error(), "remote error: tls: "):
-		return "the server wants a client certificate: add tls.crt and tls.key to the Secret that spec.certSecretRef names, or correct them"
-	default:
-		return "check spec.endpoint and the server's certificate"
+		way.Met(e, err)
+		if reach.BrokeOff(err) {
+			e.Remedy += ", and that spec.insecure says right whether it speaks TLS"
+		}
 	}
 }

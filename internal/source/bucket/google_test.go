@@ -9,6 +9,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/bucket"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
@@ -156,13 +157,13 @@ func TestMirrors(t *testing.T) {
 		{"server", "https://s3.example.com/", s.URL() + "/", s.Bucket},
 		{"bucket", "https://s3.example.com/charts", s.URL() + "/" + s.Bucket, "charts"},
 	} {
-		store := newStore(t, func(o *bucket.Options) { o.Mirrors = []bucket.Mirror{{From: tc.from, To: tc.to}} })
+		store := newStore(t, func(o *bucket.Options) { o.Mirrors = []reach.Mirror{{From: tc.from, To: tc.to}} })
 		a := fetched(t, store, s3Request(s, func(r *bucket.Request) { r.Endpoint, r.Insecure, r.Bucket = "s3.example.com", false, tc.bucket }))
 		if filesOf(t, a.Tree)["a"] != "1" {
 			t.Errorf("%s: nothing", tc.name)
 		}
 	}
-	broken := newStore(t, func(o *bucket.Options) { o.Mirrors = []bucket.Mirror{{From: "https://s3.example.com/b", To: s.URL()}} })
+	broken := newStore(t, func(o *bucket.Options) { o.Mirrors = []reach.Mirror{{From: "https://s3.example.com/b", To: s.URL()}} })
 	_, err := broken.Fetch(t.Context(), bucket.Request{Provider: bucket.Generic, Bucket: "b", Endpoint: "s3.example.com"})
 	if !isKind(err, failure.Invalid, "names no bucket", "--mirror") {
 		t.Errorf("a mirror without a bucket: %v", err)

@@ -39,7 +39,7 @@ func (s *Store) locate(req Request) (location, error) {
 	}
 	l.query, base.RawQuery = base.RawQuery, ""
 	l.base, l.display = base, "bucket "+address(base, req.Bucket)
-	if to := s.mirror(address(base, req.Bucket)); to != "" {
+	if to := s.opts.Mirrors.Of(address(base, req.Bucket)); to != "" {
 		if err := l.move(to); err != nil {
 			return l, err
 		}
@@ -90,20 +90,6 @@ func plainEndpoint(text string) string {
 
 func address(base *url.URL, bucket string) string {
 	return (&url.URL{Scheme: base.Scheme, Host: base.Host, Path: base.Path + "/" + bucket}).String()
-}
-
-// mirror returns what to use instead of an address, and "" for nothing.
-func (s *Store) mirror(text string) string {
-	var best Mirror
-	for _, m := range s.opts.Mirrors {
-		if strings.HasPrefix(text, m.From) && len(m.From) > len(best.From) {
-			best = m
-		}
-	}
-	if best.From == "" {
-		return ""
-	}
-	return best.To + strings.TrimPrefix(text, best.From)
 }
 
 // move takes the location to another address: the last part of its path is the bucket.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 
-	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // Login says who we are. The zero value is for a bucket that everybody may read.
@@ -32,7 +32,7 @@ type LDAP struct {
 	// Endpoint is its URL.
 	Endpoint           string
 	Username, Password string
-	TLS                TLS
+	TLS                reach.TLS
 }
 
 // AzureLogin has the fields of a Secret as the toolkit documents them: those of one way are set.
@@ -119,12 +119,4 @@ func LDAPFromSecret(endpoint string, data map[string][]byte) (*LDAP, error) {
 	return &LDAP{Endpoint: endpoint, Username: string(data["username"]), Password: string(data["password"])}, nil
 }
 
-// refSecret is the field that names the Secret with credentials.
-const refSecret = "spec.secretRef" //nolint:gosec // the name of a field
-
-func secretError(field, key, why string) error {
-	return &failure.Error{
-		Op: "read secret key", Object: key, Kind: failure.Invalid, Err: errors.New(why),
-		Remedy: "correct the Secret that " + field + " names",
-	}
-}
+func secretError(field, key, why string) error { return reach.BadKey(field, key, errors.New(why)) }

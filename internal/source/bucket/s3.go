@@ -11,6 +11,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/s3utils"
 
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // s3 is a client of anything that speaks S3.
@@ -31,10 +32,11 @@ func newS3(where location, req Request, way *http.Transport) (client, error) {
 	case login.AccessKey != "":
 		s.credentials = credentials.NewStaticV4(login.AccessKey, login.SecretKey, login.SessionToken)
 	case login.LDAP != nil:
-		var err error
-		if s.directory, err = transport(login.LDAP.TLS, "spec.sts.certSecretRef", req.Proxy); err != nil {
+		settings, err := login.LDAP.TLS.Config(directoryCerts)
+		if err != nil {
 			return nil, err
 		}
+		s.directory = reach.Transport(settings, req.Proxy, downloads)
 		s.credentials = credentials.New(&credentials.LDAPIdentity{
 			Client: &http.Client{Transport: s.directory}, STSEndpoint: login.LDAP.Endpoint,
 			LDAPUsername: login.LDAP.Username, LDAPPassword: login.LDAP.Password,

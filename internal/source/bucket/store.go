@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // The defaults of Options and Request.
@@ -41,7 +43,7 @@ type Options struct {
 	DataDir string
 	// Mirrors replace the beginnings of addresses, which are written as
 	// https://<endpoint>/<bucket>.
-	Mirrors []Mirror
+	Mirrors reach.Mirrors
 	// MaxFileSize is the size in bytes above which an object is neither downloaded nor
 	// can be read; DefaultMaxFileSize when 0. Larger objects do no harm as long as nobody reads them.
 	MaxFileSize int64
@@ -69,9 +71,6 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Mirror replaces the prefix From of an address by To. Where several match, the longest wins.
-type Mirror struct{ From, To string }
-
 // Request says what to fetch.
 type Request struct {
 	// Provider is one of Generic, AWS, Google and Azure.
@@ -89,10 +88,10 @@ type Request struct {
 	// Ignore holds patterns in the format of .gitignore of what to leave out, after those of the file
 	// .sourceignore at the root of the bucket; nil for none. None apply by default.
 	Ignore *string
-	// Login, TLS and Proxy say how to get there.
+	// Login, TLS and Proxy say how to get there; without a Proxy, by the one that the environment names.
 	Login Login
-	TLS   TLS
-	Proxy Proxy
+	TLS   reach.TLS
+	Proxy *url.URL
 	// Timeout limits the listing, and once more the downloads; DefaultTimeout when 0.
 	Timeout time.Duration
 	// For identifies who asks: what was downloaded for somebody serves nobody else, since the
@@ -260,7 +259,11 @@ func (s *Store) sweep() {
 // fingerprint tells one way to reach a server from another without giving it away.
 func fingerprint(req Request) string {
 	h := sha256.New()
-	for _, part := range append(req.Login.parts(), string(req.TLS.CA), string(req.TLS.Cert), string(req.TLS.Key), req.Proxy.Address, req.Proxy.Username, req.Proxy.Password, req.timeout().String()) {
+	proxy := ""
+	if req.Proxy != nil {
+		proxy = req.Proxy.String()
+	}
+	for _, part := range append(req.Login.parts(), string(req.TLS.CA), string(req.TLS.Cert), string(req.TLS.Key), proxy, req.timeout().String()) {
 		fmt.Fprintf(h, "%d:%s", len(part), part)
 	}
 	return hex.EncodeToString(h.Sum(nil))

@@ -2,7 +2,6 @@ package git
 
 import (
 	"crypto/sha256"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
@@ -11,7 +10,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // Auth is how to show who we are, and how to know the server. The zero value
@@ -21,22 +20,12 @@ type Auth struct {
 	Username, Password string
 	// BearerToken is for HTTP and goes before a user name.
 	BearerToken string
-	// CA holds PEM certificates of authorities to trust beside the system's.
-	CA []byte
-	// ClientCert and ClientKey are a PEM certificate and its key.
-	ClientCert, ClientKey []byte
+	TLS         reach.TLS
 	// Identity is a private key for SSH in PEM, Passphrase what decrypts it.
 	Identity   []byte
 	Passphrase string
 	// KnownHosts holds the lines of known_hosts; without it no SSH server is trusted.
 	KnownHosts []byte
-}
-
-// Proxy is a proxy to go through: http, https or socks5.
-type Proxy struct {
-	// Address is a URL without credentials; "" for no proxy.
-	Address            string
-	Username, Password string
 }
 
 // AuthFromSecret reads the keys of a Secret as the source controller of Flux
@@ -52,11 +41,7 @@ func AuthFromSecret(repository string, data map[string][]byte) (Auth, error) {
 	if u.Scheme == "ssh" {
 		return sshAuth(data)
 	}
-	a := Auth{
-		CA:         first(data, "ca.crt", "caFile"),
-		ClientCert: first(data, "tls.crt", "certFile"),
-		ClientKey:  first(data, "tls.key", "keyFile"),
-	}
+	a := Auth{TLS: reach.TLSIn(data)}
 	if token, ok := data["bearerToken"]; ok {
 		a.BearerToken = string(token)
 	} else {
@@ -66,25 +51,14 @@ func AuthFromSecret(repository string, data map[string][]byte) (Auth, error) {
 	if a.Password != "" && a.Username == "" && u.User.Username() == "" && !userInURL {
 		return Auth{}, secretError("username", errors.New("it is missing while there is a password"))
 	}
-	_, err = a.TLS()
+	_, err = a.TLS.Config(secretField)
 	return a, err
 }
 
-func first(data map[string][]byte, keys ...string) []byte {
-	for _, k := range keys {
-		if len(data[k]) > 0 {
-			return data[k]
-		}
-	}
-	return nil
-}
+// secretField names the Secret with all that a GitRepository shows and trusts.
+const secretField = "spec.secretRef" //nolint:gosec // the name of a field
 
-func secretError(key string, err error) error {
-	return &failure.Error{
-		Op: "read secret key", Object: key, Kind: failure.Invalid, Err: err,
-		Remedy: "correct the Secret that spec.secretRef names",
-	}
-}
+func secretError(key string, err error) error { return reach.BadKey(secretField, key, err) }
 
 func sshAuth(data map[string][]byte) (Auth, error) {
 	a := Auth{Identity: data["identity"], KnownHosts: data["known_hosts"], Passphrase: string(data["password"])}
@@ -123,78 +97,16 @@ func (a Auth) signer() (ssh.Signer, error) {
 	return s, nil
 }
 
-// TLS returns the settings for a connection, and nil when there is nothing beside the system's defaults.
-func (a Auth) TLS() (*tls.Config, error) {
-	if len(a.CA)+len(a.ClientCert)+len(a.ClientKey) == 0 {
-		return nil, nil
-	}
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
-	if len(a.CA) > 0 {
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
-		}
-		if !pool.AppendCertsFromPEM(a.CA) {
-			return nil, secretError("ca.crt", errors.New("it holds no certificate in PEM"))
-		}
-		cfg.RootCAs = pool
-	}
-	if len(a.ClientCert) == 0 && len(a.ClientKey) == 0 {
-		return cfg, nil
-	}
-	if len(a.ClientCert) == 0 || len(a.ClientKey) == 0 {
-		return nil, secretError("tls.crt", errors.New("tls.crt and tls.key are needed together"))
-	}
-	pair, err := tls.X509KeyPair(a.ClientCert, a.ClientKey)
-	if err != nil {
-		return nil, secretError("tls.crt", fmt.Errorf("it and tls.key are no pair: %w", err))
-	}
-	cfg.Certificates = []tls.Certificate{pair}
-	return cfg, nil
-}
-
-// ProxyFromSecret reads the keys address, username and password.
-func ProxyFromSecret(data map[string][]byte) (Proxy, error) {
-	p := Proxy{Address: string(data["address"]), Username: string(data["username"]), Password: string(data["password"])}
-	_, err := p.URL()
-	return p, err
-}
-
-// URL returns the address with the credentials, and nil for no proxy.
-func (p Proxy) URL() (*url.URL, error) {
-	if p == (Proxy{}) {
-		return nil, nil
-	}
-	bad := func(why string) error {
-		return &failure.Error{
-			Op: "read secret key", Object: "address", Kind: failure.Invalid, Err: errors.New(why),
-			Remedy: "correct the Secret that spec.proxySecretRef names",
-		}
-	}
-	if p.Address == "" {
-		return nil, bad("it is missing: the proxy's URL")
-	}
-	u, err := url.Parse(p.Address)
-	if err != nil || u.Host == "" {
-		return nil, bad("it is no URL")
-	}
-	switch u.Scheme {
-	case "http", "https", "socks5", "socks5h":
-	default:
-		return nil, bad("the scheme must be http, https or socks5")
-	}
-	if p.Username != "" {
-		u.User = url.UserPassword(p.Username, p.Password)
-	}
-	return u, nil
-}
-
 // fingerprint tells one set of credentials and proxy from another without giving them away.
-func fingerprint(a Auth, p Proxy) string {
+func fingerprint(a Auth, proxy *url.URL) string {
+	by := ""
+	if proxy != nil {
+		by = proxy.String()
+	}
 	h := sha256.New()
 	for _, part := range []string{
-		a.Username, a.Password, a.BearerToken, string(a.CA), string(a.ClientCert), string(a.ClientKey),
-		string(a.Identity), a.Passphrase, string(a.KnownHosts), p.Address, p.Username, p.Password,
+		a.Username, a.Password, a.BearerToken, string(a.TLS.CA), string(a.TLS.Cert), string(a.TLS.Key),
+		string(a.Identity), a.Passphrase, string(a.KnownHosts), by,
 	} {
 		fmt.Fprintf(h, "%d:%s", len(part), part)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/git"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
@@ -347,7 +348,7 @@ func TestSecretMistakes(t *testing.T) {
 		})
 	}
 	for _, data := range []map[string][]byte{secret("username", "x"), secret("address", "x"), secret("address", "ftp://x")} {
-		_, err := git.ProxyFromSecret(data)
+		_, err := reach.ProxyFromSecret(data)
 		wantError(t, err, failure.Invalid, "address", "proxySecretRef")
 	}
 }

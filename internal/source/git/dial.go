@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -14,12 +13,10 @@ import (
 	"golang.org/x/net/proxy"
 
 	"github.com/bowline-dev/bowline/internal/source/git/wire"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
-
-// errProxy says that it is the proxy that failed.
-var errProxy = errors.New("the proxy fails")
 
 // dialer opens connections for SSH, through a proxy when there is one.
 func dialer(via *url.URL) dialFunc {
@@ -35,7 +32,7 @@ func dialer(via *url.URL) dialFunc {
 		return func(ctx context.Context, network, addr string) (net.Conn, error) {
 			d, err := proxy.FromURL(via, direct)
 			if err != nil {
-				return nil, fmt.Errorf("%w: %w", errProxy, err)
+				return nil, fmt.Errorf("%w: %w", reach.ErrProxy, err)
 			}
 			return d.(proxy.ContextDialer).DialContext(ctx, network, addr)
 		}
@@ -50,7 +47,7 @@ func connectThrough(ctx context.Context, d *net.Dialer, via *url.URL, network, a
 	}
 	conn, err := d.DialContext(ctx, network, net.JoinHostPort(via.Hostname(), port))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errProxy, err)
+		return nil, fmt.Errorf("%w: %w", reach.ErrProxy, err)
 	}
 	if via.Scheme == "https" {
 		conn = tls.Client(conn, &tls.Config{ServerName: via.Hostname(), MinVersion: tls.VersionTLS12})
@@ -76,7 +73,7 @@ func connectThrough(ctx context.Context, d *net.Dialer, via *url.URL, network, a
 	}
 	if err != nil {
 		_ = conn.Close()
-		return nil, fmt.Errorf("%w: %w", errProxy, err)
+		return nil, fmt.Errorf("%w: %w", reach.ErrProxy, err)
 	}
 	return &bufferedConn{Conn: conn, r: br}, nil
 }
@@ -89,7 +86,7 @@ func tunnelError(resp *http.Response) error {
 	case http.StatusProxyAuthRequired:
 		return &wire.StatusError{Code: resp.StatusCode}
 	default:
-		return fmt.Errorf("%w: it answers %s", errProxy, resp.Status)
+		return fmt.Errorf("%w: it answers %s", reach.ErrProxy, resp.Status)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/gitserve"
 	"github.com/bowline-dev/bowline/internal/source/git"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
@@ -174,7 +175,7 @@ func TestSubmodulesOfMirrors(t *testing.T) {
 	srv := testkit.NewGitServer(t)
 	commit := srv.Repo("lib").Commit(map[string]string{"f": "x"})
 	srv.Repo("app").CommitFiles(map[string]gitserve.File{"m": gitlink(commit), ".gitmodules": gitmodules("m", "../lib")})
-	s := newStore(t, git.Options{Mirrors: []git.Mirror{
+	s := newStore(t, git.Options{Mirrors: []reach.Mirror{
 		{From: "https://git.example.com/org/app", To: srv.URL() + "/app.git"}, {From: "https://git.example.com/org/lib", To: srv.URL() + "/lib.git"},
 	}})
 	wantFile(t, mustFetch(t, s, git.Request{URL: "https://git.example.com/org/app", Ref: main, Submodules: true}).Tree, "m/f", "x")

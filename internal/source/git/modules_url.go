@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing/transport"
+
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // moduleURL reads the URL of a submodule as git does: one that begins with ./ or ../ is
@@ -89,5 +91,5 @@ func authFor(req Request, module string) Auth {
 	if sameServer(req.URL, module) {
 		return req.Auth
 	}
-	return Auth{CA: req.Auth.CA, KnownHosts: req.Auth.KnownHosts}
+	return Auth{TLS: reach.TLS{CA: req.Auth.TLS.CA}, KnownHosts: req.Auth.KnownHosts}
 }

@@ -2,7 +2,6 @@ package git
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -10,12 +9,12 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"time"
 
 	"github.com/skeema/knownhosts"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/bowline-dev/bowline/internal/source/git/wire"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // remote is the far side of a lane.
@@ -26,33 +25,18 @@ type remote struct {
 
 // newRemote prepares to visit a URL; it does not connect. The folder is for
 // files that exist only while it runs.
-func newRemote(u *url.URL, auth Auth, proxy Proxy, tmp string) (*remote, error) {
-	proxyURL, err := proxy.URL()
-	if err != nil {
-		return nil, err
-	}
+func newRemote(u *url.URL, auth Auth, proxy *url.URL, tmp string) (*remote, error) {
 	if u.Scheme == "ssh" {
-		s, err := newSSH(u, auth, proxyURL, tmp)
+		s, err := newSSH(u, auth, proxy, tmp)
 		return &remote{ssh: s}, err
 	}
-	cfg, err := auth.TLS()
+	cfg, err := auth.TLS.Config(secretField)
 	if err != nil {
 		return nil, err
 	}
-	if cfg == nil {
-		cfg = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	t := &http.Transport{
-		TLSClientConfig: cfg, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment,
-		// Every request has a context with a deadline; no step has one of its own.
-		DialContext:         (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext,
-		MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second,
-		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
-			return tunnelError(resp)
-		},
-	}
-	if proxyURL != nil {
-		t.Proxy = http.ProxyURL(proxyURL)
+	t := reach.Transport(cfg, proxy, 1)
+	t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+		return tunnelError(resp)
 	}
 	h := &wire.HTTP{Transport: t, URL: u}
 	switch {

@@ -99,7 +99,7 @@ func newRepo(s *Store, dir, display string) *repo {
 const forgottenAfter = 24 * time.Hour
 
 // lane returns the repository as seen with some credentials.
-func (r *repo) lane(u *url.URL, display string, auth Auth, proxy Proxy) (*lane, error) {
+func (r *repo) lane(u *url.URL, display string, auth Auth, proxy *url.URL) (*lane, error) {
 	key := fingerprint(auth, proxy) + display
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/git"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
@@ -21,7 +22,7 @@ func TestMirrors(t *testing.T) {
 	srv := testkit.NewGitServer(t)
 	r := srv.Repo("team/app")
 	r.Commit(map[string]string{"a": "1"})
-	s := newStore(t, git.Options{Mirrors: []git.Mirror{
+	s := newStore(t, git.Options{Mirrors: []reach.Mirror{
 		{From: "https://github.com/", To: "http://127.0.0.1:1/"},
 		{From: "https://github.com/team/", To: srv.URL() + "/team/"},
 	}})
@@ -96,7 +97,7 @@ func TestProxy(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p, err := git.ProxyFromSecret(secret("address", address, "username", "p", "password", "w"))
+			p, err := reach.ProxyFromSecret(secret("address", address, "username", "p", "password", "w"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +106,7 @@ func TestProxy(t *testing.T) {
 			if used() == 0 {
 				t.Errorf("%s, but nothing came by", tc.reason)
 			}
-			p.Password = "wrong-pass"
+			p.User = url.UserPassword("p", "wrong-pass")
 			err = fetchError(t, s, git.Request{URL: tc.url, Ref: main, Auth: auth, Proxy: p})
 			if !strings.Contains(err.Error(), "proxy") && !strings.Contains(strings.ToLower(err.Error()), "proxy") || strings.Contains(err.Error(), "wrong-pass") {
 				t.Errorf("error = %v", err)
@@ -151,7 +152,7 @@ func TestRedirects(t *testing.T) {
 	secure := httptest.NewTLSServer(http.RedirectHandler(far.URL()+"/app.git/info/refs?service=git-upload-pack", http.StatusFound))
 	t.Cleanup(secure.Close)
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
-	err = fetchError(t, s, git.Request{URL: secure.URL + "/app.git", Ref: main, Auth: git.Auth{CA: ca}})
+	err = fetchError(t, s, git.Request{URL: secure.URL + "/app.git", Ref: main, Auth: git.Auth{TLS: reach.TLS{CA: ca}}})
 	wantError(t, err, failure.Denied, "from https to http")
 }
 

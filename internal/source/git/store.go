@@ -23,6 +23,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source"
 	"github.com/bowline-dev/bowline/internal/source/git/odb"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // The defaults of Options and Request.
@@ -39,18 +40,14 @@ const baseCacheBytes = 4 << 20
 type Options struct {
 	// DataDir is the folder for the repositories; one Store at a time may use it.
 	DataDir string
-	// Mirrors replace the beginnings of URLs.
-	Mirrors []Mirror
+	// Mirrors replace the beginnings of URLs, like git's url.<base>.insteadOf.
+	Mirrors reach.Mirrors
 	// MaxFileSize is the largest file in bytes that may be read; DefaultMaxFileSize
 	// when 0. Larger files do no harm as long as nobody reads them.
 	MaxFileSize int64
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 }
-
-// Mirror replaces the prefix From of a URL by To, like git's url.<base>.insteadOf.
-// Where several match, the longest wins.
-type Mirror struct{ From, To string }
 
 // Ref says which state of a repository to fetch, with the fields and the
 // precedence of a GitRepository's spec.ref: commit, name, semver, tag, branch.
@@ -62,9 +59,9 @@ type Request struct {
 	// URL is an http, https or ssh URL.
 	URL string
 	Ref Ref
-	// Auth and Proxy say how to get there.
+	// Auth and Proxy say how to get there; without a Proxy, by the one that the environment names.
 	Auth  Auth
-	Proxy Proxy
+	Proxy *url.URL
 	// Ignore holds patterns of files to leave out; see snapshot.Options.
 	Ignore *string
 	// Verify, when set, withholds a revision that does not bear the signatures it asks for.
@@ -257,17 +254,7 @@ func (s *Store) mirror(u *url.URL) string {
 	if u.Scheme != "ssh" {
 		bare.User = nil
 	}
-	text := bare.String()
-	best := Mirror{}
-	for _, m := range s.opts.Mirrors {
-		if strings.HasPrefix(text, m.From) && len(m.From) > len(best.From) {
-			best = m
-		}
-	}
-	if best.From == "" {
-		return ""
-	}
-	return best.To + strings.TrimPrefix(text, best.From)
+	return s.opts.Mirrors.Of(bare.String())
 }
 
 // parseURL reads a repository's URL.

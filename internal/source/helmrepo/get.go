@@ -4,13 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"path"
@@ -18,6 +15,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/chart"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // userAgent is what servers are told.
@@ -27,7 +25,7 @@ const userAgent = "bowline"
 type getter struct {
 	ctx       context.Context //nolint:containedctx // it lives as long as one fetch
 	req       Request
-	mirrors   []Mirror
+	mirrors   reach.Mirrors
 	base      *url.URL // of the repository, with a slash at the end
 	index     *url.URL
 	transport *http.Transport
@@ -48,14 +46,15 @@ func (s *Store) getter(ctx context.Context, req Request) (*getter, error) {
 	index := *base
 	index.Path = path.Join(base.Path, "index.yaml")
 	g := &getter{ctx: ctx, req: req, base: base, index: &index, mirrors: s.options.Mirrors, transport: s.options.Transport}
-	cfg, err := req.Auth.TLS()
+	if req.Auth.TLS.Empty() {
+		return g, nil
+	}
+	cfg, err := req.Auth.TLS.Config(certsField)
 	if err != nil {
 		return nil, err
 	}
-	if cfg != nil {
-		g.transport, g.own = s.options.Transport.Clone(), true
-		g.transport.TLSClientConfig = cfg
-	}
+	g.transport, g.own = s.options.Transport.Clone(), true
+	g.transport.TLSClientConfig = cfg
 	return g, nil
 }
 
@@ -94,17 +93,11 @@ func (g *getter) trusted(u *url.URL) bool {
 func (g *getter) mirrored(u *url.URL) (*url.URL, error) {
 	bare := *u
 	bare.User = nil
-	text := bare.String()
-	best := Mirror{}
-	for _, m := range g.mirrors {
-		if strings.HasPrefix(text, m.From) && len(m.From) > len(best.From) {
-			best = m
-		}
-	}
-	if best.From == "" {
+	mirror := g.mirrors.Of(bare.String())
+	if mirror == "" {
 		return u, nil
 	}
-	to, err := parseURL(best.To + strings.TrimPrefix(text, best.From))
+	to, err := parseURL(mirror)
 	if err != nil {
 		return nil, fmt.Errorf("use the mirror of %s: %w", g.display(u), err)
 	}
@@ -139,7 +132,7 @@ func (g *getter) get(u *url.URL, headers map[string]string) (*http.Response, err
 		return answer, nil
 	}
 	_ = answer.Body.Close()
-	kind, remedy := explainStatus(answer.StatusCode)
+	kind, remedy := g.way().Status(answer.StatusCode)
 	return nil, &failure.Error{Op: "fetch", Object: g.display(u), Kind: kind,
 		Err: fmt.Errorf("the server answered with %d %s", answer.StatusCode, http.StatusText(answer.StatusCode)), Remedy: remedy}
 }
@@ -207,70 +200,13 @@ func (g *getter) explain(object string, err error) error {
 	if failure.KindOf(err) != "" {
 		return err
 	}
-	var outer *url.Error
-	if errors.As(err, &outer) {
-		err = outer.Err // the URL is said already, and this one may hold a query
-	}
-	e := &failure.Error{Op: "fetch", Object: object, Kind: failure.Unavailable, Err: err, Remedy: "check that the server is up and that it can be reached from here"}
-	var timeout net.Error
-	var dns *net.DNSError
-	var op *net.OpError
-	switch {
-	case errors.Is(g.ctx.Err(), context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout():
-		e.Kind, e.Err = failure.Timeout, fmt.Errorf("the server has not answered in full within %s: %w", g.req.timeout(), context.DeadlineExceeded)
-		e.Remedy = "check the network and the server, or raise spec.timeout"
-	case errors.Is(err, context.Canceled):
-		e.Err, e.Remedy = fmt.Errorf("given up: %w", err), "it is tried again"
-	case errors.As(err, &op) && op.Op == "proxyconnect":
-		e.Remedy = "check the proxy that the environment names"
-	case isTLS(err):
-		e.Kind, e.Remedy = failure.Denied, explainTLS(err)
-	case errors.As(err, &dns):
-		e.Err, e.Remedy = fmt.Errorf("the host %s cannot be found: %w", dns.Name, errors.New(dns.Err)), "check the host name in the URL and the DNS"
-	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF):
-		e.Err, e.Remedy = fmt.Errorf("the connection broke off: %w", err), "check the network and the server"
-	}
+	e := &failure.Error{Op: "fetch", Object: object, Kind: failure.Unavailable}
+	g.way().Explain(g.ctx, e, err)
 	return e
 }
 
-func explainStatus(code int) (failure.Kind, string) {
-	switch code {
-	case http.StatusUnauthorized:
-		return failure.Denied, "check the credentials in the Secret that spec.secretRef names"
-	case http.StatusForbidden:
-		return failure.Denied, "give the user the right to read this repository"
-	case http.StatusProxyAuthRequired:
-		return failure.Denied, "check the proxy that the environment names"
-	case http.StatusNotFound, http.StatusGone:
-		return failure.NotFound, "check the URL of the repository"
-	case http.StatusTooManyRequests:
-		return failure.Unavailable, "raise spec.interval"
-	default:
-		return failure.Unavailable, "see the server's log"
-	}
-}
-
-func isTLS(err error) bool {
-	var unknown x509.UnknownAuthorityError
-	var host x509.HostnameError
-	var invalid x509.CertificateInvalidError
-	var verify *tls.CertificateVerificationError
-	var alert tls.AlertError
-	var record tls.RecordHeaderError
-	return errors.As(err, &unknown) || errors.As(err, &host) || errors.As(err, &invalid) || errors.As(err, &verify) ||
-		errors.As(err, &alert) || errors.As(err, &record) || strings.Contains(err.Error(), "remote error: tls: ")
-}
-
-func explainTLS(err error) string {
-	var unknown x509.UnknownAuthorityError
-	switch {
-	case errors.As(err, &unknown):
-		return "put the certificate of its authority as ca.crt into the Secret that spec.certSecretRef names"
-	case strings.Contains(err.Error(), "remote error: tls: "):
-		return "the server wants a client certificate: put tls.crt and tls.key into the Secret that spec.certSecretRef names, or correct them"
-	default:
-		return "check the URL and the server's certificate"
-	}
+func (g *getter) way() reach.Way {
+	return reach.Way{Server: "the server", Address: "the URL", Certs: certsField, NoProxy: true, Timeout: g.req.timeout()}
 }
 
 // parseURL reads a repository's URL.

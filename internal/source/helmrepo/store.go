@@ -24,6 +24,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/chart"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // The defaults of Options and Request.
@@ -39,16 +40,13 @@ type Options struct {
 	// Charts takes what is downloaded.
 	Charts *chart.Store
 	// Mirrors replace the beginnings of URLs.
-	Mirrors []Mirror
+	Mirrors reach.Mirrors
 	// MaxIndex is the size of an index in bytes; DefaultMaxIndex when 0.
 	MaxIndex int64
 	// Transport is what requests go through where a repository has no settings of its
 	// own; a copy of http.DefaultTransport when nil.
 	Transport *http.Transport
 }
-
-// Mirror replaces the prefix From of a URL by To. Where several match, the longest wins.
-type Mirror struct{ From, To string }
 
 // Request names a repository and says how to get there.
 type Request struct {

@@ -14,6 +14,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/chart"
 	"github.com/bowline-dev/bowline/internal/source/helmrepo"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
@@ -197,7 +198,7 @@ func TestMirrors(t *testing.T) {
 	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
 	server.Index("https://charts.invalid/stable")
 	s := open(t, t.TempDir(), func(o *helmrepo.Options) {
-		o.Mirrors = []helmrepo.Mirror{{From: "https://charts.invalid/", To: "http://127.0.0.1:1/"}, {From: "https://charts.invalid/stable", To: server.URL()}}
+		o.Mirrors = []reach.Mirror{{From: "https://charts.invalid/", To: "http://127.0.0.1:1/"}, {From: "https://charts.invalid/stable", To: server.URL()}}
 	})
 	if _, err := pick(t, s, helmrepo.Request{URL: "https://charts.invalid/stable"}); err != nil {
 		t.Error(err)

@@ -2,41 +2,32 @@ package registry
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // DefaultTimeout is how long a visit may take where nobody says otherwise.
 const DefaultTimeout = 60 * time.Second
+
+// timeoutKey is that of a visit's timeout in its context.
+type timeoutKey struct{}
 
 // WithTimeout bounds a visit; 0 means DefaultTimeout. Errors tell how long it was.
 func WithTimeout(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	if timeout <= 0 {
 		timeout = DefaultTimeout
 	}
-	return context.WithTimeoutCause(ctx, timeout, timeoutError(timeout))
+	return context.WithTimeout(context.WithValue(ctx, timeoutKey{}, timeout), timeout)
 }
-
-// timeoutError says how long a registry was given.
-type timeoutError time.Duration
-
-func (e timeoutError) Error() string {
-	return fmt.Sprintf("the registry has not answered in full within %s", time.Duration(e))
-}
-
-func (timeoutError) Unwrap() error { return context.DeadlineExceeded }
 
 // answered reports whether an error is what the registry said, and not that it said nothing that
 // can be understood.
@@ -54,31 +45,23 @@ func (r *Repository) explain(ctx context.Context, op, what string, err error) er
 		return already
 	}
 	e := &failure.Error{Op: op, Object: r.display + what, Kind: failure.Unavailable}
+	timeout, _ := ctx.Value(timeoutKey{}).(time.Duration)
+	way := reach.Way{Server: "the registry", Address: "the URL", Certs: certsField, Timeout: timeout}
+	if way.Ended(ctx, e, err) {
+		return e
+	}
 	var status *transport.Error
-	var took timeoutError
-	var dns *net.DNSError
 	switch {
-	case errors.As(context.Cause(ctx), &took):
-		e.Kind, e.Err, e.Remedy = failure.Timeout, took, "check the network and the registry, or raise spec.timeout"
-	case ctx.Err() != nil:
-		e.Err, e.Remedy = fmt.Errorf("given up: %w", context.Cause(ctx)), "it is tried again"
-	case isTLS(err):
-		e.Kind, e.Err, e.Remedy = failure.Denied, plain(err), explainTLS(err)
+	case reach.IsTLS(err): // the library goes on without encryption, and what it is answered then is beside the point
+		way.Met(e, err)
 	case errors.As(err, &status):
 		e.Kind, e.Remedy, e.Err = explainStatus(status)
 	case errors.Is(err, errUnencrypted):
-		e.Err, e.Remedy = plain(err), "give the registry a certificate, or set spec.insecure"
-	case isProxy(err):
-		e.Err, e.Remedy = plain(err), "check the proxy and the Secret that spec.proxySecretRef names"
-	case errors.As(err, &dns):
-		e.Err = fmt.Errorf("the host %s cannot be found: %w", dns.Name, errors.New(dns.Err))
-		e.Remedy = "check the host name in the URL and the DNS"
-	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF):
-		e.Err, e.Remedy = errors.New("the connection broke off"), "check the network and the registry"
+		e.Err, e.Remedy = errUnencrypted, "give the registry a certificate, or set spec.insecure"
 	case otherBytes(err):
 		e.Err, e.Remedy = errors.New("the registry sent other bytes than it promised"), "check the registry, and who is between it and here"
 	default:
-		e.Err, e.Remedy = plain(err), "check that the registry is up and that it can be reached from here"
+		way.Met(e, err)
 	}
 	return e
 }
@@ -86,17 +69,6 @@ func (r *Repository) explain(ctx context.Context, op, what string, err error) er
 // otherBytes reports whether the library found other bytes than it asked for, which it has no type for.
 func otherBytes(err error) bool {
 	return strings.Contains(err.Error(), "does not match requested digest") || strings.Contains(err.Error(), "error verifying")
-}
-
-// plain drops the "Get <URL>:" of net/http: the URL may hold a signature.
-func plain(err error) error {
-	for {
-		var u *url.Error
-		if !errors.As(err, &u) {
-			return err
-		}
-		err = u.Err
-	}
 }
 
 func explainStatus(s *transport.Error) (kind failure.Kind, remedy string, err error) {
@@ -130,31 +102,4 @@ func clip(text string) string {
 		return text[:200] + "..."
 	}
 	return text
-}
-
-func isProxy(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "proxyconnect"
-}
-
-func isTLS(err error) bool {
-	var unknown x509.UnknownAuthorityError
-	var host x509.HostnameError
-	var invalid x509.CertificateInvalidError
-	var verify *tls.CertificateVerificationError
-	var alert tls.AlertError
-	return errors.As(err, &unknown) || errors.As(err, &host) || errors.As(err, &invalid) || errors.As(err, &verify) || errors.As(err, &alert) ||
-		strings.Contains(err.Error(), "remote error: tls: ")
-}
-
-func explainTLS(err error) string {
-	var unknown x509.UnknownAuthorityError
-	switch {
-	case errors.As(err, &unknown):
-		return "add the certificate of its authority as ca.crt to the Secret that spec.certSecretRef names"
-	case strings.Contains(err.Error(), "remote error: tls: "):
-		return "the registry wants a client certificate: add tls.crt and tls.key to the Secret that spec.certSecretRef names, or correct them"
-	default:
-		return "check the URL and the registry's certificate"
-	}
 }

@@ -2,12 +2,15 @@ package registry
 
 import (
 	"encoding/json"
+	"errors"
 	"path"
 	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // Keys of Secrets with logins at registries.
@@ -88,10 +91,10 @@ func read(data map[string][]byte) (logins, error) {
 	} else if text = data[dockerConfig]; len(text) > 0 {
 		key, err = dockerConfig, json.Unmarshal(text, &entries)
 	} else {
-		return nil, badSecret(key, "it is missing: the Secret has to be of type kubernetes.io/dockerconfigjson")
+		return nil, reach.BadKey("", key, errors.New("it is missing: the Secret has to be of type kubernetes.io/dockerconfigjson"))
 	}
 	if err != nil {
-		return nil, badSecret(key, "it cannot be read: it has to be what docker login writes") // the parser's words may hold parts of it
+		return nil, reach.BadKey("", key, errors.New("it cannot be read: it has to be what docker login writes")) // the parser's words may hold parts of it
 	}
 	var found logins
 	for address, entry := range entries {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/blob"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // Prefix is how the address of a repository begins.
@@ -36,13 +37,10 @@ const maxManifest = 4 << 20
 type Options struct {
 	// Blobs keeps layers. It is needed for Blob only.
 	Blobs *blob.Store
-	// Mirrors replace the beginnings of addresses.
-	Mirrors []Mirror
+	// Mirrors replace the beginnings of addresses. From begins with "oci://", To also with "http://" for a registry
+	// without encryption, or "https://".
+	Mirrors reach.Mirrors
 }
-
-// Mirror replaces the prefix From of an address by To; where several match, the longest wins. From
-// begins with "oci://", To also with "http://" for a registry without encryption, or "https://".
-type Mirror struct{ From, To string }
 
 // Client reaches registries. It is safe for use by many goroutines.
 type Client struct {
@@ -89,7 +87,7 @@ func (c *Client) Repository(address string, access Access) (*Repository, error) 
 	if r.keychain == nil {
 		r.keychain = anonymous{}
 	}
-	if to := c.mirror(strings.TrimPrefix(address, Prefix)); to != "" {
+	if to := c.opts.Mirrors.Of(address); to != "" {
 		if err := r.divert(to); err != nil {
 			return nil, err
 		}
@@ -114,19 +112,6 @@ func (r *Repository) divert(to string) error {
 	r.display = Prefix + r.repo.Name() + " (mirror of " + r.display + ")"
 	r.keychain = diverted{r.keychain, r.original}
 	return nil
-}
-
-func (c *Client) mirror(address string) string {
-	best := Mirror{}
-	for _, m := range c.opts.Mirrors {
-		if strings.HasPrefix(Prefix+address, m.From) && len(m.From) > len(best.From) {
-			best = m
-		}
-	}
-	if best.From == "" {
-		return ""
-	}
-	return best.To + strings.TrimPrefix(Prefix+address, best.From)
 }
 
 func parse(address string, insecure bool) (name.Repository, error) {

@@ -12,11 +12,12 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/blob"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 	"github.com/bowline-dev/bowline/internal/source/registry"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
-func newClient(t *testing.T, mirrors ...registry.Mirror) *registry.Client {
+func newClient(t *testing.T, mirrors ...reach.Mirror) *registry.Client {
 	t.Helper()
 	blobs, err := blob.Open(filepath.Join(t.TempDir(), "blobs"), blob.Options{MaxBlobSize: 1 << 20})
 	if err != nil {
@@ -72,11 +73,11 @@ func TestPull(t *testing.T) {
 		{"password", "whoever asks", login, registry.Access{Keychain: registry.Password("ann", "right")}, "", ""},
 		{"no login", "it wants one", login, registry.Access{}, failure.Denied, "401"},
 		{"wrong login", "it is not the right one", login, registry.Access{Keychain: registry.Password("ann", "not-this")}, failure.Denied, "401"},
-		{"ca", "it vouches for the server", secure, registry.Access{TLS: registry.TLS{CA: secure.CA()}}, "", ""},
+		{"ca", "it vouches for the server", secure, registry.Access{TLS: reach.TLS{CA: secure.CA()}}, "", ""},
 		{"unknown ca", "nobody vouches for it", secure, registry.Access{}, failure.Denied, "certSecretRef"},
 		{"insecure certificate", "nobody needs to", secure, registry.Access{Insecure: true}, "", ""},
-		{"client certificate", "it wants one", mutual, registry.Access{TLS: registry.TLS{CA: mutual.CA(), Cert: cert, Key: key}}, "", ""},
-		{"no client certificate", "it wants one", mutual, registry.Access{TLS: registry.TLS{CA: mutual.CA()}}, failure.Denied, "client certificate"},
+		{"client certificate", "it wants one", mutual, registry.Access{TLS: reach.TLS{CA: mutual.CA(), Cert: cert, Key: key}}, "", ""},
+		{"no client certificate", "it wants one", mutual, registry.Access{TLS: reach.TLS{CA: mutual.CA()}}, failure.Denied, "client certificate"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			want := tc.of.PushFiles("team/app", map[string]string{"a": tc.name}, nil, "v1")
@@ -215,7 +216,7 @@ func TestBlobByAnotherWay(t *testing.T) {
 		{"insecure", "anybody may answer", registry.Access{Insecure: true}, 2},
 		{"proxy", "the proxy may answer", registry.Access{Proxy: proxy}, 3},
 		{"proxy with a login", "it is the same proxy", registry.Access{Proxy: secret}, 3},
-		{"authority", "whom it vouches for may answer", registry.Access{TLS: registry.TLS{CA: testkit.NewRegistry(t, testkit.RegistryTLS()).CA()}}, 4},
+		{"authority", "whom it vouches for may answer", registry.Access{TLS: reach.TLS{CA: testkit.NewRegistry(t, testkit.RegistryTLS()).CA()}}, 4},
 	} {
 		if _, _, err := pull(t.Context(), c, reg.URL("app"), "v1", tc.access); err != nil {
 			t.Errorf("%s: %v", tc.name, err)
@@ -238,7 +239,7 @@ func TestMirror(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := newClient(t, registry.Mirror{From: "https://ghcr.io/", To: "https://nowhere/"}, registry.Mirror{From: "oci://", To: "oci://127.0.0.1:1/"}, registry.Mirror{From: "oci://ghcr.io/", To: tc.to})
+		c := newClient(t, reach.Mirror{From: "https://ghcr.io/", To: "https://nowhere/"}, reach.Mirror{From: "oci://", To: "oci://127.0.0.1:1/"}, reach.Mirror{From: "oci://ghcr.io/", To: tc.to})
 		digest, _, err := pull(t.Context(), c, "oci://ghcr.io/org/app", "v1", registry.Access{Keychain: keychain})
 		if err != nil || digest != want {
 			t.Errorf("%s: %s, %v", tc.name, digest, err)
@@ -338,14 +339,14 @@ func TestSecrets(t *testing.T) {
 		}
 	}
 	for _, data := range []map[string][]byte{nil, {"ca.crt": []byte("top-secret")}, {"tls.crt": []byte("x")}, {"tls.crt": []byte("x"), "tls.key": []byte("top-secret")}} {
-		_, err := registry.TLSFromSecret(data)
+		_, err := reach.TLSFromSecret("spec.certSecretRef", data)
 		check(t, err, failure.Invalid, "correct the Secret")
 		if strings.Contains(err.Error(), "top-secret") {
 			t.Errorf("it shows the value: %v", err)
 		}
 	}
 	for _, data := range []map[string][]byte{nil, {"address": []byte("top-secret")}} {
-		if _, err := registry.ProxyFromSecret(data); failure.KindOf(err) != failure.Invalid || strings.Contains(err.Error(), "top-secret") {
+		if _, err := reach.ProxyFromSecret(data); failure.KindOf(err) != failure.Invalid || strings.Contains(err.Error(), "top-secret") {
 			t.Errorf("error = %v", err)
 		}
 	}
