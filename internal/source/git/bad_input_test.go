@@ -347,7 +347,7 @@ func TestSecretMistakes(t *testing.T) {
 			wantError(t, err, failure.Invalid, tc.key, "secretRef")
 		})
 	}
-	for _, data := range []map[string][]byte{secret("username", "x"), secret("address", "x"), secret("address", "ftp://x")} {
+	for _, data := range []map[string][]byte{nil, secret("username", "x"), secret("address", "x"), secret("address", "ftp://x")} {
 		_, err := reach.ProxyFromSecret(data)
 		wantError(t, err, failure.Invalid, "address", "proxySecretRef")
 	}
