@@ -29,7 +29,7 @@ type ClusterAssignmentSpec struct {
 	// Incarnation is whom the assignment is for; an agent with another one must not
 	// carry it out.
 	Incarnation string `json:"incarnation,omitempty"`
-	// Digest is that of sources, units and namespaces; reports name it.
+	// Digest is that of what is to run: all fields below but the approvals. Reports name it.
 	Digest string `json:"digest"`
 	// UnitCount is how many units there are, for people.
 	// +optional
@@ -38,14 +38,18 @@ type ClusterAssignmentSpec struct {
 	// +optional
 	// +listType=atomic
 	Sources []AssignedSource `json:"sources,omitempty"`
-	// Units are what is delivered.
+	// Sync are the units that the FleetCluster syncs.
 	// +optional
 	// +listType=atomic
-	Units []AssignedUnit `json:"units,omitempty"`
-	// ApprovedPlan approves deletions on the member; see the annotation of the same
-	// meaning on Kustomizations.
+	Sync []AssignedUnit `json:"sync,omitempty"`
+	// Placements are the units that are placed on the cluster.
 	// +optional
-	ApprovedPlan string `json:"approvedPlan,omitempty"`
+	// +listType=atomic
+	Placements []AssignedPlacement `json:"placements,omitempty"`
+	// ApprovedPlans approve deletions that wait on the member; see PendingDeletion.
+	// +optional
+	// +listType=set
+	ApprovedPlans []string `json:"approvedPlans,omitempty"`
 	// Leave says that the member leaves the fleet.
 	// +optional
 	// +kubebuilder:validation:Enum=Delete;Orphan
@@ -67,15 +71,24 @@ type AssignedSource struct {
 	Spec apiextensionsv1.JSON `json:"spec"`
 }
 
+// AssignedPlacement is what one Placement brings to the cluster. On the member it is a
+// Kustomization called placement-<name>, which delivers the units and is ready when they are.
+type AssignedPlacement struct {
+	Name string `json:"name"`
+	// DependsOn names those of the assignment's placements that have to be ready first.
+	// +optional
+	// +listType=atomic
+	DependsOn []string `json:"dependsOn,omitempty"`
+	// +listType=atomic
+	Units []AssignedUnit `json:"units"`
+}
+
 // AssignedUnit is a Kustomization or HelmRelease as it is made on the member.
 type AssignedUnit struct {
 	// +kubebuilder:validation:Enum=Kustomization;HelmRelease
 	Kind      string `json:"kind"`
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
-	// Placement is the one that it is from; empty for what the FleetCluster syncs.
-	// +optional
-	Placement string `json:"placement,omitempty"`
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Type=object
 	Spec apiextensionsv1.JSON `json:"spec"`
@@ -140,7 +153,8 @@ type ClusterReportStatus struct {
 	// Units counts all units of the cluster.
 	// +optional
 	Units UnitCounts `json:"units,omitempty"`
-	// Assigned are the units of the assignment, in its order, as far as there is room.
+	// Assigned are the units of the assignment, those of Sync first and in its order, as far
+	// as there is room.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=500
@@ -156,17 +170,25 @@ type ClusterReportStatus struct {
 	// Problem is what keeps the agent from carrying out its assignment.
 	// +optional
 	Problem string `json:"problem,omitempty"`
-	// PendingPlan is the digest of deletions that wait for approval, and PendingDeletions
-	// what they are.
-	// +optional
-	PendingPlan string `json:"pendingPlan,omitempty"`
+	// Pending are deletions that wait for approval.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=50
-	PendingDeletions []string `json:"pendingDeletions,omitempty"`
+	// +kubebuilder:validation:MaxItems=20
+	Pending []PendingDeletion `json:"pending,omitempty"`
 	// Left says that the member has left the fleet.
 	// +optional
 	Left bool `json:"left,omitempty"`
+}
+
+// PendingDeletion is a plan of a unit whose deletions wait for approval.
+type PendingDeletion struct {
+	// Unit is Kind/namespace/name.
+	Unit string `json:"unit"`
+	// Plan is the digest of the deletions, with which they are approved.
+	Plan string `json:"plan"`
+	// Message names what would go.
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message"`
 }
 
 // ClusterFacts is what the agent knows of its cluster.
@@ -195,6 +217,9 @@ const (
 
 // UnitReport is one unit.
 type UnitReport struct {
+	// Placement is the one that it is from; empty for what the FleetCluster syncs.
+	// +optional
+	Placement string    `json:"placement,omitempty"`
 	Kind      string    `json:"kind"`
 	Namespace string    `json:"namespace"`
 	Name      string    `json:"name"`
