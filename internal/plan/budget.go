@@ -36,6 +36,8 @@ var guarded = []schema.GroupKind{
 	{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"},
 	{Group: "kustomize.toolkit.fluxcd.io", Kind: "Kustomization"},
 	{Group: "cluster.x-k8s.io", Kind: "Cluster"},
+	{Group: "fleet.bowline.dev", Kind: "FleetCluster"},
+	{Group: "fleet.bowline.dev", Kind: "Placement"},
 }
 
 // Guarded reports whether objects of the kind go only with a consent of their own.

@@ -286,6 +286,8 @@ func TestBudget(t *testing.T) {
 		{"all", "everything may go", "100%", many(1000), 1000, false},
 		{"volume claim", "data goes with it", "100%", []Action{{ID: id("PersistentVolumeClaim", "data")}}, 100, true},
 		{"definition", "its objects go with it", "100%", []Action{{ID: object.ID{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition", Name: "x"}}}, 100, true},
+		{"cluster", "all that runs on it goes with it", "100%", []Action{{ID: object.ID{Group: "fleet.bowline.dev", Kind: "FleetCluster", Namespace: "fleet", Name: "edge"}}}, 100, true},
+		{"placement", "its units go from every cluster", "100%", []Action{{ID: object.ID{Group: "fleet.bowline.dev", Kind: "Placement", Namespace: "fleet", Name: "apps"}}}, 100, true},
 		{"namesake of a guarded kind", "the group counts", "100%", []Action{{ID: object.ID{Group: "example.com", Kind: "Namespace", Name: "x"}}}, 100, false},
 		{"off", "the setting says so", "off", []Action{{ID: object.ID{Kind: "Namespace", Name: "x"}}}, 1, false},
 	}
