@@ -20,6 +20,7 @@ type startFlags struct {
 	root             *rootFlag
 	port, nodes      int
 	components       string
+	emulate          string
 	noFsync          bool
 	timeout          time.Duration
 	foreground       bool
@@ -35,7 +36,7 @@ func newStartCommand(root *rootFlag) *cobra.Command {
 		Short: "Start a cluster, making it if there is none, and wait until it is ready",
 		Long: `Start a cluster, making it if there is none, and wait until it is ready.
 
-The cluster runs in the background until it is stopped. Port, components and nodes are
+The cluster runs in the background until it is stopped. Port, components, nodes and version are
 remembered: a later start without these flags starts the same cluster again. To start a cluster
 that already runs changes nothing.`,
 		Args: cobra.ExactArgs(1),
@@ -46,6 +47,7 @@ that already runs changes nothing.`,
 	set.IntVar(&flags.nodes, "nodes", 1, "number of simulated nodes")
 	set.StringVar(&flags.components, "components", cluster.ComponentsAll,
 		"what to run: all, or some of "+strings.Join(cluster.AllComponents(), ","))
+	set.StringVar(&flags.emulate, "emulate", "", "behave like this earlier minor version of Kubernetes, such as 1.35 (default: as before)")
 	set.BoolVar(&flags.noFsync, "no-fsync", false, "faster, and safe against a kill, but not against a crash of the machine")
 	set.DurationVar(&flags.timeout, "timeout", time.Minute, "how long the cluster may take to become ready")
 	set.BoolVar(&flags.foreground, "foreground", false, "run in this process; print one line `ready kubeconfig=PATH` when ready")
@@ -95,6 +97,9 @@ func (f *startFlags) settings(command *cobra.Command) (cluster.Settings, error) 
 	}
 	if chosen("no-fsync") {
 		settings.NoFsync = &f.noFsync
+	}
+	if chosen("emulate") {
+		settings.Emulate = &f.emulate
 	}
 	if chosen("components") {
 		components, err := cluster.ParseComponents(f.components)
@@ -154,7 +159,7 @@ func (f *startFlags) start(command *cobra.Command, c cluster.Cluster, settings c
 // the folder by its full name, because that process runs elsewhere.
 func (f *startFlags) detachedArguments(command *cobra.Command, c cluster.Cluster) []string {
 	arguments := []string{"start", c.Name, "--detached", "--root", filepath.Dir(c.Dir), "--timeout", f.timeout.String()}
-	for _, name := range []string{"port", "nodes", "components", "no-fsync"} {
+	for _, name := range []string{"port", "nodes", "components", "emulate", "no-fsync"} {
 		if flag := command.Flags().Lookup(name); flag.Changed {
 			arguments = append(arguments, "--"+name+"="+flag.Value.String())
 		}

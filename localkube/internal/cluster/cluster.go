@@ -63,9 +63,10 @@ func ParseComponents(text string) ([]string, error) {
 // State is what a cluster remembers over restarts; the content of cluster.json.
 type State struct {
 	Name       string   `json:"name"`
-	Port       int      `json:"port"`       // of the API server, on 127.0.0.1
-	Components []string `json:"components"` // what runs
-	Nodes      int      `json:"nodes"`      // how many simulated nodes
+	Port       int      `json:"port"`              // of the API server, on 127.0.0.1
+	Components []string `json:"components"`        // what runs
+	Nodes      int      `json:"nodes"`             // how many simulated nodes
+	Emulate    string   `json:"emulate,omitempty"` // minor version that it behaves like
 	NoFsync    bool     `json:"noFsync,omitempty"`
 }
 

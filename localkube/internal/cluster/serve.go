@@ -20,6 +20,7 @@ type Settings struct {
 	Port       *int     // nil: as before; 0: choose a free one
 	Components []string // nil: as before, all at first
 	Nodes      *int     // nil: as before, one at first
+	Emulate    *string  // nil: as before; "": the version of this build
 	NoFsync    *bool    // nil: as before, false at first
 }
 
@@ -27,6 +28,7 @@ type Settings struct {
 func (s Settings) changes(state State) bool {
 	return s.Port != nil && *s.Port != 0 && *s.Port != state.Port ||
 		s.Nodes != nil && *s.Nodes != state.Nodes ||
+		s.Emulate != nil && *s.Emulate != state.Emulate ||
 		s.NoFsync != nil && *s.NoFsync != state.NoFsync ||
 		s.Components != nil && !slices.Equal(s.Components, state.Components)
 }
@@ -76,6 +78,9 @@ func (c Cluster) settle(ctx context.Context, settings Settings) (State, net.List
 	if settings.Nodes != nil {
 		state.Nodes = *settings.Nodes
 	}
+	if settings.Emulate != nil {
+		state.Emulate = *settings.Emulate
+	}
 	if settings.NoFsync != nil {
 		state.NoFsync = *settings.NoFsync
 	}
@@ -114,6 +119,7 @@ func (c Cluster) run(ctx context.Context, state State, listener net.Listener, ti
 		ControllerManager: state.runs(ComponentControllerManager),
 		Scheduler:         state.runs(ComponentScheduler),
 		UnsafeNoFsync:     state.NoFsync,
+		Emulate:           state.Emulate,
 	})
 	if err != nil {
 		return err

@@ -41,11 +41,14 @@ type Config struct {
 	// UnsafeNoFsync leaves it to the operating system when to write to disk: faster, and safe
 	// when the process is killed, but not when the machine goes down.
 	UnsafeNoFsync bool
+	// Emulate is the minor version to behave like, such as 1.35; empty is that of the build.
+	Emulate string
 }
 
 // ControlPlane is a running control plane.
 type ControlPlane struct {
 	config  Config
+	ca      []byte // of the API server
 	store   *etcd
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -60,9 +63,21 @@ func Start(ctx context.Context, config Config) (*ControlPlane, error) {
 		_ = config.Listener.Close()
 		return nil, err
 	}
+	// Read once: a client that reads the file itself asks a feature which an emulated version may lack,
+	// and whether it does is settled while the API server starts.
+	ca, err := os.ReadFile(config.Keys.Cert(pki.CA))
+	if err != nil {
+		store.stop()
+		_ = config.Listener.Close()
+		return nil, fmt.Errorf("read the certificate authority: %w", err)
+	}
 	lifetime, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	plane := &ControlPlane{config: config, store: store, cancel: cancel, failed: make(chan error, 1)}
+	plane := &ControlPlane{config: config, ca: ca, store: store, cancel: cancel, failed: make(chan error, 1)}
 	flags := apiServerFlags(config.Keys, store.endpoint, config.ControllerManager)
+	if config.Emulate != "" {
+		// The components of one process share what they emulate.
+		flags = append(flags, "--emulated-version="+config.Emulate)
+	}
 	plane.run(func() error { return runAPIServer(lifetime, config.Listener, flags) })
 	if err := plane.waitReady(ctx); err != nil {
 		plane.Stop()
@@ -108,7 +123,7 @@ func (p *ControlPlane) ClientConfig(pair string) *rest.Config {
 		QPS:   -1,
 		Burst: -1,
 		TLSClientConfig: rest.TLSClientConfig{
-			CAFile:   p.config.Keys.Cert(pki.CA),
+			CAData:   p.ca,
 			CertFile: p.config.Keys.Cert(pair),
 			KeyFile:  p.config.Keys.Key(pair),
 		},

@@ -32,8 +32,10 @@ const (
 	leaseSeconds = 40
 	// podRange gives pods their addresses.
 	podRange = "10.244.0.0/16"
-	// nodeLabel marks the nodes that are ours.
+	// nodeLabel marks the nodes that are simulated. Those that were made here have the value own; others
+	// may make more, with another value, which are looked after in the same way.
 	nodeLabel = "localkube.bowline.dev/simulated"
+	own       = "true"
 	// workers is how many pods may change at once.
 	workers = 4
 )
@@ -65,7 +67,7 @@ func Start(ctx context.Context, config *rest.Config, count int) error {
 		DynamicClient:                dynamicClient,
 		RESTClient:                   client.Discovery().RESTClient(),
 		RESTMapper:                   kindsWeTouch(),
-		ManageNodesWithLabelSelector: nodeLabel + "=true",
+		ManageNodesWithLabelSelector: nodeLabel,
 		CIDR:                         podRange,
 		NodeIP:                       "127.0.0.1",
 		ID:                           identity,
@@ -105,7 +107,7 @@ func ensureNodes(ctx context.Context, client kubernetes.Interface, count int) er
 			return fmt.Errorf("make node %s: %w", node.Name, err)
 		}
 	}
-	present, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{LabelSelector: nodeLabel + "=true"})
+	present, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{LabelSelector: nodeLabel + "=" + own})
 	if err != nil {
 		return fmt.Errorf("list nodes: %w", err)
 	}
@@ -132,7 +134,7 @@ func newNode(name string) *corev1.Node {
 		ObjectMeta: metav1.ObjectMeta{
 			Name: name,
 			Labels: map[string]string{
-				nodeLabel:              "true",
+				nodeLabel:              own,
 				corev1.LabelHostname:   name,
 				corev1.LabelOSStable:   "linux",
 				corev1.LabelArchStable: runtime.GOARCH,
