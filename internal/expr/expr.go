@@ -41,10 +41,13 @@ var ErrTooCostly = fmt.Errorf("takes more than %d steps", CostLimit)
 // when a field is missing.
 var ErrNoAnswer = errors.New("has no answer")
 
-// Expression is one compiled condition. It is safe for concurrent use.
+// Expression is one compiled condition, or a value. It is safe for concurrent use.
 type Expression struct {
 	text    string
 	program cel.Program
+	// references and path are known of expressions of a Scope.
+	references []Reference
+	path       Reference
 }
 
 // String returns the expression as it was written.
@@ -103,23 +106,30 @@ func Within(text string) (*Expression, error) {
 // True evaluates the condition. The errors wrap ErrTooCostly or ErrNoAnswer and may
 // quote what was looked at.
 func (e *Expression) True(ctx context.Context, variables map[string]any) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, TimeLimit)
-	defer cancel()
-	value, _, err := e.program.ContextEval(ctx, variables)
-	var cancelled interpreter.EvalCancelledError
-	switch {
-	case errors.As(err, &cancelled) && cancelled.Cause == interpreter.CostLimitExceeded:
-		return false, ErrTooCostly
-	case ctx.Err() != nil:
-		return false, fmt.Errorf("%w within %s", ErrNoAnswer, TimeLimit)
-	case err != nil:
-		return false, fmt.Errorf("%w: %w", ErrNoAnswer, err)
+	value, _, err := e.evaluate(ctx, variables)
+	if err != nil {
+		return false, err
 	}
 	result, ok := value.(types.Bool)
 	if !ok {
 		return false, fmt.Errorf("%w: it is of type %s and not bool", ErrNoAnswer, value.Type().TypeName())
 	}
 	return bool(result), nil
+}
+
+// evaluationError says in the terms of this package how an evaluation within ctx ended.
+func evaluationError(ctx context.Context, err error) error {
+	var cancelled interpreter.EvalCancelledError
+	switch {
+	case errors.As(err, &cancelled) && cancelled.Cause == interpreter.CostLimitExceeded:
+		return ErrTooCostly
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w within %s", ErrNoAnswer, TimeLimit)
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrNoAnswer, err)
+	default:
+		return nil
+	}
 }
 
 func build(env *cel.Env, checked *cel.Ast, text string) (*Expression, error) {
