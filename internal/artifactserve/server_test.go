@@ -44,7 +44,15 @@ func artifact(t *testing.T, content string) source.Artifact {
 			t.Fatal(err)
 		}
 	}
-	tree, err := local.Open(dir, local.Options{MaxFileSize: 250_000})
+	a := open(t, dir, local.Options{MaxFileSize: 250_000})
+	a.Revision = "main@sha1:" + hex.EncodeToString([]byte(content))
+	return a
+}
+
+// open is a folder as an artifact.
+func open(t *testing.T, dir string, o local.Options) source.Artifact {
+	t.Helper()
+	tree, err := local.Open(dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +61,6 @@ func artifact(t *testing.T, content string) source.Artifact {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.Revision = "main@sha1:" + hex.EncodeToString([]byte(content))
 	return a
 }
 
@@ -67,20 +74,12 @@ func TestLinksInCircles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plain, err := local.Open(dir, local.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = plain.Close() })
-	a, err := plain.Artifact()
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := open(t, dir, local.Options{})
 	b := compose.New()
 	if err := errors.Join(b.Graft(a, ".", "."), b.Graft(a, ".", "sub"), b.Graft(a, ".", ".")); err != nil {
 		t.Fatal(err)
 	}
-	for want, tree := range map[int]source.Tree{1: plain, 2: b.Tree()} {
+	for want, tree := range map[int]source.Tree{1: a.Tree, 2: b.Tree()} {
 		var out bytes.Buffer
 		if err := artifactserve.Write(t.Context(), &out, tree); err != nil {
 			t.Fatal(err)
@@ -150,13 +149,8 @@ func TestBytesAreStable(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "a.yaml"), []byte("a: 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	tree, err := local.Open(dir, local.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = tree.Close() }()
 	var out bytes.Buffer
-	if err := artifactserve.Write(t.Context(), &out, tree); err != nil {
+	if err := artifactserve.Write(t.Context(), &out, open(t, dir, local.Options{}).Tree); err != nil {
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256(out.Bytes())
