@@ -18,7 +18,7 @@ type kind struct {
 	name string
 	// title is what prose calls it: "source git".
 	title string
-	// words are the other names that users give it.
+	// words are the other names that users give it, the plural first.
 	words     []string
 	gvk       schema.GroupVersionKind
 	newObject func() client.Object

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
-	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -48,8 +46,11 @@ func (m *migration) mayDo(ctx context.Context) (string, error) {
 		{Verb: "create", Resource: "configmaps", Namespace: settings.Namespace},
 		{Verb: "patch", Resource: "configmaps", Namespace: settings.Namespace},
 		{Verb: "list", Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"},
-		{Verb: "list", Group: sourcev1.GroupVersion.Group, Resource: "gitrepositories"},
-		{Verb: "list", Group: kustomizev1.GroupVersion.Group, Resource: "kustomizations"},
+		{Verb: "create", Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"},
+		{Verb: "patch", Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"},
+	}
+	for _, k := range append([]kind{helmReleaseKind()}, append(sourceKinds(), kustomizationKind())...) {
+		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "list", Group: k.gvk.Group, Resource: k.words[0]})
 	}
 	var lacking []string
 	for _, right := range needed {
