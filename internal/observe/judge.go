@@ -80,7 +80,6 @@ func (l *Ledger) adoptRules(unit types.NamespacedName, rules *health.Rules) []ku
 // rewatch replaces a watch of metadata by one of whole objects; the lock is held. What
 // is known stays known meanwhile.
 func (l *Ledger) rewatch(w *watch) {
-	w.failed = true
 	w.once.Do(func() {
 		w.err = errReplaced
 		close(w.broken)

@@ -306,7 +306,7 @@ func (l *Ledger) Deleted(id object.ID) {
 	if !ok {
 		return
 	}
-	if w, ok := l.watches[id.GroupKind()]; ok && !w.failed {
+	if l.watches[id.GroupKind()] != nil {
 		r.Verdict = health.Verdict{Status: health.Terminating, Message: "is being deleted"}
 		return // the watch will tell when it is gone
 	}

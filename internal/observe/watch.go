@@ -38,7 +38,6 @@ type watch struct {
 	// good; the watch then ends and the next Watch starts another.
 	broken chan struct{}
 	err    error
-	failed bool // guarded by Ledger.mu
 }
 
 // Watch makes sure that the kind is watched and waits until the ledger knows
@@ -132,7 +131,6 @@ func (w *watch) fail(err error) {
 	w.once.Do(func() {
 		w.err = err
 		w.ledger.mu.Lock()
-		w.failed = true
 		if w.ledger.watches[w.resource.GroupKind()] == w {
 			delete(w.ledger.watches, w.resource.GroupKind())
 		}
@@ -181,7 +179,6 @@ func (w *watch) kindGone() {
 		l.mu.Unlock()
 		return
 	}
-	w.failed = true
 	delete(l.watches, gk)
 	var gone []Change
 	for id, r := range l.records {
