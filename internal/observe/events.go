@@ -1,9 +1,7 @@
 package observe
 
 import (
-	"slices"
 	"strconv"
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -13,20 +11,18 @@ import (
 	"github.com/bowline-dev/bowline/internal/plan"
 )
 
-// reduceMeta keeps of an object's metadata what a record holds. Strings are
-// copied out of the decoded message, which would otherwise stay alive whole.
+// reduceMeta keeps of an object's metadata what a record holds. The decoders give each
+// string and each field set bytes of its own, so that none keeps the message alive.
 func (l *Ledger) reduceMeta(id object.ID, m metav1.Object) Record {
-	labels, annotations := m.GetLabels(), m.GetAnnotations()
-	fields := ownEntry(m.GetManagedFields(), l.manager)
+	entries := m.GetManagedFields() // of a whole object they are decoded with each call
+	owner, _ := object.OwnerOf(m.GetLabels(), l.group)
 	version, _ := strconv.ParseUint(m.GetResourceVersion(), 10, 64)
 	r := Record{
-		UID: types.UID(strings.Clone(string(m.GetUID()))), Version: version,
-		Digest: strings.Clone(annotations[object.AppliedDigestAnnotation]),
-		Owner: types.NamespacedName{
-			Namespace: strings.Clone(labels[l.group+"/namespace"]), Name: strings.Clone(labels[l.group+"/name"]),
-		},
-		fields:    fields,
-		Contender: strings.Clone(contender(m.GetManagedFields(), l.manager)),
+		UID: m.GetUID(), Version: version,
+		Digest:    m.GetAnnotations()[object.AppliedDigestAnnotation],
+		Owner:     types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name},
+		fields:    ownEntry(entries, l.manager),
+		Contender: contender(entries, l.manager),
 		Marks:     plan.MarksOf(m, l.group),
 	}
 	r.own = l.ownershipOf(id, &r)
@@ -79,8 +75,6 @@ func (l *Ledger) saw(id object.ID, seen Record) {
 	}
 	if seen.base != 0 {
 		seen.fields = nil
-	} else {
-		seen.fields = slices.Clone(seen.fields) // not the whole message that it is part of
 	}
 	*old = seen
 	change := Change{Owner: seen.Owner, ID: id, Health: before.Verdict != seen.Verdict, Drift: drifts(before, seen)}
