@@ -27,6 +27,8 @@ func (h Health) Ready() bool { return len(h.Waiting) == 0 && len(h.Failed) == 0 
 // not known is waited for.
 func (l *Ledger) Health(unit types.NamespacedName, ids []object.ID) Health {
 	var h Health
+	l.mu.RLock()
+	defer l.mu.RUnlock()
 	for _, id := range ids {
 		v := l.verdict(unit, id)
 		switch v.Status {
@@ -40,9 +42,8 @@ func (l *Ledger) Health(unit types.NamespacedName, ids []object.ID) Health {
 	return h
 }
 
+// verdict is the object's health, in the words of the unit; the lock is held.
 func (l *Ledger) verdict(unit types.NamespacedName, id object.ID) health.Verdict {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
 	r, ok := l.records[id]
 	f := l.foreign[l.keyOf(id, unit)]
 	switch {

@@ -16,17 +16,18 @@ type wantedBy []types.NamespacedName
 // Want tells which objects the unit wants from now on. Units that wait for an
 // object which it gives up are notified.
 func (l *Ledger) Want(unit types.NamespacedName, wants []plan.Want) {
+	ignored := ignoredIn(wants)
 	l.mu.Lock()
 	delete(l.doubtful, unit)
-	l.leave(unit, ignoredIn(wants))
+	l.leave(unit, ignored)
 	before := l.wantsOf[unit]
+	if slices.EqualFunc(before, wants, func(id object.ID, w plan.Want) bool { return id == w.ID }) {
+		l.mu.Unlock()
+		return
+	}
 	now := make([]object.ID, 0, len(wants))
 	for _, w := range wants {
 		now = append(now, w.ID)
-	}
-	if slices.Equal(before, now) {
-		l.mu.Unlock()
-		return
 	}
 	changes := l.rewant(unit, before, now)
 	l.mu.Unlock()
