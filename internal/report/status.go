@@ -44,23 +44,23 @@ const maxMessage = 20000
 
 // Ready marks the object as reconciled.
 func Ready(o Conditioned, reason, message string) {
-	set(o, meta.ReadyCondition, metav1.ConditionTrue, reason, message)
-	remove(o, meta.ReconcilingCondition, meta.StalledCondition)
+	Mark(o, meta.ReadyCondition, metav1.ConditionTrue, reason, message)
+	Unmark(o, meta.ReconcilingCondition, meta.StalledCondition)
 }
 
 // Progressing marks the object as on its way.
 func Progressing(o Conditioned, reason, message string) {
-	set(o, meta.ReconcilingCondition, metav1.ConditionTrue, reason, message)
-	set(o, meta.ReadyCondition, metav1.ConditionUnknown, reason, message)
-	remove(o, meta.StalledCondition)
+	Mark(o, meta.ReconcilingCondition, metav1.ConditionTrue, reason, message)
+	Mark(o, meta.ReadyCondition, metav1.ConditionUnknown, reason, message)
+	Unmark(o, meta.StalledCondition)
 }
 
 // Waiting marks the object as waiting for another object: not ready, and
 // reconciling by itself as soon as that changes.
 func Waiting(o Conditioned, reason, message string) {
-	set(o, meta.ReadyCondition, metav1.ConditionFalse, reason, message)
-	set(o, meta.ReconcilingCondition, metav1.ConditionTrue, meta.ProgressingWithRetryReason, message)
-	remove(o, meta.StalledCondition)
+	Mark(o, meta.ReadyCondition, metav1.ConditionFalse, reason, message)
+	Mark(o, meta.ReconcilingCondition, metav1.ConditionTrue, meta.ProgressingWithRetryReason, message)
+	Unmark(o, meta.StalledCondition)
 }
 
 // Failed marks the object as failed. A terminal failure is not tried again
@@ -70,68 +70,60 @@ func Failed(o Conditioned, reason, message string, terminal bool) {
 		Waiting(o, reason, message)
 		return
 	}
-	set(o, meta.ReadyCondition, metav1.ConditionFalse, reason, message)
-	set(o, meta.StalledCondition, metav1.ConditionTrue, reason, message)
-	remove(o, meta.ReconcilingCondition)
+	Mark(o, meta.ReadyCondition, metav1.ConditionFalse, reason, message)
+	Mark(o, meta.StalledCondition, metav1.ConditionTrue, reason, message)
+	Unmark(o, meta.ReconcilingCondition)
 }
 
 // Healthy sets the toolkit's Healthy condition, which says how the health
 // checks of a Kustomization went.
 func Healthy(o Conditioned, status metav1.ConditionStatus, reason, message string) {
-	set(o, meta.HealthyCondition, status, reason, message)
+	Mark(o, meta.HealthyCondition, status, reason, message)
 }
 
 // NoHealth removes the Healthy condition of an object without health checks.
-func NoHealth(o Conditioned) { remove(o, meta.HealthyCondition) }
+func NoHealth(o Conditioned) { Unmark(o, meta.HealthyCondition) }
 
 // Stored sets the source kinds' condition that says whether an artifact is held.
 // A fetch that succeeded also ends the conditions that say why one failed.
 func Stored(o Conditioned, reason, message string) {
-	set(o, sourcev1.ArtifactInStorageCondition, metav1.ConditionTrue, reason, message)
-	remove(o, sourcev1.FetchFailedCondition, sourcev1.BuildFailedCondition)
+	Mark(o, sourcev1.ArtifactInStorageCondition, metav1.ConditionTrue, reason, message)
+	Unmark(o, sourcev1.FetchFailedCondition, sourcev1.BuildFailedCondition)
 }
 
 // Included ends the conditions that say why what a source includes is not in it.
 func Included(o Conditioned) {
-	remove(o, sourcev1.IncludeUnavailableCondition, sourcev1.StorageOperationFailedCondition)
+	Unmark(o, sourcev1.IncludeUnavailableCondition, sourcev1.StorageOperationFailedCondition)
 }
 
 // NotIncluded sets one of those conditions. The fetch did not fail.
 func NotIncluded(o Conditioned, condition, reason, message string) {
 	Included(o)
-	set(o, condition, metav1.ConditionTrue, reason, message)
-	remove(o, sourcev1.FetchFailedCondition)
+	Mark(o, condition, metav1.ConditionTrue, reason, message)
+	Unmark(o, sourcev1.FetchFailedCondition)
 }
 
 // SourceVerified sets the source kinds' condition that says whether the signatures
 // that were asked for were found good. Whatever is the matter with one, the fetch did not fail.
 func SourceVerified(o Conditioned, status metav1.ConditionStatus, reason, message string) {
-	set(o, sourcev1.SourceVerifiedCondition, status, reason, message)
-	remove(o, sourcev1.FetchFailedCondition)
+	Mark(o, sourcev1.SourceVerifiedCondition, status, reason, message)
+	Unmark(o, sourcev1.FetchFailedCondition)
 }
 
 // NotVerified removes that condition from an object that asks for no signatures.
-func NotVerified(o Conditioned) { remove(o, sourcev1.SourceVerifiedCondition) }
+func NotVerified(o Conditioned) { Unmark(o, sourcev1.SourceVerifiedCondition) }
 
 // FetchFailed sets the source kinds' condition that says why a fetch failed.
 func FetchFailed(o Conditioned, reason, message string) {
-	set(o, sourcev1.FetchFailedCondition, metav1.ConditionTrue, reason, message)
-	remove(o, sourcev1.BuildFailedCondition)
+	Mark(o, sourcev1.FetchFailedCondition, metav1.ConditionTrue, reason, message)
+	Unmark(o, sourcev1.BuildFailedCondition)
 }
 
 // BuildFailed sets the charts' condition that says why what was fetched made no artifact.
 func BuildFailed(o Conditioned, reason, message string) {
-	set(o, sourcev1.BuildFailedCondition, metav1.ConditionTrue, reason, message)
-	remove(o, sourcev1.FetchFailedCondition)
+	Mark(o, sourcev1.BuildFailedCondition, metav1.ConditionTrue, reason, message)
+	Unmark(o, sourcev1.FetchFailedCondition)
 }
-
-// Mark sets a condition of which the kind alone knows what it means.
-func Mark(o Conditioned, kind string, status metav1.ConditionStatus, reason, message string) {
-	set(o, kind, status, reason, message)
-}
-
-// Unmark removes such conditions.
-func Unmark(o Conditioned, kinds ...string) { remove(o, kinds...) }
 
 // Condition returns the condition of a type, and nil when there is none.
 func Condition(o Conditioned, kind string) *metav1.Condition {
@@ -144,7 +136,9 @@ func IsReady(o Conditioned, observed int64) bool {
 	return c != nil && c.Status == metav1.ConditionTrue && observed == o.GetGeneration()
 }
 
-func set(o Conditioned, kind string, status metav1.ConditionStatus, reason, message string) {
+// Mark sets a condition. What it means is for the functions above to say, and for the
+// kinds that alone have it.
+func Mark(o Conditioned, kind string, status metav1.ConditionStatus, reason, message string) {
 	if len(message) > maxMessage {
 		message = strings.ToValidUTF8(message[:maxMessage], "") + "…"
 	}
@@ -155,7 +149,8 @@ func set(o Conditioned, kind string, status metav1.ConditionStatus, reason, mess
 	o.SetConditions(conditions)
 }
 
-func remove(o Conditioned, kinds ...string) {
+// Unmark removes conditions.
+func Unmark(o Conditioned, kinds ...string) {
 	conditions := slices.DeleteFunc(slices.Clone(o.GetConditions()), func(c metav1.Condition) bool {
 		return slices.Contains(kinds, c.Type)
 	})
