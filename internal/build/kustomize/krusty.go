@@ -159,14 +159,20 @@ func explain(s *survey, rt *root, err error) error {
 	if derr := findFault(s, strings.Contains(msg, "already registered id")); derr != nil {
 		return derr
 	}
-	msg = strings.NewReplacer(mount+"/", "", "'"+mount+"'", "'.'").Replace(oneLine(msg))
+	msg = strings.NewReplacer(mount+"/", "", "'"+mount+"'", "'.'").Replace(msg)
+	return invalid(rt.file, "", errors.New(withoutQuotations(msg)), "")
+}
+
+// withoutQuotations returns what kustomize says in one line, without what it was given.
+func withoutQuotations(msg string) string {
+	msg = oneLine(msg)
 	for _, q := range quotations {
 		msg = q.text.ReplaceAllString(msg, q.with)
 	}
 	if len(msg) > maxMessage {
-		msg = msg[:maxMessage] + "…"
+		msg = strings.ToValidUTF8(msg[:maxMessage], "") + "…"
 	}
-	return invalid(rt.file, "", errors.New(msg), "")
+	return msg
 }
 
 // quotations are where kustomize quotes what it was given, which may be values of

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/fluxcd/pkg/apis/kustomize"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -90,18 +89,6 @@ func inGate(ctx context.Context, run func() (resmap.ResMap, error)) (stream []by
 		return nil, errors.New(withoutQuotations(err.Error()))
 	}
 	return m.AsYaml()
-}
-
-// withoutQuotations returns what kustomize says in one line, without what it was given.
-func withoutQuotations(msg string) string {
-	msg = oneLine(msg)
-	for _, q := range quotations {
-		msg = q.text.ReplaceAllString(msg, q.with)
-	}
-	if len(msg) > maxMessage {
-		msg = strings.ToValidUTF8(msg[:maxMessage], "") + "…"
-	}
-	return msg
 }
 
 // Plain returns the object in a YAML document, as kustomize understands it, and whether
