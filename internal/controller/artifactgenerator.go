@@ -266,12 +266,6 @@ func (r *artifactGenerators) drop(ctx context.Context, name types.NamespacedName
 	r.changed(ctx, key)
 }
 
-func newMade() map[types.NamespacedName]*made { return map[types.NamespacedName]*made{} }
-
-func newMakers() map[types.NamespacedName]types.NamespacedName {
-	return map[types.NamespacedName]types.NamespacedName{}
-}
-
 func (r *artifactGenerators) get(ctx context.Context, name types.NamespacedName) (*swapi.ArtifactGenerator, error) {
 	g := &swapi.ArtifactGenerator{}
 	return g, r.client.Get(ctx, name, g)
@@ -283,17 +277,6 @@ func (r *artifactGenerators) maker(artifact types.NamespacedName) (types.Namespa
 	defer r.mu.Unlock()
 	maker, ok := r.makers[artifact]
 	return maker, ok
-}
-
-// wakeUsers enqueues the generators that a source is one of.
-func (r *artifactGenerators) wakeUsers(ctx context.Context, key sourceKey) {
-	var list swapi.ArtifactGeneratorList
-	if err := r.client.List(ctx, &list, client.MatchingFields{indexSource: key.String()}, client.UnsafeDisableDeepCopy); err != nil {
-		return // the cache is stopping
-	}
-	for i := range list.Items {
-		r.self.add(client.ObjectKeyFromObject(&list.Items[i]), soon)
-	}
 }
 
 // indexBySources is the index of generators by what they are made of.

@@ -108,7 +108,7 @@ func (r *buckets) identify(ctx context.Context, b *sourcev1.Bucket, f *bucketFet
 	if err := forGoogleAlone(account, f); err != nil {
 		return &loginError{err}
 	}
-	options, who := r.identity.options(bucketKey(client.ObjectKeyFromObject(b)), account, f.Proxy)
+	options, who := r.identity.options(sourceKey{sourcev1.BucketKind, client.ObjectKeyFromObject(b)}, account, f.Proxy)
 	if b.Spec.Region != "" {
 		options = append(options, auth.WithSTSRegion(b.Spec.Region))
 	}

@@ -7,6 +7,7 @@ import (
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	swapi "github.com/fluxcd/source-watcher/api/v2/v1beta1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -27,7 +28,7 @@ func newComposition(e *engine) *composition {
 	generators := &artifactGenerators{
 		turns: e.turns, client: e.mgr.GetClient(), events: e.events, clock: clock.RealClock{},
 		artifacts: e.units.artifacts, attempts: newAttempts(), tenancy: e.options.Tenancy, self: &feed{}, published: e.published, changed: e.sourceChanged,
-		made: newMade(), makers: newMakers(),
+		made: map[types.NamespacedName]*made{}, makers: map[types.NamespacedName]types.NamespacedName{},
 	}
 	transport, _ := http.DefaultTransport.(*http.Transport)
 	return &composition{generators: generators, externals: &externalArtifacts{
@@ -48,11 +49,12 @@ func optionalKinds() map[string]client.ObjectList {
 // sourceChanged wakes everybody who uses a source.
 func (e *engine) sourceChanged(ctx context.Context, key sourceKey) {
 	e.units.wakeUsers(ctx, key)
+	wakeIndexed(ctx, e.mgr.GetClient(), &sourcev1.GitRepositoryList{}, indexInclude, key, e.sources[sourcev1.GitRepositoryKind].self)
 	if e.composition != nil {
-		e.composition.generators.wakeUsers(ctx, key)
+		wakeIndexed(ctx, e.mgr.GetClient(), &swapi.ArtifactGeneratorList{}, indexSource, key, e.composition.generators.self)
 	}
-	if e.helm != nil {
-		e.helm.charts.wakeUsers(ctx, key)
+	if charts := e.sources[sourcev1.HelmChartKind]; charts != nil {
+		wakeIndexed(ctx, e.mgr.GetClient(), &sourcev1.HelmChartList{}, indexSource, key, charts.self)
 	}
 	if e.releases != nil {
 		e.releases.wakeUsers(ctx, key)

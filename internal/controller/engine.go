@@ -11,7 +11,6 @@ import (
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
-	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -48,20 +47,18 @@ type engine struct {
 	log     logr.Logger
 	ledger  *observe.Ledger
 	meters  *meters
-	sources *gitRepositories
-	// buckets is nil where the cluster lacks the kind.
-	buckets *buckets
+	// repositories is where Git repositories are kept, and identity who asks for sources.
+	repositories *git.Store
+	identity     SourceIdentity
+	// sources holds the kinds of sources that the cluster has.
+	sources map[string]*sourceRoom
 	units   *kustomizations
-	// oci is nil where the cluster lacks its kind.
-	oci *ociRepositories
 	// releases is nil where the cluster lacks its kinds.
 	releases *helmReleases
 	// composition is nil where the cluster lacks its kinds.
 	composition *composition
-	// helm is nil where the cluster lacks its kinds.
-	helm      *helmSources
-	events    record.EventRecorder
-	published *published
+	events      record.EventRecorder
+	published   *published
 	// references is what units and sources read from ConfigMaps and Secrets.
 	references *references
 	// signatures is what sources in registries ask who signed something.
@@ -75,7 +72,7 @@ type engine struct {
 // newEngine wires the stages together: the one place where each learns of the
 // others.
 func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.Cluster, store *git.Store, served *artifactserve.Server, budget plan.Budget) *engine {
-	e := &engine{options: o, mgr: mgr, log: o.Logger, meters: newMeters(), turns: &atomic.Uint64{}}
+	e := &engine{options: o, mgr: mgr, log: o.Logger, meters: newMeters(), turns: &atomic.Uint64{}, repositories: store, sources: map[string]*sourceRoom{}}
 	realClock := clock.RealClock{}
 	e.signatures = newSignatures(realClock)
 	e.references = newReferences(ctx, mgr.GetAPIReader(), cluster.Metadata, realClock, e.wake)
@@ -107,12 +104,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	units.unitOptions.Wake = units.wakeDecrypted
 	e.units = units
 	units.targets = newTargets(ctx, hub, e.targetOptions(realClock))
-	e.sources = &gitRepositories{
-		turns:  e.turns,
-		client: mgr.GetClient(), references: e.references, self: &feed{}, events: events, clock: realClock,
-		store: store, artifacts: units.artifacts, published: e.published, attempts: newAttempts(), changed: e.sourceChanged,
-		identity: newSourceIdentity(uncached{mgr.GetClient(), mgr.GetAPIReader()}, o.Tenancy),
-	}
+	e.identity = newSourceIdentity(uncached{mgr.GetClient(), mgr.GetAPIReader()}, o.Tenancy)
 	e.releases = newHelmReleases(ctx, e, cluster, budget)
 	return e
 }
@@ -181,19 +173,15 @@ func (e *engine) notify(c observe.Change) {
 
 // wake enqueues an object that refers to something which changed.
 func (e *engine) wake(u user) {
+	if source := e.sources[u.Kind]; source != nil {
+		source.self.add(u.NamespacedName, soon)
+		return
+	}
 	switch u.Kind {
 	case kustomizev1.KustomizationKind:
 		// What it lacked may be there now: a failed attempt need not wait.
 		e.units.attempts.stir(u.NamespacedName)
 		e.units.self.add(u.NamespacedName, soon)
-	case sourcev1.GitRepositoryKind:
-		e.sources.self.add(u.NamespacedName, soon)
-	case sourcev1.BucketKind:
-		e.buckets.self.add(u.NamespacedName, soon)
-	case sourcev1.HelmRepositoryKind, sourcev1.HelmChartKind:
-		e.helm.wake(u)
-	case sourcev1.OCIRepositoryKind:
-		e.oci.self.add(u.NamespacedName, soon)
 	case helmv2.HelmReleaseKind:
 		if e.releases != nil {
 			e.releases.stir(u.NamespacedName)
@@ -214,17 +202,10 @@ func (e *engine) register(ctx context.Context) error {
 	if err := e.index(ctx); err != nil {
 		return err
 	}
-	err := ctrl.NewControllerManagedBy(e.mgr).Named("gitrepository").
-		For(&sourcev1.GitRepository{}, builder.WithPredicates(requested())).
-		WatchesRawSource(e.sources.self).
-		WithOptions(controller.Options{MaxConcurrentReconciles: fetchers, RateLimiter: patiently()}).
-		Complete(e.sources)
-	if err != nil {
-		return fmt.Errorf("set up GitRepositories: %w", err)
-	}
 	// Sources first: units watch those that the cluster has.
 	for _, register := range []func(context.Context) error{
-		e.registerBuckets, e.registerOCIRepositories, e.registerHelmSources, e.registerComposition, e.registerUnits, e.registerReleases,
+		e.registerGitRepositories, e.registerBuckets, e.registerOCIRepositories, e.registerHelmSources,
+		e.registerComposition, e.registerUnits, e.registerReleases,
 	} {
 		if err := register(ctx); err != nil {
 			return err
@@ -242,8 +223,7 @@ func (e *engine) registerUnits(context.Context) error {
 		WithOptions(controller.Options{MaxConcurrentReconciles: e.options.Concurrency, RateLimiter: patiently()})
 	for _, kind := range sourceKinds {
 		if !e.units.artifacts.unserved[kind] {
-			o, _ := sourceObject(kind)
-			b = b.Watches(o, e.units.onSource(kind))
+			b = b.Watches(sourceObject(kind), e.units.onSource(kind))
 		}
 	}
 	if err := b.Complete(e.units); err != nil {
@@ -287,7 +267,7 @@ func (e *engine) registerTasks() error {
 	})
 }
 
-// index adds the indexes over Kustomizations and GitRepositories.
+// index adds the indexes over Kustomizations.
 func (e *engine) index(ctx context.Context) error {
 	indexer := e.mgr.GetFieldIndexer()
 	if err := indexer.IndexField(ctx, &kustomizev1.Kustomization{}, indexSource, indexBySource); err != nil {
@@ -295,9 +275,6 @@ func (e *engine) index(ctx context.Context) error {
 	}
 	if err := indexer.IndexField(ctx, &kustomizev1.Kustomization{}, indexDependency, indexByDependency); err != nil {
 		return fmt.Errorf("index Kustomizations by dependency: %w", err)
-	}
-	if err := indexer.IndexField(ctx, &sourcev1.GitRepository{}, indexInclude, indexByInclude); err != nil {
-		return fmt.Errorf("index GitRepositories by what they include: %w", err)
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -58,7 +60,8 @@ func TestHelmChartVersions(t *testing.T) {
 // A chart is told of with the reasons that users know, handed out, served, and follows its repository.
 func TestHelmChart(t *testing.T) {
 	t.Parallel()
-	s := stageServing(t)
+	dir := t.TempDir()
+	s := stageServing(t, func(o *Options) { o.DataDir = dir })
 	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
 	r := s.helmRepository(server.URL())
 	s.helmChart("podinfo")
@@ -88,6 +91,10 @@ func TestHelmChart(t *testing.T) {
 	s.awaitChartAt("podinfo", "1.1.0")
 	s.delete(hc)
 	s.awaitGone(hc, &sourcev1.HelmChartList{})
+	s.poll("forgotten what it was given", func() bool {
+		given, err := os.ReadDir(filepath.Join(dir, "helm", "charts", "given"))
+		return err == nil && len(given) == 0
+	})
 }
 
 // Another chart of the same version is another one, also when it did not come at the first attempt.

@@ -218,15 +218,3 @@ func indexByInclude(o client.Object) []string {
 	}
 	return names
 }
-
-// tell wakes those who use a source, and those who include it.
-func (r *gitRepositories) tell(ctx context.Context, key sourceKey) {
-	r.changed(ctx, key)
-	var list sourcev1.GitRepositoryList
-	if err := r.client.List(ctx, &list, client.MatchingFields{indexInclude: key.String()}, client.UnsafeDisableDeepCopy); err != nil {
-		return // the cache is stopping
-	}
-	for i := range list.Items {
-		r.self.add(client.ObjectKeyFromObject(&list.Items[i]), soon)
-	}
-}

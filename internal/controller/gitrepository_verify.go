@@ -44,22 +44,21 @@ func reportVerified(g *sourcev1.GitRepository, verified string) {
 	report.SourceVerified(g, metav1.ConditionTrue, meta.SucceededReason, verified)
 }
 
-// reportFetchFailure says in the condition that it belongs to why there is no new artifact. That the last
-// artifact was verified stays true while the remote cannot be reached.
-func reportFetchFailure(g *sourcev1.GitRepository, reason string, err error) {
+// failed implements sourceKind. That the last artifact was verified stays true while the remote cannot be reached.
+func (r *gitRepositories) failed(o report.Conditioned, reason string, err error) {
 	var unverified *git.UnverifiedError
 	var notIncluded *includeError
 	if errors.As(err, &notIncluded) {
-		report.NotIncluded(g, notIncluded.condition, reason, err.Error())
+		report.NotIncluded(o, notIncluded.condition, reason, err.Error())
 		return
 	}
-	report.Included(g)
+	report.Included(o)
 	if errors.As(err, &unverified) {
-		report.SourceVerified(g, metav1.ConditionFalse, reason, err.Error())
+		report.SourceVerified(o, metav1.ConditionFalse, reason, err.Error())
 		return
 	}
-	if c := report.Condition(g, sourcev1.SourceVerifiedCondition); c != nil && c.Status == metav1.ConditionFalse {
-		report.NotVerified(g)
+	if c := report.Condition(o, sourcev1.SourceVerifiedCondition); c != nil && c.Status == metav1.ConditionFalse {
+		report.NotVerified(o)
 	}
-	report.FetchFailed(g, reason, err.Error())
+	report.FetchFailed(o, reason, err.Error())
 }

@@ -22,14 +22,13 @@ func (t *treeChart) dependencies(ctx context.Context, files map[string][]byte) e
 	if err != nil {
 		return err
 	}
-	u := helmChartUser(client.ObjectKeyFromObject(t.hc))
-	t.references.begin(u)
-	defer t.references.end(u)
+	secrets, end := t.secrets(t.hc)
+	defer end()
 	for _, d := range missing {
 		if d.Repository == "" || strings.HasPrefix(d.Repository, "file://") {
 			err = t.local(ctx, files, d)
 		} else {
-			err = t.remote(ctx, u, files, d)
+			err = t.remote(ctx, secrets, files, d)
 		}
 		if err != nil {
 			return fmt.Errorf("add the dependency %s: %w", d.Name, err)
@@ -93,16 +92,16 @@ func fits(d helmchart.Dependency, m helmchart.Metadata) error {
 }
 
 // remote adds a chart of a repository.
-func (t *treeChart) remote(ctx context.Context, u user, files map[string][]byte, d helmchart.Dependency) error {
+func (t *treeChart) remote(ctx context.Context, secrets client.Reader, files map[string][]byte, d helmchart.Dependency) error {
 	repo, err := t.repositoryAt(ctx, d)
 	if err != nil {
 		return err
 	}
 	var c helmchart.Chart
 	if strings.HasPrefix(d.Repository, "oci://") {
-		c, err = t.pull(ctx, u, repo, d.Name, d.Version)
+		c, err = t.pull(ctx, secrets, repo, d.Name, d.Version)
 	} else {
-		c, err = t.find(ctx, u, repo, d)
+		c, err = t.find(ctx, secrets, repo, d)
 	}
 	if err != nil {
 		return err
@@ -137,7 +136,7 @@ func (t *treeChart) repositoryAt(ctx context.Context, d helmchart.Dependency) (*
 }
 
 // find brings a chart of a repository over HTTP. The index of one that is an object is at hand.
-func (t *treeChart) find(ctx context.Context, u user, repo *sourcev1.HelmRepository, d helmchart.Dependency) (helmchart.Chart, error) {
+func (t *treeChart) find(ctx context.Context, secrets client.Reader, repo *sourcev1.HelmRepository, d helmchart.Dependency) (helmchart.Chart, error) {
 	index, ok := helmrepo.Index{}, false
 	if repo.Name != "" {
 		if index, ok = t.repositories.index(client.ObjectKeyFromObject(repo)); !ok && repo.Spec.Suspend {
@@ -145,7 +144,7 @@ func (t *treeChart) find(ctx context.Context, u user, repo *sourcev1.HelmReposit
 		}
 	}
 	if !ok {
-		req, err := t.repositories.request(ctx, u, repo)
+		req, err := t.repositories.request(ctx, secrets, repo)
 		if err != nil {
 			return helmchart.Chart{}, err
 		}
@@ -161,5 +160,5 @@ func (t *treeChart) find(ctx context.Context, u user, repo *sourcev1.HelmReposit
 	if err != nil {
 		return helmchart.Chart{}, err
 	}
-	return t.download(ctx, u, repo, d.Name, v)
+	return t.download(ctx, secrets, repo, d.Name, v)
 }

@@ -90,11 +90,10 @@ func (r *helmCharts) fromRepository(ctx context.Context, hc *sourcev1.HelmChart,
 	if err != nil {
 		return madeChart{}, fetching(reasonSourceUnavailable, err)
 	}
-	u := helmChartUser(client.ObjectKeyFromObject(hc))
-	r.references.begin(u)
-	defer r.references.end(u)
+	secrets, end := r.secrets(hc)
+	defer end()
 	if isOCI(repo) {
-		return r.fromRegistry(ctx, u, hc, repo, held)
+		return r.fromRegistry(ctx, secrets, hc, repo, held)
 	}
 	if err := unsigned(hc); err != nil {
 		return madeChart{}, err
@@ -119,7 +118,7 @@ func (r *helmCharts) fromRepository(ctx context.Context, hc *sourcev1.HelmChart,
 		held.source = index.Digest
 		return held, nil
 	}
-	c, err := r.download(ctx, u, repo, hc.Spec.Chart, v)
+	c, err := r.download(ctx, secrets, repo, hc.Spec.Chart, v)
 	if err != nil {
 		return madeChart{}, fetching(reasonChartPull, err)
 	}
@@ -129,13 +128,13 @@ func (r *helmCharts) fromRepository(ctx context.Context, hc *sourcev1.HelmChart,
 }
 
 // download brings a version that the index of a repository lists.
-func (r *helmCharts) download(ctx context.Context, u user, repo *sourcev1.HelmRepository, name string, v helmchart.Version) (helmchart.Chart, error) {
-	req, err := r.repositories.request(ctx, u, repo)
+func (r *helmCharts) download(ctx context.Context, secrets client.Reader, repo *sourcev1.HelmRepository, name string, v helmchart.Version) (helmchart.Chart, error) {
+	req, err := r.repositories.request(ctx, secrets, repo)
 	if err != nil {
 		return helmchart.Chart{}, fetching(sourcev1.AuthenticationFailedReason, err)
 	}
 	if len(v.URLs) > 0 && strings.HasPrefix(v.URLs[0], "oci://") {
-		return r.pullAt(ctx, u, repo, v.URLs[0])
+		return r.pullAt(ctx, secrets, repo, v.URLs[0])
 	}
 	return r.repositories.store.Chart(ctx, req, name, v)
 }

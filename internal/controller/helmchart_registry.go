@@ -19,10 +19,10 @@ import (
 
 // fromRegistry makes a chart of one in a registry. A version that is written out in full and is held
 // is not asked for again; who signed it is, when what is trusted changed.
-func (r *helmCharts) fromRegistry(ctx context.Context, u user, hc *sourcev1.HelmChart, repo *sourcev1.HelmRepository, held madeChart) (madeChart, error) {
+func (r *helmCharts) fromRegistry(ctx context.Context, secrets client.Reader, hc *sourcev1.HelmChart, repo *sourcev1.HelmRepository, held madeChart) (madeChart, error) {
 	visit, cancel := registry.WithTimeout(ctx, repo.GetTimeout())
 	defer cancel()
-	at, err := r.visit(visit, u, repo, hc.Spec.Chart)
+	at, err := r.visit(visit, secrets, repo, hc.Spec.Chart)
 	if err != nil {
 		return madeChart{}, err
 	}
@@ -36,7 +36,7 @@ func (r *helmCharts) fromRegistry(ctx context.Context, u user, hc *sourcev1.Helm
 	if err != nil {
 		return madeChart{}, err
 	}
-	judge, err := r.judge(ctx, u, hc, repo)
+	judge, err := r.judge(ctx, secrets, hc, repo)
 	if err != nil {
 		return madeChart{}, err
 	}
@@ -62,9 +62,9 @@ func (r *helmCharts) fromRegistry(ctx context.Context, u user, hc *sourcev1.Helm
 }
 
 // judge returns what finds out who signed a chart; nil where spec.verify is not set.
-func (r *helmCharts) judge(ctx context.Context, u user, hc *sourcev1.HelmChart, repo *sourcev1.HelmRepository) (signatureCheck, error) {
+func (r *helmCharts) judge(ctx context.Context, secrets client.Reader, hc *sourcev1.HelmChart, repo *sourcev1.HelmRepository) (signatureCheck, error) {
 	named := strings.TrimPrefix(normalURL(repo.Spec.URL), registry.Prefix) + "/" + strings.Trim(hc.Spec.Chart, "/")
-	check, err := r.signatures.check(ctx, r.references.reader(u), helmChartKey(u.NamespacedName), named, chartSignature(hc.Spec.Verify))
+	check, err := r.signatures.check(ctx, secrets, r.key(hc), named, chartSignature(hc.Spec.Verify))
 	return check, building(reasonChartVerification, err)
 }
 
@@ -91,8 +91,8 @@ func unsigned(hc *sourcev1.HelmChart) error {
 }
 
 // visit prepares to read a chart in the registry of a repository.
-func (r *helmCharts) visit(ctx context.Context, u user, repo *sourcev1.HelmRepository, name string) (*registry.Repository, error) {
-	access, err := r.access(ctx, u, repo)
+func (r *helmCharts) visit(ctx context.Context, secrets client.Reader, repo *sourcev1.HelmRepository, name string) (*registry.Repository, error) {
+	access, err := r.access(ctx, secrets, repo)
 	if err != nil {
 		return nil, fetching(sourcev1.AuthenticationFailedReason, err)
 	}
@@ -102,9 +102,9 @@ func (r *helmCharts) visit(ctx context.Context, u user, repo *sourcev1.HelmRepos
 
 // access says how to get to a registry, with what the Secrets of a HelmRepository hold now. As that has no field for a
 // service account, a cloud is asked in the name of the engine, or of the account of the namespace where that is confined.
-func (r *helmCharts) access(ctx context.Context, u user, repo *sourcev1.HelmRepository) (access registry.Access, err error) {
+func (r *helmCharts) access(ctx context.Context, secrets client.Reader, repo *sourcev1.HelmRepository) (access registry.Access, err error) {
 	access.Insecure = repo.Spec.Insecure
-	read := secretsIn(ctx, r.references.reader(u), repo.Namespace)
+	read := secretsIn(ctx, secrets, repo.Namespace)
 	err = read(repo.Spec.SecretRef, "spec.secretRef", func(data map[string][]byte) (err error) {
 		if len(data["username"]) > 0 {
 			access.Keychain = registry.Password(string(data["username"]), string(data["password"]))
@@ -114,7 +114,7 @@ func (r *helmCharts) access(ctx context.Context, u user, repo *sourcev1.HelmRepo
 		return err
 	})
 	if err == nil && repo.Spec.SecretRef == nil {
-		access.Keychain, err = r.identity.registryLogin(ctx, helmRepositoryKey(client.ObjectKeyFromObject(repo)), "", repo.Spec.Provider, normalURL(repo.Spec.URL), nil)
+		access.Keychain, err = r.identity.registryLogin(ctx, r.repositories.key(repo), "", repo.Spec.Provider, normalURL(repo.Spec.URL), nil)
 	}
 	if err == nil {
 		err = read(repo.Spec.CertSecretRef, "spec.certSecretRef", func(data map[string][]byte) (err error) {
@@ -147,10 +147,10 @@ func newestIn(ctx context.Context, at *registry.Repository, name, within string)
 }
 
 // pull brings the version of a chart that a range allows.
-func (r *helmCharts) pull(ctx context.Context, u user, repo *sourcev1.HelmRepository, name, within string) (helmchart.Chart, error) {
+func (r *helmCharts) pull(ctx context.Context, secrets client.Reader, repo *sourcev1.HelmRepository, name, within string) (helmchart.Chart, error) {
 	visit, cancel := registry.WithTimeout(ctx, repo.GetTimeout())
 	defer cancel()
-	at, err := r.visit(visit, u, repo, name)
+	at, err := r.visit(visit, secrets, repo, name)
 	if err != nil {
 		return helmchart.Chart{}, err
 	}
@@ -164,7 +164,7 @@ func (r *helmCharts) pull(ctx context.Context, u user, repo *sourcev1.HelmReposi
 
 // pullAt brings a chart that the index of a repository over HTTP says is in a registry. It is asked without the
 // credentials of the repository, unless they are to be passed on.
-func (r *helmCharts) pullAt(ctx context.Context, u user, repo *sourcev1.HelmRepository, address string) (helmchart.Chart, error) {
+func (r *helmCharts) pullAt(ctx context.Context, secrets client.Reader, repo *sourcev1.HelmRepository, address string) (helmchart.Chart, error) {
 	visit, cancel := registry.WithTimeout(ctx, repo.GetTimeout())
 	defer cancel()
 	i := strings.LastIndexByte(address, ':')
@@ -174,7 +174,7 @@ func (r *helmCharts) pullAt(ctx context.Context, u user, repo *sourcev1.HelmRepo
 	access := registry.Access{}
 	if repo.Spec.PassCredentials {
 		var err error
-		if access, err = r.access(visit, u, repo); err != nil {
+		if access, err = r.access(visit, secrets, repo); err != nil {
 			return helmchart.Chart{}, fetching(sourcev1.AuthenticationFailedReason, err)
 		}
 	}

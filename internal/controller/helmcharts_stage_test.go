@@ -24,10 +24,10 @@ func podinfo(version string) testkit.Chart {
 }
 
 // stageServing is a stage on a cluster of its own, whose engine serves artifacts.
-func stageServing(t *testing.T) *stage {
+func stageServing(t *testing.T, change ...func(*Options)) *stage {
 	t.Helper()
 	one := testkit.Start(t)
-	e := engineFor(t, one.Config, func(o *Options) { o.StorageAddr = "127.0.0.1:0" })
+	e := engineFor(t, one.Config, append(change, func(o *Options) { o.StorageAddr = "127.0.0.1:0" })...)
 	s := stageOn(t, one.Config)
 	s.engine = e
 	return s

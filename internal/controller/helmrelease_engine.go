@@ -103,8 +103,7 @@ func (e *engine) registerReleases(ctx context.Context) error {
 		WithOptions(controller.Options{MaxConcurrentReconciles: e.options.Concurrency, RateLimiter: patiently()})
 	for _, kind := range chartKinds {
 		if !r.artifacts.unserved[kind] {
-			o, _ := sourceObject(kind)
-			b = b.Watches(o, r.onChart(kind))
+			b = b.Watches(sourceObject(kind), r.onChart(kind))
 		}
 	}
 	if err := b.Complete(r); err != nil {

@@ -11,9 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/bowline-dev/bowline/internal/source/blob"
@@ -22,16 +20,11 @@ import (
 	"github.com/bowline-dev/bowline/internal/source/registry"
 )
 
-// helmSources is what brings charts: the two kinds that a cluster may lack.
-type helmSources struct {
-	repositories *helmRepositories
-	charts       *helmCharts
-}
-
 // indexURL is the name of the index of HelmRepositories by URL.
 const indexURL = "spec.url"
 
-func newHelmSources(e *engine) (*helmSources, error) {
+// newHelmSources returns what brings charts: the two kinds, which a cluster may lack.
+func newHelmSources(e *engine) (*helmCharts, error) {
 	mirrors, err := parseMirrors(e.options.Mirrors)
 	if err != nil {
 		return nil, err
@@ -49,17 +42,14 @@ func newHelmSources(e *engine) (*helmSources, error) {
 	if err != nil {
 		return nil, err
 	}
-	repositories := &helmRepositories{
-		turns: e.turns, client: e.mgr.GetClient(), events: e.events, clock: clock.RealClock{}, store: indexes, published: e.published,
-		attempts: newAttempts(), references: e.references, self: &feed{}, changed: e.sourceChanged,
-		indexes: map[types.NamespacedName]helmrepo.Index{}, generations: map[types.NamespacedName]int64{},
-	}
-	return &helmSources{repositories: repositories, charts: &helmCharts{
-		turns: e.turns, client: e.mgr.GetClient(), events: e.events, clock: clock.RealClock{}, store: archives, repositories: repositories,
-		registries: registry.New(registry.Options{Blobs: layers, Mirrors: mirrors}), artifacts: e.units.artifacts, published: e.published,
-		attempts: newAttempts(), references: e.references, self: &feed{}, changed: e.sourceChanged, identity: e.sources.identity,
-		signatures: e.signatures,
-	}}, nil
+	return &helmCharts{
+		sourceRoom: e.sourceRoom(sourcev1.HelmChartKind), store: archives,
+		repositories: &helmRepositories{
+			sourceRoom: e.sourceRoom(sourcev1.HelmRepositoryKind), store: indexes,
+			indexes: map[types.NamespacedName]helmrepo.Index{}, generations: map[types.NamespacedName]int64{},
+		},
+		registries: registry.New(registry.Options{Blobs: layers, Mirrors: mirrors}), identity: e.identity, signatures: e.signatures,
+	}, nil
 }
 
 // registerHelmSources adds the reconcilers of HelmRepositories and HelmCharts, where the cluster has the kinds.
@@ -72,11 +62,6 @@ func (e *engine) registerHelmSources(ctx context.Context) error {
 			return err
 		}
 	}
-	helm, err := newHelmSources(e)
-	if err != nil {
-		return err
-	}
-	e.helm = helm
 	indexer := e.mgr.GetFieldIndexer()
 	if err := indexer.IndexField(ctx, &sourcev1.HelmChart{}, indexSource, indexByChartSource); err != nil {
 		return fmt.Errorf("index HelmCharts by source: %w", err)
@@ -84,25 +69,19 @@ func (e *engine) registerHelmSources(ctx context.Context) error {
 	if err := indexer.IndexField(ctx, &sourcev1.HelmRepository{}, indexURL, indexByURL); err != nil {
 		return fmt.Errorf("index HelmRepositories by URL: %w", err)
 	}
-	err = ctrl.NewControllerManagedBy(e.mgr).Named("helmrepository").
-		For(&sourcev1.HelmRepository{}, builder.WithPredicates(requested())).
-		WatchesRawSource(helm.repositories.self).
-		WithOptions(controller.Options{MaxConcurrentReconciles: fetchers, RateLimiter: patiently()}).
-		Complete(helm.repositories)
+	charts, err := newHelmSources(e)
 	if err != nil {
-		return fmt.Errorf("set up HelmRepositories: %w", err)
+		return err
 	}
-	err = ctrl.NewControllerManagedBy(e.mgr).Named("helmchart").
-		For(&sourcev1.HelmChart{}, builder.WithPredicates(requested())).
-		WatchesRawSource(helm.charts.self).
-		WithOptions(controller.Options{MaxConcurrentReconciles: fetchers, RateLimiter: patiently()}).
-		Complete(helm.charts)
-	if err != nil {
-		return fmt.Errorf("set up HelmCharts: %w", err)
+	if err := registerSource(e.mgr, charts.repositories); err != nil {
+		return err
+	}
+	if err := registerSource(e.mgr, charts); err != nil {
+		return err
 	}
 	return e.mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
-		e.tidyCharts(ctx)
-		helm.charts.registries.Close()
+		charts.tidy(ctx)
+		charts.registries.Close()
 		return nil
 	}))
 }
@@ -113,8 +92,8 @@ const (
 	tidyAge   = 24 * time.Hour
 )
 
-// tidyCharts removes what is of no use any more, until the engine ends.
-func (e *engine) tidyCharts(ctx context.Context) {
+// tidy removes what is of no use any more, until the engine ends.
+func (r *helmCharts) tidy(ctx context.Context) {
 	c := clock.RealClock{}
 	for {
 		select {
@@ -122,22 +101,11 @@ func (e *engine) tidyCharts(ctx context.Context) {
 			return
 		case <-c.After(tidyEvery):
 		}
-		used, held := e.units.artifacts.digests(sourcev1.HelmChartKind), e.helm.repositories.digests()
-		err := e.helm.charts.store.Sweep(c.Now(), tidyAge, func(digest string) bool { return used[digest] })
-		if err := errors.Join(err, e.helm.repositories.store.Sweep(c.Now(), tidyAge, func(digest string) bool { return held[digest] })); err != nil {
-			e.log.Error(err, "the data folder was not tidied")
+		used, held := r.artifacts.digests(sourcev1.HelmChartKind), r.artifacts.digests(sourcev1.HelmRepositoryKind)
+		err := r.store.Sweep(c.Now(), tidyAge, func(digest string) bool { return used[digest] })
+		err = errors.Join(err, r.repositories.store.Sweep(c.Now(), tidyAge, func(digest string) bool { return held[digest] }))
+		if err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "the data folder was not tidied")
 		}
 	}
-}
-
-// wake enqueues an object that refers to something which changed.
-func (h *helmSources) wake(u user) {
-	if h == nil {
-		return
-	}
-	if u.Kind == sourcev1.HelmRepositoryKind {
-		h.repositories.self.add(u.NamespacedName, soon)
-		return
-	}
-	h.charts.self.add(u.NamespacedName, soon)
 }

@@ -2,7 +2,6 @@ package controller
 
 import (
 	"context"
-	"errors"
 	"strings"
 
 	"github.com/fluxcd/pkg/apis/meta"
@@ -16,40 +15,12 @@ import (
 	"github.com/bowline-dev/bowline/internal/source/oci"
 	"github.com/bowline-dev/bowline/internal/source/reach"
 	"github.com/bowline-dev/bowline/internal/source/registry"
-	"github.com/bowline-dev/bowline/internal/source/verify"
 )
-
-// ociReason returns the reason that the toolkit's users know.
-func ociReason(err error) string {
-	var unverified *verify.Error
-	var login *loginError
-	var staged *oci.Error
-	switch {
-	case errors.As(err, &unverified):
-		return sourcev1.VerificationError
-	case errors.As(err, &login):
-		return sourcev1.AuthenticationFailedReason
-	case !errors.As(err, &staged):
-		return sourcev1.OCIPullFailedReason
-	}
-	switch staged.Stage {
-	case oci.Addressing:
-		return sourcev1.URLInvalidReason
-	case oci.Choosing:
-		return sourcev1.ReadOperationFailedReason
-	case oci.Verifying:
-		return sourcev1.VerificationError
-	case oci.Reading:
-		return sourcev1.OCILayerOperationFailedReason
-	default:
-		return sourcev1.OCIPullFailedReason
-	}
-}
 
 // ociRequestOf says what to fetch for an OCIRepository, without anything that takes a Secret.
 func ociRequestOf(o *sourcev1.OCIRepository) oci.Request {
 	req := oci.Request{
-		URL: o.Spec.URL, Ignore: o.Spec.Ignore, For: ociKey(client.ObjectKeyFromObject(o)).String(),
+		URL: o.Spec.URL, Ignore: o.Spec.Ignore, For: ociKey(o).String(),
 		Layer:  oci.Layer{MediaType: o.GetLayerMediaType(), Copy: o.GetLayerOperation() == sourcev1.OCILayerCopy},
 		Access: registry.Access{Insecure: o.Spec.Insecure},
 	}
@@ -73,14 +44,14 @@ func (r *ociRepositories) request(ctx context.Context, secrets client.Reader, o 
 	if err == nil && keychain == nil {
 		bounded, cancel := registry.WithTimeout(ctx, req.Timeout)
 		defer cancel()
-		keychain, err = r.identity.registryLogin(bounded, ociKey(client.ObjectKeyFromObject(o)), o.Spec.ServiceAccountName, o.Spec.Provider, o.Spec.URL, req.Access.Proxy)
+		keychain, err = r.identity.registryLogin(bounded, ociKey(o), o.Spec.ServiceAccountName, o.Spec.Provider, o.Spec.URL, req.Access.Proxy)
 	}
 	if err != nil {
 		return req, &loginError{err}
 	}
 	req.Access.Keychain = keychain
 	named := strings.TrimPrefix(o.Spec.URL, registry.Prefix)
-	req.Verify, err = r.signatures.check(ctx, secrets, ociKey(client.ObjectKeyFromObject(o)), named, ociSignature(o.Spec.Verify))
+	req.Verify, err = r.signatures.check(ctx, secrets, ociKey(o), named, ociSignature(o.Spec.Verify))
 	return req, err
 }
 

@@ -8,7 +8,9 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -96,7 +98,7 @@ func (a *artifacts) missing(ctx context.Context, c client.Reader, key sourceKey,
 	if a.unserved[key.Kind] {
 		return fmt.Sprintf("the cluster did not know the kind %s when the engine started; install the definitions (bowline crds | kubectl apply --server-side -f -) and restart the engine", key.Kind), false
 	}
-	o, suspended := sourceObject(key.Kind)
+	o := sourceObject(key.Kind)
 	err := c.Get(ctx, key.NamespacedName, o)
 	if apierrors.IsNotFound(err) {
 		return fmt.Sprintf("%s '%s' not found; create it, or correct %s", key.Kind, key.NamespacedName, field), false
@@ -104,7 +106,7 @@ func (a *artifacts) missing(ctx context.Context, c client.Reader, key sourceKey,
 	if err != nil {
 		return fmt.Sprintf("read %s: %v", key, err), true
 	}
-	if suspended() { // passing: at a start, its last revision is about to be recalled
+	if fieldsOf(o).suspended { // passing: at a start, its last revision is about to be recalled
 		return fmt.Sprintf("%s '%s' is suspended and has no artifact; resume it", key.Kind, key.NamespacedName), true
 	}
 	if why := a.failure(key); why != "" {
@@ -117,30 +119,38 @@ func (a *artifacts) missing(ctx context.Context, c client.Reader, key sourceKey,
 	return fmt.Sprintf("%s '%s' is not ready: %s", key.Kind, key.NamespacedName, r.Message), false
 }
 
-// sourceObject returns an empty source of a kind, and what says whether it is suspended once it is read.
-func sourceObject(kind string) (o interface {
+// sourceObject returns an empty source of a kind.
+func sourceObject(kind string) interface {
 	client.Object
 	report.Conditioned
-}, suspended func() bool) {
+} {
 	switch kind {
 	case sourcev1.BucketKind:
-		b := &sourcev1.Bucket{}
-		return b, func() bool { return b.Spec.Suspend }
+		return &sourcev1.Bucket{}
 	case sourcev1.OCIRepositoryKind:
-		o := &sourcev1.OCIRepository{}
-		return o, func() bool { return o.Spec.Suspend }
+		return &sourcev1.OCIRepository{}
 	case sourcev1.HelmRepositoryKind:
-		r := &sourcev1.HelmRepository{}
-		return r, func() bool { return r.Spec.Suspend }
+		return &sourcev1.HelmRepository{}
 	case sourcev1.HelmChartKind:
-		hc := &sourcev1.HelmChart{}
-		return hc, func() bool { return hc.Spec.Suspend }
+		return &sourcev1.HelmChart{}
 	case sourcev1.ExternalArtifactKind:
-		return &sourcev1.ExternalArtifact{}, func() bool { return false }
+		return &sourcev1.ExternalArtifact{}
 	default:
-		g := &sourcev1.GitRepository{}
-		return g, func() bool { return g.Spec.Suspend }
+		return &sourcev1.GitRepository{}
 	}
+}
+
+// wakeIndexed enqueues the objects of a kind that use a source, as an index of theirs says.
+func wakeIndexed(ctx context.Context, c client.Reader, list client.ObjectList, index string, key sourceKey, self *feed) {
+	if err := c.List(ctx, list, client.MatchingFields{index: key.String()}, client.UnsafeDisableDeepCopy); err != nil {
+		return // the cache is stopping
+	}
+	_ = apimeta.EachListItem(list, func(item runtime.Object) error {
+		if o, ok := item.(client.Object); ok {
+			self.add(client.ObjectKeyFromObject(o), soon)
+		}
+		return nil
+	})
 }
 
 // secretReader reads the Secret that a field of a source names, if it names one, and has its data taken.
