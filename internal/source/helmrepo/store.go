@@ -174,16 +174,22 @@ func nameOf(parts ...string) string {
 
 // known returns the index that the repository gave last, if it is still at hand.
 func (s *Store) known(req Request) (state, Index, bool) {
+	last, ok := s.standing(s.stateFile(req))
+	return last, s.index(last.Digest, last.Size, req), ok
+}
+
+// standing reads a state, which says nothing once its index is gone.
+func (s *Store) standing(file string) (state, bool) {
 	var last state
-	text, err := os.ReadFile(s.stateFile(req))
-	if err != nil || json.Unmarshal(text, &last) != nil {
-		return state{}, Index{}, false
+	text, err := os.ReadFile(file)
+	if err != nil || json.Unmarshal(text, &last) != nil || !(Index{name: s.indexName(last.Digest)}).whole() {
+		return state{}, false
 	}
-	i := s.index(last.Digest, last.Size, req)
-	if !i.whole() {
-		return state{}, Index{}, false
-	}
-	return last, i, true
+	return last, true
+}
+
+func (s *Store) indexName(digest string) string {
+	return filepath.Join(s.folder.indexes, strings.TrimPrefix(digest, "sha256:"))
 }
 
 func (s *Store) index(digest string, size int64, req Request) Index {
@@ -191,7 +197,7 @@ func (s *Store) index(digest string, size int64, req Request) Index {
 	if u, err := parseURL(req.URL); err == nil {
 		of = redacted(u)
 	}
-	return Index{Digest: digest, Size: size, name: filepath.Join(s.folder.indexes, strings.TrimPrefix(digest, "sha256:")), of: of}
+	return Index{Digest: digest, Size: size, name: s.indexName(digest), of: of}
 }
 
 // Recall returns the index with a digest without asking the repository; a failure of kind
@@ -228,9 +234,6 @@ func (s *Store) Fetch(ctx context.Context, req Request) (Index, error) {
 	}
 	defer done()
 	last, held, ok := s.known(req)
-	if !ok {
-		last = state{}
-	}
 	answer, err := g.get(g.index, map[string]string{"If-None-Match": last.ETag, "If-Modified-Since": last.LastModified})
 	if err != nil {
 		return Index{}, err
@@ -357,7 +360,7 @@ func (s *Store) linked(link string) (chart.Chart, bool) {
 }
 
 // Sweep removes indexes that are older than an age, that nobody was given for as long and whose digest nobody holds
-// either, and notes of downloads that were of no use for a long time.
+// either, what is known of the repositories that gave them, and notes of downloads that were of no use for a long time.
 func (s *Store) Sweep(now time.Time, age time.Duration, held func(digest string) bool) error {
 	s.mu.Lock()
 	used := map[string]bool{}
@@ -374,6 +377,10 @@ func (s *Store) Sweep(now time.Time, age time.Duration, held func(digest string)
 		chart.SweepFiles(s.folder.indexes, now, age, func(name string) bool {
 			base, _, _ := strings.Cut(name, ".")
 			return used[base] || held("sha256:"+base)
+		}),
+		chart.SweepFiles(s.folder.states, now, age, func(name string) bool {
+			_, ok := s.standing(filepath.Join(s.folder.states, name))
+			return ok
 		}),
 		chart.SweepFiles(s.folder.charts, now, max(age, 2*linkAge), none),
 	)

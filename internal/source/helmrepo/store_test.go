@@ -300,6 +300,9 @@ func TestRecallAndSweep(t *testing.T) {
 	if _, err := s.Recall(req, got.Digest); !errors.Is(err, failure.Of(failure.NotFound)) {
 		t.Errorf("an index that nobody uses stays: %v", err)
 	}
+	if left, err := filepath.Glob(filepath.Join(dir, "repositories", "*", "*")); err != nil || len(left) != 0 {
+		t.Errorf("of what nobody uses, this is left: %v %v", left, err)
+	}
 }
 
 // A process that ends while it keeps an index leaves some of its files; the next one makes the rest.
