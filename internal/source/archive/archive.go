@@ -65,7 +65,7 @@ func (l Limits) orDefaults() Limits {
 
 // Read reads a .tar.gz to its end. No ignore rules apply to what is in it. The artifact has no revision.
 func Read(r io.Reader, limits Limits) (source.Artifact, error) {
-	return read(context.Background(), r, limits)
+	return ReadWith(context.Background(), r, Options{Limits: limits})
 }
 
 // Options change how an archive is read.
@@ -80,19 +80,13 @@ type Options struct {
 	Ignore  *string
 }
 
-// read is Read that ends when ctx does.
-func read(ctx context.Context, r io.Reader, limits Limits) (source.Artifact, error) {
-	return ReadWith(ctx, r, Options{Limits: limits})
-}
-
 // ReadWith is Read with options, that ends when ctx does.
 func ReadWith(ctx context.Context, r io.Reader, o Options) (source.Artifact, error) {
-	limits := o.Limits
+	limits := o.Limits.orDefaults()
 	zipped, err := gzip.NewReader(r)
 	if err != nil {
 		return source.Artifact{}, refuse("", fmt.Errorf("it is not compressed with gzip: %w", err))
 	}
-	limits = limits.orDefaults()
 	// Headers are data as well, and of some the tar reader shows nothing.
 	most := limits.MaxBytes + int64(limits.MaxEntries)*perEntry
 	unpacked := &io.LimitedReader{R: zipped, N: most + 1}

@@ -40,7 +40,7 @@ func Fetch(ctx context.Context, transport http.RoundTripper, address, digest str
 	}
 	defer func() { _ = body.Close() }()
 	counted := &io.LimitedReader{R: body, N: limits.MaxBytes + 1}
-	artifact, err := read(ctx, io.TeeReader(counted, sum), limits)
+	artifact, err := ReadWith(ctx, io.TeeReader(counted, sum), Options{Limits: limits})
 	if err == nil {
 		_, err = io.Copy(sum, counted)
 	}

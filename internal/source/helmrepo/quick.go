@@ -2,6 +2,7 @@ package helmrepo
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 )
 
@@ -110,7 +111,7 @@ func (q *quickEntry) begin(value string, indent int) bool {
 func (q *quickEntry) field(text string) bool {
 	q.key, q.items, q.nested, q.open = "", 0, nil, false
 	key, value, ok := q.split(text, q.at)
-	if !ok || contains(q.seen, key) {
+	if !ok || slices.Contains(q.seen, key) {
 		return false
 	}
 	q.seen = append(q.seen, key)
@@ -168,7 +169,7 @@ func (q *quickEntry) item(text string) bool {
 // nestedField takes a key of a mapping inside of the version.
 func (q *quickEntry) nestedField(text string) bool {
 	key, value, ok := q.split(text, q.at+2)
-	if !ok || q.key == "urls" || contains(q.nested, key) {
+	if !ok || q.key == "urls" || slices.Contains(q.nested, key) {
 		return false
 	}
 	q.nested = append(q.nested, key)
@@ -228,13 +229,4 @@ func printable(text string) bool {
 		}
 	}
 	return true
-}
-
-func contains(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
 }

@@ -43,7 +43,8 @@ func Newest(tags []string, within, filter string, charts bool) (string, error) {
 		if charts {
 			text = ChartVersion(t)
 		}
-		v, err := version(text)
+		// Strictly but for a leading v: "1" and "1.2" are names that move.
+		v, err := semver.StrictNewVersion(strings.TrimPrefix(text, "v"))
 		if err != nil || !constraint.Check(v) {
 			continue
 		}
@@ -59,13 +60,4 @@ func Newest(tags []string, within, filter string, charts bool) (string, error) {
 		why = fmt.Errorf("none of %d tags is a version in the range and matches %q", len(tags), filter)
 	}
 	return "", &failure.Error{Op: "find a tag in", Object: fmt.Sprintf("%q", within), Kind: failure.NotFound, Err: why, Remedy: "push one, or widen the range"}
-}
-
-// version reads a version, strictly but for a leading v: "1" and "1.2" are names that move.
-func version(text string) (*semver.Version, error) {
-	v, err := semver.StrictNewVersion(strings.TrimPrefix(text, "v"))
-	if err != nil {
-		return nil, err
-	}
-	return v, nil
 }
