@@ -17,9 +17,6 @@ import (
 
 // TestLargeIndex reads an index of 60 MB: what is held of it at any time is a small part of it.
 func TestLargeIndex(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
 	// On disk, so that what is measured is not lost beside it.
 	whole, broken := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "broken")
 	write := func(name, text string) {
