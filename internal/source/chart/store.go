@@ -16,6 +16,8 @@ import (
 	"time"
 	"weak"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source"
 )
@@ -26,13 +28,12 @@ import (
 // Who may have a chart is not decided here: whoever hands out one by its digest has to
 // know that it was that one's repository that gave it.
 type Store struct {
-	dir string
+	dir     string
+	reading singleflight.Group
 
 	mu sync.Mutex
 	// live holds what is being read, for as long as somebody does; guarded by mu.
 	live map[string]weak.Pointer[Chart]
-	// reading is held while an archive is read, so that it is read once for all who ask; guarded by mu.
-	reading map[string]*sync.Mutex
 }
 
 // NewStore opens a store in a folder, which one store at a time may use.
@@ -44,7 +45,7 @@ func NewStore(dir string) (*Store, error) {
 	for _, name := range leftOver {
 		err = errors.Join(err, os.Remove(name))
 	}
-	return &Store{dir: dir, live: map[string]weak.Pointer[Chart]{}, reading: map[string]*sync.Mutex{}}, err
+	return &Store{dir: dir, live: map[string]weak.Pointer[Chart]{}}, err
 }
 
 // Put checks that an archive is a chart and keeps it.
@@ -115,40 +116,37 @@ func (s *Store) file(digest string) (string, error) {
 	return filepath.Join(s.dir, strings.TrimPrefix(digest, "sha256:")+".tgz"), nil
 }
 
-// load returns an archive that somebody reads, or reads it.
+// load returns an archive that somebody reads, or reads it, once for all who ask.
 func (s *Store) load(digest string) (*Chart, error) {
 	name, err := s.file(digest)
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	if c := s.live[digest].Value(); c != nil {
-		s.mu.Unlock()
+	if c := s.alive(digest); c != nil {
 		return c, nil
 	}
-	one := s.reading[digest]
-	if one == nil {
-		one = &sync.Mutex{}
-		s.reading[digest] = one
-	}
-	s.mu.Unlock()
-	one.Lock()
-	defer one.Unlock()
-	s.mu.Lock()
-	c := s.live[digest].Value()
-	s.mu.Unlock()
-	if c != nil {
-		return c, nil
-	}
-	read, err := readFile(name, digest)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.reading, digest)
+	got, err, _ := s.reading.Do(digest, func() (any, error) {
+		if c := s.alive(digest); c != nil {
+			return c, nil
+		}
+		c, err := readFile(name, digest)
+		if err == nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.live[digest] = weak.Make(c)
+		}
+		return c, err
+	})
 	if err != nil {
 		return nil, err
 	}
-	s.live[digest] = weak.Make(read)
-	return read, nil
+	return got.(*Chart), nil
+}
+
+func (s *Store) alive(digest string) *Chart {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live[digest].Value()
 }
 
 func readFile(name, digest string) (*Chart, error) {
