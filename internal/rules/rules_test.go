@@ -56,8 +56,8 @@ var isolated = []string{"internal/source"}
 
 // commons lists packages of isolated rooms that all backends there may use.
 var commons = []string{
-	"internal/source/archive", "internal/source/blob", "internal/source/chart", "internal/source/reach", "internal/source/registry",
-	"internal/source/snapshot",
+	"internal/source/archive", "internal/source/blob", "internal/source/chart", "internal/source/disk", "internal/source/reach",
+	"internal/source/registry", "internal/source/snapshot",
 }
 
 // pkg is what the check needs of one package.

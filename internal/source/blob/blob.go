@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/source/disk"
 )
 
 // The defaults of Options.
@@ -42,13 +43,13 @@ type Options struct {
 // Store is a folder of blobs. It is safe for use by many goroutines; one Store at a time
 // may use the folder.
 type Store struct {
-	dir  string
-	opts Options
+	dir   string
+	opts  Options
+	turns disk.Turns // at downloads, by digest
 
 	mu    sync.Mutex
 	held  map[string]*held // guarded by mu; by digest
 	bytes int64            // guarded by mu
-	turns map[string]*turn // guarded by mu; by digest
 }
 
 type held struct {
@@ -56,12 +57,6 @@ type held struct {
 	used time.Time
 	// from holds the names of those who sent it.
 	from map[string]bool
-}
-
-// turn lets one download of a blob serve all who want it.
-type turn struct {
-	lock    chan struct{}
-	waiting int
 }
 
 // Blob is one piece of content.
@@ -104,7 +99,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	s := &Store{dir: dir, opts: opts, held: map[string]*held{}, turns: map[string]*turn{}}
+	s := &Store{dir: dir, opts: opts, held: map[string]*held{}}
 	if err := s.load(); err != nil {
 		return nil, &failure.Error{Op: "open blob store", Object: dir, Kind: failure.Invalid, Err: err, Remedy: "give a data folder that can be written to"}
 	}
@@ -192,7 +187,7 @@ func (s *Store) Fetch(ctx context.Context, p Promise, download func(context.Cont
 	if p.Size > s.opts.MaxBlobSize {
 		return Blob{}, s.tooLarge(p)
 	}
-	done, err := s.enter(ctx, p.Digest)
+	done, err := s.turns.Take(ctx, p.Digest)
 	if err != nil {
 		return Blob{}, err
 	}
@@ -206,32 +201,6 @@ func (s *Store) Fetch(ctx context.Context, p Promise, download func(context.Cont
 	}
 	defer func() { _ = r.Close() }()
 	return s.write(p, r)
-}
-
-// enter waits for the turn to download a blob.
-func (s *Store) enter(ctx context.Context, digest string) (done func(), err error) {
-	s.mu.Lock()
-	t := s.turns[digest]
-	if t == nil {
-		t = &turn{lock: make(chan struct{}, 1)}
-		s.turns[digest] = t
-	}
-	t.waiting++
-	s.mu.Unlock()
-	leave := func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if t.waiting--; t.waiting == 0 {
-			delete(s.turns, digest)
-		}
-	}
-	select {
-	case t.lock <- struct{}{}:
-		return func() { <-t.lock; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, context.Cause(ctx)
-	}
 }
 
 // makeRoom removes what has not been used for longest while there is too much, but not the one that

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/source/disk"
 )
 
 // write puts what r holds into a file that gets its name only when all is as promised.
@@ -19,18 +20,18 @@ func (s *Store) write(p Promise, r io.Reader) (Blob, error) {
 	if err != nil {
 		return Blob{}, &failure.Error{Op: "keep", Object: p.Object, Kind: failure.Invalid, Err: err}
 	}
-	f, err := os.CreateTemp(s.dir, "new-*")
+	f, err := os.CreateTemp(s.dir, disk.New)
 	if err != nil {
 		return Blob{}, s.unwritten(p, err)
 	}
 	defer func() { _ = os.Remove(f.Name()) }()
-	out := &sink{f: f}
+	out := &disk.Writer{File: f}
 	n, err := io.Copy(io.MultiWriter(out, sum), io.LimitReader(r, s.opts.MaxBlobSize+1))
 	err = errors.Join(err, f.Close())
 	digest := name + ":" + hex.EncodeToString(sum.Sum(nil))
 	switch {
-	case out.err != nil:
-		return Blob{}, s.unwritten(p, out.err)
+	case out.Err != nil:
+		return Blob{}, s.unwritten(p, out.Err)
 	case err != nil:
 		return Blob{}, err
 	case n > s.opts.MaxBlobSize:
@@ -40,19 +41,6 @@ func (s *Store) write(p Promise, r io.Reader) (Blob, error) {
 			Err: fmt.Errorf("the server sent other bytes than it promised: %s", digest), Remedy: "check the server, and who is between it and here"}
 	}
 	return s.enlist(f.Name(), digest, n, p)
-}
-
-// sink notes that writing failed, and not reading.
-type sink struct {
-	f   *os.File
-	err error
-}
-
-// Write implements io.Writer.
-func (w *sink) Write(p []byte) (int, error) {
-	n, err := w.f.Write(p)
-	w.err = err
-	return n, err
 }
 
 // enlist gives a file its name, and makes room for it.

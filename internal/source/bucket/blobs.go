@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/source/disk"
 )
 
 // blobs is the data folder: contents by their digest, and for each who asks what he was given last.
@@ -77,15 +78,15 @@ func (b *blobs) put(r io.Reader) (sum string, size int64, err error) {
 	}
 	defer func() { _ = os.Remove(file.Name()) }()
 	h := sha256.New()
-	written := &disk{file: file}
+	written := &disk.Writer{File: file}
 	size, err = io.Copy(io.MultiWriter(h, written), r)
-	if written.err == nil {
-		written.err = file.Close()
+	if written.Err == nil {
+		written.Err = file.Close()
 	} else {
 		_ = file.Close()
 	}
-	if written.err != nil {
-		return "", 0, diskError(written.err)
+	if written.Err != nil {
+		return "", 0, diskError(written.Err)
 	}
 	if err != nil {
 		return "", 0, err
@@ -98,19 +99,6 @@ func (b *blobs) put(r io.Reader) (sum string, size int64, err error) {
 		return "", 0, diskError(err)
 	}
 	return sum, size, nil
-}
-
-// disk tells errors of writing from those of reading.
-type disk struct {
-	file *os.File
-	err  error
-}
-
-// Write implements io.Writer.
-func (d *disk) Write(p []byte) (int, error) {
-	n, err := d.file.Write(p)
-	d.err = err
-	return n, err
 }
 
 func diskError(err error) error {

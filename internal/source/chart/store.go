@@ -20,6 +20,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source"
+	"github.com/bowline-dev/bowline/internal/source/disk"
 )
 
 // Store keeps the archives of charts on disk, each once, under its digest. Of what is in them nothing
@@ -41,7 +42,7 @@ func NewStore(dir string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Join(dir, givenFolder), 0o700); err != nil {
 		return nil, &failure.Error{Op: "open chart store", Object: dir, Kind: failure.Invalid, Err: err, Remedy: "give a data folder that can be written to"}
 	}
-	leftOver, err := filepath.Glob(filepath.Join(dir, "new-*"))
+	leftOver, err := filepath.Glob(filepath.Join(dir, disk.New+"*"))
 	for _, name := range leftOver {
 		err = errors.Join(err, os.Remove(name))
 	}
@@ -59,7 +60,7 @@ func (s *Store) Put(data []byte) (Chart, error) {
 		return Chart{}, err
 	}
 	if old, err := os.ReadFile(name); err != nil || !bytes.Equal(old, data) {
-		if err := WriteFile(name, data); err != nil {
+		if err := disk.WriteFile(name, data); err != nil {
 			return Chart{}, err
 		}
 	} else {
@@ -193,7 +194,7 @@ func (s *Store) Give(whom string, what Given) error {
 	if old, err := os.ReadFile(name); err == nil && bytes.Equal(old, text) {
 		return nil
 	}
-	return WriteFile(name, text)
+	return disk.WriteFile(name, text)
 }
 
 // Recall returns what somebody was given last; a failure of kind NotFound where that is not at hand. The
@@ -235,49 +236,9 @@ func (s *Store) Sweep(now time.Time, age time.Duration, used func(digest string)
 		}
 	}
 	s.mu.Unlock()
-	return SweepFiles(s.dir, now, age, func(name string) bool {
+	return disk.Sweep(s.dir, now, age, func(name string) bool {
 		return used("sha256:" + strings.TrimSuffix(name, ".tgz"))
 	})
-}
-
-// SweepFiles removes the files of a folder that are not used and older than an age.
-func SweepFiles(dir string, now time.Time, age time.Duration, used func(name string) bool) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("tidy up the data folder: %w", err)
-	}
-	var errs []error
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil || e.IsDir() || used(e.Name()) || now.Sub(info.ModTime()) < age {
-			continue
-		}
-		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-			errs = append(errs, fmt.Errorf("tidy up the data folder: %w", err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// WriteFile puts a whole file in place or none.
-func WriteFile(name string, data []byte) error {
-	fail := func(err error) error {
-		return &failure.Error{Op: "write", Object: filepath.Base(name), Kind: failure.Unavailable, Err: err, Remedy: "check the room and the rights in the data folder"}
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), "new-")
-	if err != nil {
-		return fail(err)
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return fail(err)
-	}
-	return nil
 }
 
 // tree is what is in an archive of a store. It holds nothing of it.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/chart"
+	"github.com/bowline-dev/bowline/internal/source/disk"
 )
 
 // Index is one state of the index of a repository. It lies on disk: looking up a chart reads
@@ -163,11 +164,11 @@ func differ(a, b string) int {
 // take reads the index in a file once and writes down what matters of it beside.
 func take(ctx interface{ Err() error }, sent *os.File, name string) (err error) {
 	folder := filepath.Dir(name)
-	charts, err := os.CreateTemp(folder, "new-")
+	charts, err := os.CreateTemp(folder, disk.New)
 	if err != nil {
 		return writing(err)
 	}
-	names, err := os.CreateTemp(folder, "new-")
+	names, err := os.CreateTemp(folder, disk.New)
 	if err != nil {
 		_ = charts.Close()
 		return errors.Join(writing(err), os.Remove(charts.Name()))

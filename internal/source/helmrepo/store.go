@@ -24,6 +24,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/chart"
+	"github.com/bowline-dev/bowline/internal/source/disk"
 	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
@@ -82,9 +83,9 @@ type Store struct {
 	options Options
 	folder  struct{ indexes, states, charts string }
 
+	turns disk.Turns // at scopes, indexes and charts
+
 	mu sync.Mutex
-	// busy holds who is at work on something, by its name; guarded by mu.
-	busy map[string]*turn
 	// used holds the indexes that were handed out since the start, by scope; guarded by mu.
 	used map[string]use
 }
@@ -93,12 +94,6 @@ type Store struct {
 type use struct {
 	name string
 	at   time.Time
-}
-
-// turn lets one after the other work on something.
-type turn struct {
-	free    chan struct{} // holds a token while nobody works
-	waiting int           // guarded by Store.mu
 }
 
 // New opens a store.
@@ -110,45 +105,18 @@ func New(o Options) (*Store, error) {
 		transport, _ := http.DefaultTransport.(*http.Transport)
 		o.Transport = transport.Clone()
 	}
-	s := &Store{options: o, busy: map[string]*turn{}, used: map[string]use{}}
+	s := &Store{options: o, used: map[string]use{}}
 	s.folder.indexes, s.folder.states, s.folder.charts = filepath.Join(o.Dir, "indexes"), filepath.Join(o.Dir, "states"), filepath.Join(o.Dir, "charts")
 	for _, dir := range []string{s.folder.indexes, s.folder.states, s.folder.charts} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, &failure.Error{Op: "open index store", Object: o.Dir, Kind: failure.Invalid, Err: err, Remedy: "give a data folder that can be written to"}
 		}
-		leftOver, _ := filepath.Glob(filepath.Join(dir, "new-*"))
+		leftOver, _ := filepath.Glob(filepath.Join(dir, disk.New+"*"))
 		for _, name := range leftOver {
 			_ = os.Remove(name)
 		}
 	}
 	return s, nil
-}
-
-// work waits for its turn at something; done ends it.
-func (s *Store) work(ctx context.Context, at string) (done func(), err error) {
-	s.mu.Lock()
-	t := s.busy[at]
-	if t == nil {
-		t = &turn{free: make(chan struct{}, 1)}
-		t.free <- struct{}{}
-		s.busy[at] = t
-	}
-	t.waiting++
-	s.mu.Unlock()
-	leave := func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if t.waiting--; t.waiting == 0 {
-			delete(s.busy, at)
-		}
-	}
-	select {
-	case <-t.free:
-		return func() { t.free <- struct{}{}; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, ctx.Err()
-	}
 }
 
 // state is what is known of a repository's index: the one that it gave last, and by
@@ -228,7 +196,7 @@ func (s *Store) Fetch(ctx context.Context, req Request) (Index, error) {
 		return Index{}, err
 	}
 	defer g.close()
-	done, err := s.work(ctx, req.scope())
+	done, err := s.turns.Take(ctx, req.scope())
 	if err != nil {
 		return Index{}, g.explain(g.display(g.index), err)
 	}
@@ -250,14 +218,14 @@ func (s *Store) Fetch(ctx context.Context, req Request) (Index, error) {
 	s.note(req, i)
 	text, err := json.Marshal(state{Digest: i.Digest, Size: i.Size, ETag: answer.Header.Get("ETag"), LastModified: answer.Header.Get("Last-Modified")})
 	if err == nil {
-		err = chart.WriteFile(s.stateFile(req), text)
+		err = disk.WriteFile(s.stateFile(req), text)
 	}
 	return i, err
 }
 
 // keep writes an index down as it comes, and reads it unless its content is known.
 func (s *Store) keep(g *getter, req Request, answer *http.Response) (Index, error) {
-	f, err := os.CreateTemp(s.folder.indexes, "new-")
+	f, err := os.CreateTemp(s.folder.indexes, disk.New)
 	if err != nil {
 		return Index{}, writing(err)
 	}
@@ -273,7 +241,7 @@ func (s *Store) keep(g *getter, req Request, answer *http.Response) (Index, erro
 			Err: fmt.Errorf("it has more than %d bytes", s.options.MaxIndex), Remedy: "split the repository"}
 	}
 	i := s.index("sha256:"+hex.EncodeToString(h.Sum(nil)), n, req)
-	done, err := s.work(g.ctx, i.name) // other repositories may give the same
+	done, err := s.turns.Take(g.ctx, i.name) // other repositories may give the same
 	if err != nil {
 		return Index{}, g.explain(g.display(g.index), err)
 	}
@@ -317,7 +285,7 @@ func (s *Store) Chart(ctx context.Context, req Request, name string, v chart.Ver
 		return chart.Chart{}, err
 	}
 	link := filepath.Join(s.folder.charts, nameOf(req.scope(), u.String(), v.Digest))
-	done, err := s.work(ctx, link)
+	done, err := s.turns.Take(ctx, link)
 	if err != nil {
 		return chart.Chart{}, g.explain(g.display(u), err)
 	}
@@ -337,7 +305,7 @@ func (s *Store) Chart(ctx context.Context, req Request, name string, v chart.Ver
 		}
 		return chart.Chart{}, err
 	}
-	return c, chart.WriteFile(link, []byte(c.Digest))
+	return c, disk.WriteFile(link, []byte(c.Digest))
 }
 
 // linkAge is how old the note of a download may become before it is made anew.
@@ -374,14 +342,14 @@ func (s *Store) Sweep(now time.Time, age time.Duration, held func(digest string)
 	s.mu.Unlock()
 	none := func(string) bool { return false }
 	return errors.Join(
-		chart.SweepFiles(s.folder.indexes, now, age, func(name string) bool {
+		disk.Sweep(s.folder.indexes, now, age, func(name string) bool {
 			base, _, _ := strings.Cut(name, ".")
 			return used[base] || held("sha256:"+base)
 		}),
-		chart.SweepFiles(s.folder.states, now, age, func(name string) bool {
+		disk.Sweep(s.folder.states, now, age, func(name string) bool {
 			_, ok := s.standing(filepath.Join(s.folder.states, name))
 			return ok
 		}),
-		chart.SweepFiles(s.folder.charts, now, max(age, 2*linkAge), none),
+		disk.Sweep(s.folder.charts, now, max(age, 2*linkAge), none),
 	)
 }

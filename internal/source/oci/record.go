@@ -9,7 +9,7 @@ import (
 	"reflect"
 	"time"
 
-	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/source/disk"
 )
 
 // record is what one who asked has got.
@@ -62,31 +62,14 @@ func (s *Store) keep(who string, have record) error {
 	}
 	text, err := json.Marshal(have)
 	if err == nil {
-		err = replace(s.file(who), text)
+		err = disk.WriteFile(s.file(who), text)
 	}
 	if err != nil {
-		return at(Pulling, &failure.Error{Op: "keep", Object: have.Revision, Kind: failure.Unavailable, Err: err, Remedy: "make room in the data folder"})
+		return at(Pulling, err)
 	}
 	s.has[who] = have
 	s.tidy()
 	return nil
-}
-
-// replace writes a file that is either as it was or as it is to be.
-func replace(file string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(file), "new-*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(f.Name()) }()
-	_, err = f.Write(text)
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), file)
 }
 
 // recorded reads what one got from the process before.
