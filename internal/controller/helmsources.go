@@ -8,9 +8,9 @@ import (
 	"time"
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
@@ -80,7 +80,7 @@ func (e *engine) registerHelmSources(ctx context.Context) error {
 		return err
 	}
 	return e.mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
-		charts.tidy(ctx)
+		charts.tidy(ctx, e.log)
 		charts.registries.Close()
 		return nil
 	}))
@@ -93,7 +93,7 @@ const (
 )
 
 // tidy removes what is of no use any more, until the engine ends.
-func (r *helmCharts) tidy(ctx context.Context) {
+func (r *helmCharts) tidy(ctx context.Context, log logr.Logger) {
 	c := clock.RealClock{}
 	for {
 		select {
@@ -105,7 +105,7 @@ func (r *helmCharts) tidy(ctx context.Context) {
 		err := r.store.Sweep(c.Now(), tidyAge, func(digest string) bool { return used[digest] })
 		err = errors.Join(err, r.repositories.store.Sweep(c.Now(), tidyAge, func(digest string) bool { return held[digest] }))
 		if err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "the data folder was not tidied")
+			log.Error(err, "the data folder was not tidied")
 		}
 	}
 }
