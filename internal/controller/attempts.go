@@ -32,10 +32,14 @@ type attempt struct {
 	began time.Time
 	// waitingSince is when the wait for health began; zero when none is on.
 	waitingSince time.Time
-	// told says that the status names what is being waited for.
-	told bool
+	// tellAt is how long that wait must have lasted before the status tells, or tells
+	// again, what is waited for.
+	tellAt time.Duration
 	// late says that the wait for health ran out.
 	late bool
+	// failedBefore says that one ran out with these inputs: while it is tried again, the
+	// status keeps saying so.
+	failedBefore bool
 	// blockedSince is when the unit began to wait for its source or for a
 	// dependency; zero when it does not.
 	blockedSince time.Time

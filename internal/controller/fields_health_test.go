@@ -75,6 +75,31 @@ func TestHealthChecks(t *testing.T) {
 	}
 }
 
+// What the status says is waited for is what is waited for now, not what was when the
+// wait began: an object that somebody else delivers comes later, and may be unhealthy then.
+func TestWaitingIsToldAgain(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	revision := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": configMap("app", "1")})
+	s.source()
+	s.unit("app", func(k *kustomizev1.Kustomization) {
+		k.Spec.HealthChecks = []meta.NamespacedObjectKindReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "foreign"}}
+	})
+	waits := func(why string) {
+		s.awaitUnit("app", "waiting: "+why, func(k *kustomizev1.Kustomization) bool {
+			c := report.Condition(k, meta.HealthyCondition)
+			return c != nil && c.Status == metav1.ConditionUnknown && strings.Contains(c.Message, why) && says(k, metav1.ConditionUnknown, meta.ProgressingReason, why)
+		})
+	}
+	waits("does not exist yet")
+	foreign := runningDeployment("foreign", s.namespace)
+	foreign.Spec.Template.Spec.Containers[0].Image = "registry.test/web:does-not-exist"
+	s.create(foreign)
+	waits("image cannot be pulled: registry.test/web:does-not-exist")
+	edit(s, foreign, func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = "image" })
+	s.awaitLive("app", revision)
+}
+
 // A wait for health ends at the timeout, which is never below the toolkit's least
 // of 30 s, and names the cause. What gets healthy afterwards is seen at once: the
 // retry interval is longer than the test.

@@ -69,20 +69,30 @@ func (r *kustomizationRun) unready(ctx context.Context, h observe.Health, versio
 	waited := r.now.Sub(a.waitingSince)
 	left := r.k.GetTimeout() - waited
 	if len(h.Failed) > 0 || left <= 0 {
-		a.late = true
+		a.late, a.failedBefore = true, true
 		message := fmt.Sprintf("health check failed after %s: %s", waited.Round(time.Second), r.explainAll(ctx, h, versions))
 		return r.unhealthy(message)
 	}
-	if waited < tellAfter {
-		return tellAfter - waited
-	}
-	if !a.told {
-		a.told = true
-		message := "Waiting for health: " + r.explainAll(ctx, h, versions)
-		report.Healthy(r.k, metav1.ConditionUnknown, meta.ProgressingReason, message)
-		r.progress(message)
+	if !a.failedBefore {
+		left = min(left, r.tellWaiting(ctx, waited, h, versions))
 	}
 	return left
+}
+
+// tellWaiting says in the status what is waited for, and returns when to look whether
+// that is still so: ever later, so that a rollout of a thousand objects is not a thousand
+// writes, and also without an event, since causes such as those of pods have none.
+func (r *kustomizationRun) tellWaiting(ctx context.Context, waited time.Duration, h observe.Health, versions map[object.ID]string) time.Duration {
+	a := r.attempt
+	if a.tellAt = max(a.tellAt, tellAfter); waited < a.tellAt {
+		return a.tellAt - waited
+	}
+	message := "Waiting for health: " + r.explainAll(ctx, h, versions)
+	report.Healthy(r.k, metav1.ConditionUnknown, meta.ProgressingReason, message)
+	r.progress(message)
+	again := max(tellAfter, waited/2)
+	a.tellAt = waited + again
+	return again
 }
 
 func (r *kustomizationRun) unhealthy(message string) time.Duration {

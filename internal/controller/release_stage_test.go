@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"maps"
 	"testing"
-	"time"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -45,7 +44,7 @@ func (s *stage) release(name string, change ...func(*helmv2.HelmRelease)) *helmv
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: s.namespace},
 		Spec: helmv2.HelmReleaseSpec{
 			ChartRef: &helmv2.CrossNamespaceSourceReference{Kind: sourcev1.ExternalArtifactKind, Name: "web"},
-			Interval: metav1.Duration{Duration: never}, Timeout: &metav1.Duration{Duration: 30 * time.Second},
+			Interval: metav1.Duration{Duration: never}, Timeout: &metav1.Duration{Duration: lasting},
 		},
 	}
 	for _, c := range change {

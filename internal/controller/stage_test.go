@@ -27,6 +27,11 @@ import (
 // never is an interval that no test lives to see: what happens, happens by an event.
 const never = 10 * time.Hour
 
+// lasting is how long a unit of a test waits for health and for what its objects wait
+// for, where that it ends is not what the test is about: longer than a test waits for
+// the unit to say so, however slow the machine is.
+const lasting = 10 * patience
+
 // stage is what one test plays on: a namespace of a cluster that an engine
 // serves, and a Git server with one repository.
 type stage struct {
@@ -126,7 +131,7 @@ func (s *stage) unit(name string, change ...func(*kustomizev1.Kustomization)) *k
 		Spec: kustomizev1.KustomizationSpec{
 			Path: "./" + name, Prune: true, TargetNamespace: s.namespace,
 			Interval: metav1.Duration{Duration: never}, RetryInterval: &metav1.Duration{Duration: never},
-			Timeout:   &metav1.Duration{Duration: 30 * time.Second},
+			Timeout:   &metav1.Duration{Duration: lasting},
 			SourceRef: kustomizev1.CrossNamespaceSourceReference{Kind: sourcev1.GitRepositoryKind, Name: "fleet"},
 		},
 	}
