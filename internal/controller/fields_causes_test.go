@@ -3,6 +3,7 @@ package controller
 import (
 	"strings"
 	"testing"
+	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
@@ -71,7 +72,10 @@ func TestCausesOfFailure(t *testing.T) {
 			}
 			s.repo.Commit(map[string]string{"app/web.yaml": tc.deployment})
 			s.source()
-			s.unit("app", func(k *kustomizev1.Kustomization) { k.Spec.Wait = true })
+			// The Deployment may give up before its pod has shown what is wrong: then the next look tells.
+			s.unit("app", func(k *kustomizev1.Kustomization) {
+				k.Spec.Wait, k.Spec.RetryInterval = true, &metav1.Duration{Duration: time.Second}
+			})
 			k := s.awaitFailure("app", meta.HealthCheckFailedReason, append(tc.words, "Deployment/"+s.namespace+"/web is Failed")...)
 			if !healthy(k, metav1.ConditionFalse) {
 				t.Errorf("%s: %s", tc.reason, standingOf(k))

@@ -18,7 +18,7 @@ func TestPendingPastItsTimeout(t *testing.T) {
 	}
 	first := "main@sha1:" + s.repo.Commit(immutable("one"))
 	s.source()
-	s.unit("app", func(k *kustomizev1.Kustomization) { k.Spec.Force = true })
+	s.unit("app", func(k *kustomizev1.Kustomization) { k.Spec.Force, k.Spec.Timeout = true, shortest })
 	s.awaitLive("app", first)
 	held := s.config("held")
 	edit(s, held, func(m *corev1.ConfigMap) { m.Finalizers = []string{"example.com/hold"} })

@@ -43,7 +43,7 @@ func TestReleaseRollbackFields(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	s.charts(chart("1.0.0", rollable()))
-	short := &metav1.Duration{Duration: 2 * time.Second}
+	short := &metav1.Duration{Duration: 10 * time.Second} // everything before that wait has to fit in as well
 	unready, job := map[string]any{"replicas": 1, "tag": "does-not-exist"}, map[string]any{"job": true}
 	refused, tested := map[string]any{"broken": true}, map[string]any{"replicas": 0, "drop": true, "bad": true}
 	const failed, succeeded = "False RollbackFailed", "True RollbackSucceeded"
@@ -93,7 +93,7 @@ func TestReleaseRollbackFields(t *testing.T) {
 		if len(s.revisions(row.name)) > 4 {
 			t.Errorf("%s: it is rolled back again without a pause: %v", row.name, s.revisions(row.name))
 		}
-		if c := report.Condition(h, helmv2.RemediatedCondition); row.want == failed && !strings.Contains(c.Message, "health check failed after 2s") {
+		if c := report.Condition(h, helmv2.RemediatedCondition); row.want == failed && !strings.Contains(c.Message, "health check failed after ") {
 			t.Errorf("%s: %s; %s", row.name, c.Message, row.reason)
 		}
 		after := &appsv1.Deployment{}

@@ -149,10 +149,12 @@ func TestReleaseUnhealthy(t *testing.T) {
 	h := s.release("web", retries(1, helmv2.RollbackRemediationStrategy), func(h *helmv2.HelmRelease) {
 		h.Spec.Upgrade.Remediation.Retries = 0
 		h.Spec.Upgrade.Remediation.RemediateLastFailure = ptr.To(true)
-		h.Spec.Upgrade.Timeout = &metav1.Duration{Duration: 3 * time.Second}
-	})
+		h.Spec.Upgrade.Timeout = &metav1.Duration{Duration: 5 * time.Second}
+		h.Spec.Install, h.Spec.Rollback = &helmv2.Install{DisableWait: true}, &helmv2.Rollback{DisableWait: true}
+	}, withValues(map[string]any{"replicas": 1, "tag": "does-not-exist"}))
 	s.awaitReleased("web", 1)
-	edit(s, h, withValues(map[string]any{"replicas": 1, "tag": "does-not-exist"}))
+	s.awaitPullFailure() // what the wait that runs out will find
+	edit(s, h, withValues(map[string]any{"replicas": 1, "tag": "does-not-exist", "value": "two"}))
 	last := s.awaitRelease("web", "rolled back", func(h *helmv2.HelmRelease) bool {
 		return condition(h, helmv2.RemediatedCondition) == "True RollbackSucceeded"
 	})
@@ -160,6 +162,20 @@ func TestReleaseUnhealthy(t *testing.T) {
 	if !strings.Contains(c.Message, "Deployment/"+s.namespace+"/web") || !strings.Contains(c.Message, "does-not-exist") {
 		t.Errorf("the message does not name the workload: %q", c.Message)
 	}
+}
+
+// awaitPullFailure waits until a pod says that its image cannot be had.
+func (s *stage) awaitPullFailure() {
+	s.Helper()
+	s.poll("a pod without its image", func() bool {
+		var pods corev1.PodList
+		if err := s.client.List(s.Context(), &pods, client.InNamespace(s.namespace)); err != nil {
+			s.Fatal(err)
+		}
+		return slices.ContainsFunc(pods.Items, func(p corev1.Pod) bool {
+			return slices.ContainsFunc(p.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.State.Waiting != nil })
+		})
+	})
 }
 
 func TestReleaseHooks(t *testing.T) {

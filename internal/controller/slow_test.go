@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 
 	"github.com/bowline-dev/bowline/internal/build"
@@ -29,8 +30,7 @@ func (t slowTree) ReadFile(name string) ([]byte, error) {
 }
 
 // A build that runs past its timeout is given up with a clear message, what runs is
-// left alone, and the unit recovers. The shortest timeout there is takes half a
-// minute, which the other tests use.
+// left alone, and the unit recovers.
 func TestBuildPastItsTimeout(t *testing.T) {
 	t.Parallel()
 	instance := testkit.Start(t)
@@ -44,7 +44,7 @@ func TestBuildPastItsTimeout(t *testing.T) {
 	s.engine = engine
 	first := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "1"), "app/b.yaml": configMap("b", "1")})
 	s.source()
-	s.unit("app")
+	s.unit("app", func(k *kustomizev1.Kustomization) { k.Spec.Timeout = shortest })
 	s.awaitLive("app", first)
 	before := s.deliveredConfigs()
 

@@ -32,6 +32,10 @@ const never = 10 * time.Hour
 // the unit to say so, however slow the machine is.
 const lasting = 10 * patience
 
+// shortest is the timeout of a Kustomization of which a test sees the end: there is none
+// below it.
+var shortest = &metav1.Duration{Duration: 30 * time.Second}
+
 // stage is what one test plays on: a namespace of a cluster that an engine
 // serves, and a Git server with one repository.
 type stage struct {
