@@ -154,7 +154,7 @@ func TestKeyServiceHangs(t *testing.T) {
 	s := services(t)[0]
 	first, second := s.seal(t, server), s.seal(t, server)
 	server.hang.Store(true)
-	ring := server.ring(t, Options{Patience: 50 * time.Millisecond, Timeout: 300 * time.Millisecond})
+	ring := server.ring(t, Options{Patience: 50 * time.Millisecond, Timeout: 2 * time.Second})
 	woken := make(chan string, 2)
 	ask := func(name string, manifest []byte) error {
 		d := decrypterWith(t, ring, s.entries)
@@ -165,12 +165,9 @@ func TestKeyServiceHangs(t *testing.T) {
 	if err := ask("first", first); !Pending(err) || !errors.Is(err, failure.Of(failure.Unavailable)) {
 		t.Fatalf("the failure is %v", err)
 	}
-	began := time.Now()
+	ring.answers.options.Patience = time.Hour // one that waited would see the request given up
 	if err := ask("second", second); !Pending(err) {
-		t.Fatalf("the failure is %v", err)
-	}
-	if took := time.Since(began); took > 40*time.Millisecond {
-		t.Errorf("the second build waited %v for a service that is known to hang", took)
+		t.Fatalf("the second build waited for a service that is known to hang: %v", err)
 	}
 	names := []string{<-woken, <-woken}
 	slices.Sort(names)

@@ -258,7 +258,11 @@ func TestBadServers(t *testing.T) {
 			server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
 			tt.fault(server)
 			s := open(t, t.TempDir(), func(o *helmrepo.Options) { o.MaxIndex = 1 << 20 })
-			_, err := pick(t, s, helmrepo.Request{URL: server.URL(), Timeout: 500 * time.Millisecond})
+			req := helmrepo.Request{URL: server.URL()}
+			if tt.want == failure.Timeout {
+				req.Timeout = 500 * time.Millisecond
+			}
+			_, err := pick(t, s, req)
 			if failure.KindOf(err) != tt.want || !strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%s: got %q (%s), want %s with %q", tt.reason, err, failure.KindOf(err), tt.want, tt.says)
 			}
