@@ -70,7 +70,8 @@ func newFront(t testing.TB, direct *bucketProcess, opts []BucketOption) *BucketS
 // handler records requests and misbehaves as told.
 func (s *BucketServer) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.record(BucketRequest{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Header: r.Header.Clone()})
+		request := BucketRequest{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Header: r.Header.Clone()}
+		s.record(request)
 		if status := s.refusal(r); status != 0 {
 			http.Error(w, http.StatusText(status), status)
 			return
@@ -78,7 +79,7 @@ func (s *BucketServer) handler(next http.Handler) http.Handler {
 		s.mu.Lock()
 		reads := s.onReads
 		s.mu.Unlock()
-		if key, ok := s.keyOf(r); ok && reads != nil {
+		if key, ok := s.keyOf(request); ok && reads != nil {
 			s.reading.Lock()
 			reads(key)
 			s.reading.Unlock()
@@ -88,15 +89,16 @@ func (s *BucketServer) handler(next http.Handler) http.Handler {
 }
 
 // keyOf is the key of the object that a request reads.
-func (s *BucketServer) keyOf(r *http.Request) (string, bool) {
+func (s *BucketServer) keyOf(r BucketRequest) (string, bool) {
 	if r.Method != http.MethodGet {
 		return "", false
 	}
-	_, key, ok := strings.Cut(r.URL.Path, "/"+s.Bucket+"/")
-	if ok && s.direct.google {
-		key = strings.TrimPrefix(key, "o/")
+	_, key, _ := strings.Cut(r.Path, "/"+s.Bucket+"/")
+	if s.direct.google {
+		query, _ := url.ParseQuery(r.Query)
+		return strings.TrimPrefix(key, "o/"), key != "" && query.Get("alt") == "media"
 	}
-	return key, ok && key != "" && (!s.direct.google || r.URL.Query().Get("alt") == "media")
+	return key, key != ""
 }
 
 // Endpoint is the host and port of the server.
@@ -111,8 +113,7 @@ func (s *BucketServer) Endpoint() string {
 func (s *BucketServer) Reads() []string {
 	var keys []string
 	for _, r := range s.Requests() {
-		query, _ := url.ParseQuery(r.Query)
-		if key, ok := s.keyOf(&http.Request{Method: r.Method, URL: &url.URL{Path: r.Path, RawQuery: query.Encode()}}); ok {
+		if key, ok := s.keyOf(r); ok {
 			keys = append(keys, key)
 		}
 	}
