@@ -71,7 +71,8 @@ func (m Manager) Arguments(kubeconfig string, s Server, health string) ([]string
 const readyInterval = 50 * time.Millisecond
 
 // Ready returns when the manager that answers at health is ready: it serves its webhooks. It gives up
-// when ctx ends, or when the channel ended is closed, because the process is no more.
+// when ctx ends, or when the channel ended is closed, because the process is no more. Its log says why;
+// where that is, the caller knows.
 func (m Manager) Ready(ctx context.Context, health string, ended <-chan struct{}) error {
 	tick := time.NewTicker(readyInterval)
 	defer tick.Stop()
@@ -82,11 +83,9 @@ func (m Manager) Ready(ctx context.Context, health string, ended <-chan struct{}
 		}
 		select {
 		case <-ctx.Done():
-			return &failure.Error{Op: "wait for", Kind: failure.Timeout, Object: m.Name, Err: fmt.Errorf("it is not ready: %w", err),
-				Remedy: "read its log"}
+			return &failure.Error{Op: "wait for", Kind: failure.Timeout, Object: m.Name, Err: fmt.Errorf("it is not ready: %w", err)}
 		case <-ended:
-			return &failure.Error{Op: "start", Kind: failure.Unavailable, Object: m.Name, Err: errors.New("it ended before it was ready"),
-				Remedy: "read its log"}
+			return &failure.Error{Op: "start", Kind: failure.Unavailable, Object: m.Name, Err: errors.New("it ended before it was ready")}
 		case <-tick.C:
 		}
 	}
