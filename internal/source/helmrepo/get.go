@@ -21,6 +21,9 @@ import (
 // userAgent is what servers are told.
 const userAgent = "bowline"
 
+// idle is how many connections to one server may wait for more to do.
+const idle = 2
+
 // getter asks one repository's servers, for as long as its context lasts.
 type getter struct {
 	ctx       context.Context //nolint:containedctx // it lives as long as one fetch
@@ -45,7 +48,7 @@ func (s *Store) getter(ctx context.Context, req Request) (*getter, error) {
 	base.Path, base.RawPath = strings.TrimRight(base.Path, "/")+"/", ""
 	index := *base
 	index.Path = path.Join(base.Path, "index.yaml")
-	g := &getter{ctx: ctx, req: req, base: base, index: &index, mirrors: s.options.Mirrors, transport: s.options.Transport}
+	g := &getter{ctx: ctx, req: req, base: base, index: &index, mirrors: s.options.Mirrors, transport: s.transport}
 	if req.Auth.TLS.Empty() {
 		return g, nil
 	}
@@ -53,8 +56,7 @@ func (s *Store) getter(ctx context.Context, req Request) (*getter, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.transport, g.own = s.options.Transport.Clone(), true
-	g.transport.TLSClientConfig = cfg
+	g.transport, g.own = reach.Transport(cfg, nil, idle), true
 	return g, nil
 }
 

@@ -44,9 +44,6 @@ type Options struct {
 	Mirrors reach.Mirrors
 	// MaxIndex is the size of an index in bytes; DefaultMaxIndex when 0.
 	MaxIndex int64
-	// Transport is what requests go through where a repository has no settings of its
-	// own; a copy of http.DefaultTransport when nil.
-	Transport *http.Transport
 }
 
 // Request names a repository and says how to get there.
@@ -81,7 +78,9 @@ func (r Request) scope() string {
 // Store fetches indexes and charts. It is safe for use by many goroutines.
 type Store struct {
 	options Options
-	folder  struct{ indexes, states, charts string }
+	// transport is what requests go through where a repository has no settings of its own.
+	transport *http.Transport
+	folder    struct{ indexes, states, charts string }
 
 	turns disk.Turns // at scopes, indexes and charts
 
@@ -101,11 +100,7 @@ func New(o Options) (*Store, error) {
 	if o.MaxIndex == 0 {
 		o.MaxIndex = DefaultMaxIndex
 	}
-	if o.Transport == nil {
-		transport, _ := http.DefaultTransport.(*http.Transport)
-		o.Transport = transport.Clone()
-	}
-	s := &Store{options: o, used: map[string]use{}}
+	s := &Store{options: o, transport: reach.Transport(nil, nil, idle), used: map[string]use{}}
 	s.folder.indexes, s.folder.states, s.folder.charts = filepath.Join(o.Dir, "indexes"), filepath.Join(o.Dir, "states"), filepath.Join(o.Dir, "charts")
 	for _, dir := range []string{s.folder.indexes, s.folder.states, s.folder.charts} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
