@@ -155,20 +155,8 @@ func (r *Repository) String() string { return r.display }
 // Name is the repository that is visited: the mirror, where there is one.
 func (r *Repository) Name() name.Repository { return r.repo }
 
-// Original is the repository as its users name it, whatever its mirror.
-func (r *Repository) Original() name.Repository { return r.original }
-
-// Reference names a manifest in the repository.
-func (r *Repository) Reference(digest string) name.Digest { return r.repo.Digest(digest) }
-
-// Keychain holds the credentials.
-func (r *Repository) Keychain() authn.Keychain { return r.keychain }
-
 // Transport is how requests go to the registry, without credentials.
 func (r *Repository) Transport() http.RoundTripper { return r.transport }
-
-// Insecure reports whether the registry may be reached without encryption.
-func (r *Repository) Insecure() bool { return r.access.Insecure }
 
 // Options are what others need who read from the repository with the same library. They hold no
 // context; add remote.WithContext.
