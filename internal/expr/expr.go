@@ -132,9 +132,9 @@ func evaluationError(ctx context.Context, err error) error {
 	}
 }
 
-func build(env *cel.Env, checked *cel.Ast, text string) (*Expression, error) {
-	program, err := env.Program(checked, cel.EvalOptions(cel.OptOptimize),
-		cel.CostLimit(CostLimit), cel.InterruptCheckFrequency(interruptEvery))
+func build(env *cel.Env, checked *cel.Ast, text string, more ...cel.ProgramOption) (*Expression, error) {
+	program, err := env.Program(checked, append(more, cel.EvalOptions(cel.OptOptimize),
+		cel.CostLimit(CostLimit), cel.InterruptCheckFrequency(interruptEvery))...)
 	if err != nil {
 		return nil, fmt.Errorf("cannot be used: %w", err)
 	}

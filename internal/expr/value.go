@@ -44,7 +44,7 @@ func NewScope(variables ...string) (*Scope, error) {
 		declared = append(declared, cel.Variable(name, cel.DynType))
 		known[name] = true
 	}
-	if env, err = env.Extend(declared...); err != nil {
+	if env, err = env.Extend(append(append(declared, cel.CustomTypeAdapter(adapter{env.CELTypeAdapter()})), functions()...)...); err != nil {
 		return nil, fmt.Errorf("declare variables: %w", err)
 	}
 	return &Scope{env: env, variables: known}, nil
@@ -57,7 +57,7 @@ func (s *Scope) Compile(text string) (*Expression, error) {
 	if issues.Err() != nil {
 		return nil, compileError(issues)
 	}
-	e, err := build(s.env, checked, text)
+	e, err := build(s.env, checked, text, functionCosts(), cel.CustomDecoratorV2(literals))
 	if err != nil {
 		return nil, err
 	}

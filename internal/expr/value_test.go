@@ -4,6 +4,7 @@ import (
 	"errors"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -20,8 +21,13 @@ func scope(t testing.TB, variables ...string) *Scope {
 func TestValue(t *testing.T) {
 	t.Parallel()
 	s := scope(t, "p")
+	wide := map[string]any{}
+	for i := range 100 {
+		wide[strconv.Itoa(i)] = int64(i)
+	}
 	variables := map[string]any{"p": map[string]any{
-		"n": int64(3), "f": 1.5, "s": "text", "b": true, "none": nil,
+		"wide": wide,
+		"n":    int64(3), "f": 1.5, "s": "text", "b": true, "none": nil,
 		"list": []any{map[string]any{"name": "a"}, map[string]any{"name": "b", "x": int64(1)}},
 		"big":  strings.Repeat("x", SizeLimit/4),
 	}}
@@ -42,6 +48,14 @@ func TestValue(t *testing.T) {
 		{name: "optional with a value", reason: "is that value", text: "p.?n", want: int64(3)},
 		{name: "optional without", reason: "whoever asks decides what that means", text: "p.?missing", err: ErrAbsent},
 		{name: "optionals in a list", reason: "are left out", text: "[p.?missing, p.?n]", want: []any{int64(3)}},
+		{name: "merged", reason: "the second one counts", text: "{'a': 1, 'b': 2}.merge({'b': 3, 'c': p.s})", want: map[string]any{"a": int64(1), "b": int64(3), "c": "text"}},
+		{name: "merged with what is given", reason: "its type is not known before", text: "p.list[1].merge({'y': true})", want: map[string]any{"name": "b", "x": int64(1), "y": true}},
+		{name: "merged with nothing", reason: "a map is needed", text: "{'a': 1}.merge(p.none)", err: ErrNoAnswer},
+		{name: "merged without end", reason: "what it does counts", text: "[0,1,2,3,4,5,6,7,8,9].map(a, [0,1,2,3,4,5,6,7,8,9].map(b, [0,1,2,3,4,5,6,7,8,9].map(c, p.wide.merge(p.wide).size())))", err: ErrTooCostly},
+		{name: "digest", reason: "of the first bytes of a SHA-256", text: "digest({'b': 1, 'a': [p.s]})", want: "eb736676"},
+		{name: "digest of the same", reason: "the order of keys is nothing", text: "digest({'a': [p.s], 'b': 1}) == digest({'b': 1, 'a': [p.s]}) && digest(1) != digest('1')", want: true},
+		{name: "digest of what is no JSON", reason: "there is no digest of it", text: "digest(type(p))", err: ErrNoAnswer},
+		{name: "digests without end", reason: "what they do counts", text: "[0,1,2,3,4,5,6,7,8,9].map(a, [0,1,2,3,4,5,6,7,8,9].map(b, digest(p.big)))", err: ErrTooCostly},
 		{name: "missing", reason: "is no optional", text: "p.missing", err: ErrNoAnswer},
 		{name: "duration", reason: "has no place in JSON", text: "duration('1h')", err: ErrNoAnswer},
 		{name: "bytes", reason: "have no place in JSON", text: "b'abc'", err: ErrNoAnswer},
@@ -67,6 +81,37 @@ func TestValue(t *testing.T) {
 				t.Error("costs nothing")
 			}
 		})
+	}
+}
+
+// The same comes out each time, although maps have no order.
+func TestValueIsTheSameEachTime(t *testing.T) {
+	t.Parallel()
+	deep := map[string]any{}
+	for _, key := range []string{"c", "a", "e", "b", "d", "g", "f"} {
+		deep[key] = strings.ToUpper(key)
+	}
+	variables := map[string]any{"p": map[string]any{"list": []any{map[string]any{"deep": deep}}}}
+	s := scope(t, "p")
+	for _, row := range []struct{ name, reason, text, want string }{
+		{"variable", "at any depth", "p.list[0].deep.map(k, k + p.list[0].deep[k]).join(' ')", "aA bB cC dD eE fF gG"},
+		{"element of a loop", "it comes from a variable", "p.list.map(e, e.deep.map(k, k).join())[0]", "abcdefg"},
+		{"literal", "it is a map as well", "{'c': 1, 'a': 2, 'e': 3, 'b': 4, 'd': 5}.map(k, k).join()", "abcde"},
+		{"literal of what is given", "it is a map as well", "{'c': p.list, 'a': p.list, 'e': p, 'b': 4, 'd': 5}.map(k, k).join()", "abcde"},
+		{"merged", "it is a map as well", "p.list[0].deep.merge({'z': 1, 'h': 2}).map(k, k).join()", "abcdefghz"},
+		{"numbers", "by value", "{10: 1, 9: 2, -1: 3}.map(k, string(k)).join(' ')", "-1 9 10"},
+		{"of several types", "by type, and then by value", "{'a': 1, 2: 2, true: 3, 1: 4}.map(k, string(k)).join(' ')", "true 1 2 a"},
+		{"condition", "whichever comes first decides", "p.list[0].deep.filter(k, k > 'b').join()", "cdefg"},
+	} {
+		e, err := s.Compile(row.text)
+		if err != nil {
+			t.Fatalf("%s: %v", row.name, err)
+		}
+		for range 20 {
+			if got, _, err := e.Value(t.Context(), variables); got != row.want {
+				t.Fatalf("%s: got %v, %v; want %s: %s", row.name, got, err, row.want, row.reason)
+			}
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package template
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -105,7 +106,9 @@ func anyMap(m map[string]string) map[string]any {
 	return out
 }
 
-// sortProblems puts problems into the order of their paths.
+// sortProblems puts problems into the order of their paths: the library goes through maps.
 func sortProblems(problems FieldErrors) {
-	slices.SortStableFunc(problems, func(a, b FieldError) int { return strings.Compare(a.Path, b.Path) })
+	slices.SortFunc(problems, func(a, b FieldError) int {
+		return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.Message, b.Message))
+	})
 }

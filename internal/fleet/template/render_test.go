@@ -187,7 +187,7 @@ func TestInvalidParameters(t *testing.T) {
 	}{
 		{"missing", "it has no default", "", []string{"spec.template.parameters.region: is required"}},
 		{"out of enum", "there are two", "region: nowhere", []string{`spec.template.parameters.region: Unsupported value: "nowhere": supported values: "here", "there"`}},
-		{"wrong type", "a number is no string", "region: 5", []string{`spec.template.parameters.region: must be of type string: "integer"`, `spec.template.parameters.region: Unsupported value: 5: supported values: "here", "there"`}},
+		{"wrong type", "a number is no string", "region: 5", []string{`spec.template.parameters.region: Unsupported value: 5: supported values: "here", "there"`, `spec.template.parameters.region: must be of type string: "integer"`}},
 		{"wrong type below", "with the place in the list", "{region: here, nodeGroups: [{name: a}, {name: b, min: two}]}", []string{`spec.template.parameters.nodeGroups[1].min: must be of type integer: "string"`}},
 		{"unknown", "a misspelt one", "{region: here, nodegroups: []}", []string{"spec.template.parameters.nodegroups: the template has no such parameter"}},
 		{"unknown below", "a misspelt one", "{region: here, nodeGroups: [{name: a, size: 3}]}", []string{"spec.template.parameters.nodeGroups[0].size: the template has no such parameter"}},

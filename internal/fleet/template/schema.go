@@ -143,12 +143,13 @@ func sortedProperties(m map[string]structuralschema.Structural) []string {
 	return names
 }
 
-// fieldProblems takes over what the library found.
+// fieldProblems takes over what the library found, in an order that is the same every time.
 func fieldProblems(list field.ErrorList) FieldErrors {
 	problems := make(FieldErrors, 0, len(list))
 	for _, err := range list {
 		problems = append(problems, FieldError{Path: err.Field, Message: strings.Join(strings.Fields(err.ErrorBody()), " ")})
 	}
+	sortProblems(problems)
 	return problems
 }
 

@@ -1,0 +1,223 @@
+package template
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/listtype"
+	schemaobjectmeta "k8s.io/apiextensions-apiserver/pkg/apiserver/schema/objectmeta"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	kinds "k8s.io/apimachinery/pkg/runtime/schema"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"sigs.k8s.io/yaml"
+)
+
+// definition is one version of a custom resource, ready to judge objects as the API
+// server would without its webhooks.
+type definition struct {
+	structural *structuralschema.Structural
+	values     validation.SchemaValidator
+	rules      *cel.Validator
+}
+
+// definitions are found by kind; where the folder of a provider is not there, they are not.
+type definitions map[kinds.GroupVersionKind]definition
+
+// load reads all definitions below the folder.
+func (d definitions) load(t *testing.T, dir string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no definitions in %s: %v", dir, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var external apiextensionsv1.CustomResourceDefinition
+		if err := yaml.Unmarshal(text, &external); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		var crd apiextensions.CustomResourceDefinition
+		if err := apiextensionsv1.Convert_v1_CustomResourceDefinition_To_apiextensions_CustomResourceDefinition(&external, &crd, nil); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		for _, version := range crd.Spec.Versions {
+			if !version.Served {
+				continue
+			}
+			d.add(t, file, &crd, version.Name)
+		}
+	}
+}
+
+func (d definitions) add(t *testing.T, file string, crd *apiextensions.CustomResourceDefinition, version string) {
+	t.Helper()
+	props, err := apiextensions.GetSchemaForVersion(crd, version)
+	if err != nil || props == nil {
+		t.Fatalf("%s: no schema for %s: %v", file, version, err)
+	}
+	structural, err := structuralschema.NewStructural(props.OpenAPIV3Schema)
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	values, _, err := validation.NewSchemaValidator(props.OpenAPIV3Schema)
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	gvk := kinds.GroupVersionKind{Group: crd.Spec.Group, Version: version, Kind: crd.Spec.Names.Kind}
+	d[gvk] = definition{structural: structural, values: values, rules: cel.NewValidator(structural, true, celconfig.PerCallLimit)}
+}
+
+// judge returns what the API server would refuse or drop.
+func (d definition) judge(ctx context.Context, u *unstructured.Unstructured) []string {
+	var wrong []string
+	object := u.DeepCopy().Object
+	for _, path := range pruning.PruneWithOptions(object, d.structural, true, structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true}) {
+		wrong = append(wrong, "unknown field "+path)
+	}
+	defaulting.PruneNonNullableNullsWithoutDefaults(object, d.structural)
+	defaulting.Default(object, d.structural)
+	list := validation.ValidateCustomResource(nil, object, d.values)
+	list = append(list, schemaobjectmeta.Validate(ctx, nil, object, d.structural, true)...)
+	list = append(list, listtype.ValidateListSetsAndMaps(nil, d.structural, object)...)
+	if d.rules != nil {
+		broken, _ := d.rules.Validate(ctx, nil, d.structural, object, nil, celconfig.RuntimeCELCostBudget)
+		list = append(list, broken...)
+	}
+	for _, err := range list {
+		wrong = append(wrong, err.Error())
+	}
+	return wrong
+}
+
+// moduleDir is where the module is that a module of tools pins, and "" where that is not here.
+func moduleDir(t *testing.T, tool, module string) string {
+	t.Helper()
+	dir := filepath.Join("..", "..", "..", "tools", tool)
+	if _, err := os.Stat(filepath.Join(dir, "go.mod")); err != nil {
+		return ""
+	}
+	list := exec.CommandContext(t.Context(), "go", "list", "-m", "-json", module)
+	list.Dir = dir
+	list.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
+	out, err := list.Output()
+	if err != nil {
+		t.Logf("go list -m %s in %s: %v", module, dir, err)
+		return ""
+	}
+	var found struct{ Dir string }
+	if err := json.Unmarshal(out, &found); err != nil {
+		t.Fatal(err)
+	}
+	return found.Dir
+}
+
+// loadDefinitions finds those of Cluster API and of the providers; missing says which are not here.
+func loadDefinitions(t *testing.T) (all definitions, missing []string) {
+	t.Helper()
+	all = definitions{}
+	for _, from := range []struct {
+		tool, module string
+		folders      []string
+	}{
+		{"capi", "sigs.k8s.io/cluster-api", []string{"config/crd/bases", "controlplane/kubeadm/config/crd/bases", "bootstrap/kubeadm/config/crd/bases"}},
+		{"capa", "sigs.k8s.io/cluster-api-provider-aws/v2", []string{"config/crd/bases"}},
+	} {
+		dir := moduleDir(t, from.tool, from.module)
+		if dir == "" {
+			missing = append(missing, fmt.Sprintf("%s: run `go mod download` in tools/%s", from.module, from.tool))
+			continue
+		}
+		for _, folder := range from.folders {
+			all.load(t, filepath.Join(dir, folder))
+		}
+	}
+	folder := os.Getenv("BOWLINE_CRDS")
+	for _, provider := range []string{"azure", "vsphere"} {
+		if folder == "" {
+			missing = append(missing, provider+": BOWLINE_CRDS does not name a folder with its definitions")
+			continue
+		}
+		all.load(t, filepath.Join(folder, provider))
+	}
+	return all, missing
+}
+
+// TestShippedTemplatesFitTheirProviders judges every object of every example by the definition of its kind.
+func TestShippedTemplatesFitTheirProviders(t *testing.T) {
+	t.Parallel()
+	all, missing := loadDefinitions(t)
+	for _, what := range missing {
+		t.Logf("NOT CHECKED: %s", what)
+	}
+	judged, unjudged := 0, map[string]bool{}
+	for _, example := range shipped(t) {
+		for _, u := range example.render(t) {
+			d, ok := all[u.GroupVersionKind()]
+			if !ok {
+				unjudged[u.GroupVersionKind().String()] = true
+				continue
+			}
+			judged++
+			for _, line := range d.judge(t.Context(), u) {
+				t.Errorf("%s: %s/%s: %s", example.file, u.GetKind(), u.GetName(), line)
+			}
+		}
+	}
+	if len(unjudged) > 0 && len(missing) == 0 {
+		t.Errorf("no definition of %v", unjudged)
+	}
+	t.Logf("judged %d objects", judged)
+	if len(missing) > 0 {
+		t.Skipf("%d objects judged; %d sorts of definitions are not here: %s", judged, len(missing), strings.Join(missing, "; "))
+	}
+}
+
+// What is wrong is found: the definitions are read as the API server reads them.
+func TestDefinitionsJudge(t *testing.T) {
+	t.Parallel()
+	all, _ := loadDefinitions(t)
+	d, ok := all[kinds.GroupVersionKind{Group: "cluster.x-k8s.io", Version: "v1beta2", Kind: "MachinePool"}]
+	if !ok {
+		t.Skip("the definitions of Cluster API are not here: run `go mod download` in tools/capi")
+	}
+	for _, row := range []struct{ name, reason, from, to, want string }{
+		{"right", "nothing is wrong with it", "", "", ""},
+		{"unknown field", "it would be dropped", "replicas: 1", "replica: 1", "unknown field spec.replica"},
+		{"wrong type", "it would be refused", "replicas: 1", "replicas: one", "spec.replicas: Invalid value"},
+		{"missing", "it would be refused", "kind: A, ", "", "spec.template.spec.infrastructureRef.kind: Required value"},
+		{"pattern", "it would be refused", "name: a}", "name: A_}", "spec.template.spec.infrastructureRef.name: Invalid value"},
+	} {
+		text := `{apiVersion: cluster.x-k8s.io/v1beta2, kind: MachinePool, metadata: {name: a, namespace: b},
+spec: {replicas: 1, clusterName: a, template: {spec: {clusterName: a, bootstrap: {dataSecretName: ""}, infrastructureRef: {apiGroup: b.example.com, kind: A, name: a}}}}}`
+		u := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(strings.Replace(text, row.from, row.to, 1)), &u.Object); err != nil {
+			t.Fatal(err)
+		}
+		// Numbers as the decoder of the API machinery has them.
+		for _, field := range []map[string]any{u.Object["spec"].(map[string]any)} {
+			if n, ok := field["replicas"].(float64); ok {
+				field["replicas"] = int64(n)
+			}
+		}
+		got := strings.Join(d.judge(t.Context(), u), "\n")
+		if !strings.Contains(got, row.want) || (row.want == "") != (got == "") {
+			t.Errorf("%s: got %q, want %q: %s", row.name, got, row.want, row.reason)
+		}
+	}
+}

@@ -1,0 +1,249 @@
+package template
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+)
+
+// example is a FleetCluster of one of the templates that ship.
+type example struct {
+	name     string // template-example
+	file     string
+	template *fleetv1.ClusterTemplate
+	cluster  *fleetv1.FleetCluster
+}
+
+// shipped reads the templates at the top of the repository, with their examples.
+func shipped(t testing.TB) []example {
+	t.Helper()
+	top := filepath.Join("..", "..", "..", "templates")
+	files, err := filepath.Glob(filepath.Join(top, "*", "examples", "*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []example
+	for _, file := range files {
+		folder := filepath.Dir(filepath.Dir(file))
+		e := example{file: file, template: &fleetv1.ClusterTemplate{}, cluster: &fleetv1.FleetCluster{}}
+		e.name = filepath.Base(folder) + "-" + strings.TrimSuffix(filepath.Base(file), ".yaml")
+		decode(t, filepath.Join(folder, "template.yaml"), e.template)
+		decode(t, file, e.cluster)
+		e.template.Namespace = e.cluster.Namespace
+		all = append(all, e)
+	}
+	return all
+}
+
+func decode(t testing.TB, file string, into any) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.UnmarshalStrict(text, into); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+}
+
+func (e example) render(t testing.TB) []*unstructured.Unstructured {
+	t.Helper()
+	objects, err := NewCompiler().Render(t.Context(), e.template, e.cluster)
+	if err != nil {
+		t.Fatalf("%s: %v", e.file, err)
+	}
+	return objects
+}
+
+// Each template has three sets of parameters, which become what the golden files hold.
+func TestShippedTemplates(t *testing.T) {
+	t.Parallel()
+	sets := map[string]int{}
+	for _, e := range shipped(t) {
+		sets[e.template.Name]++
+		t.Run(e.name, func(t *testing.T) {
+			t.Parallel()
+			folder := filepath.Base(filepath.Dir(filepath.Dir(e.file)))
+			if e.template.Name != folder || e.cluster.Spec.Template == nil || e.cluster.Spec.Template.Name != folder {
+				t.Errorf("the folder is %s, the template %s", folder, e.template.Name)
+			}
+			if err := NewCompiler().CheckTemplate(t.Context(), e.template); err != nil {
+				t.Fatal(err)
+			}
+			objects := e.render(t)
+			for _, u := range objects {
+				if u.GetKind() == "Secret" {
+					t.Errorf("%s: credentials do not come from a template", u.GetName())
+				}
+			}
+			golden(t, "shipped-"+e.name+".yaml", asYAML(t, objects))
+		})
+	}
+	for _, name := range []string{"eks", "aks", "vsphere"} {
+		if sets[name] != 3 {
+			t.Errorf("%s has %d examples", name, sets[name])
+		}
+	}
+}
+
+// What one object of a cluster refers to is another one of it.
+func TestShippedReferencesHold(t *testing.T) {
+	t.Parallel()
+	outside := map[string]bool{"InClusterIPPool": true, "GlobalInClusterIPPool": true}
+	for _, e := range shipped(t) {
+		objects := e.render(t)
+		made := map[string]bool{}
+		for _, u := range objects {
+			made[u.GroupVersionKind().Group+"/"+u.GetKind()+"/"+u.GetName()] = true
+		}
+		found := 0
+		for _, u := range objects {
+			references(u.Object, func(ref string, kind string) {
+				found++
+				if !made[ref] && !outside[kind] {
+					t.Errorf("%s: %s/%s refers to %s, which is not made", e.file, u.GetKind(), u.GetName(), ref)
+				}
+			})
+		}
+		if found < 3 {
+			t.Errorf("%s: found %d references", e.file, found)
+		}
+	}
+}
+
+// references finds all maps with an apiGroup, a kind and a name.
+func references(value any, found func(ref, kind string)) {
+	switch v := value.(type) {
+	case map[string]any:
+		group, _ := v["apiGroup"].(string)
+		kind, _ := v["kind"].(string)
+		name, _ := v["name"].(string)
+		if group != "" && kind != "" && name != "" {
+			found(group+"/"+kind+"/"+name, kind)
+		}
+		for _, item := range v {
+			references(item, found)
+		}
+	case []any:
+		for _, item := range v {
+			references(item, found)
+		}
+	}
+}
+
+// Machines are made anew when what they are made from changes, and only then.
+func TestMachineTemplatesAreRenamed(t *testing.T) {
+	t.Parallel()
+	names := func(change func(parameters string) string) map[string]bool {
+		for _, e := range shipped(t) {
+			if e.name != "vsphere-production" {
+				continue
+			}
+			e.cluster.Spec.Template.Parameters.Raw = []byte(change(string(e.cluster.Spec.Template.Parameters.Raw)))
+			out := map[string]bool{}
+			for _, u := range e.render(t) {
+				if u.GetKind() == "VSphereMachineTemplate" || u.GetKind() == "KubeadmConfigTemplate" {
+					out[u.GetKind()+"/"+u.GetName()] = true
+				}
+			}
+			return out
+		}
+		t.Fatal("the example is gone")
+		return nil
+	}
+	before := names(func(p string) string { return p })
+	for _, row := range []struct {
+		name, reason, from, to string
+		renamed                int
+	}{
+		{"memory of one group", "its machines only", `"memoryMiB":65536`, `"memoryMiB":131072`, 1},
+		{"image", "all machines have it", "ubuntu-2404-kube-v1.34.2", "ubuntu-2404-kube-v1.34.3", 4},
+		{"labels of one group", "its machines only", `"work":"storage"`, `"work":"disks"`, 1},
+		{"size", "no machine is another for it", `"size":3`, `"size":5`, 0},
+	} {
+		after := names(func(p string) string {
+			if !strings.Contains(p, row.from) {
+				t.Fatalf("%s: no %s in %s", row.name, row.from, p)
+			}
+			return strings.Replace(p, row.from, row.to, 1)
+		})
+		renamed := 0
+		for name := range after {
+			if !before[name] {
+				renamed++
+			}
+		}
+		if renamed != row.renamed || len(after) != len(before) {
+			t.Errorf("%s: %d renamed, want %d: %s", row.name, renamed, row.renamed, row.reason)
+		}
+	}
+}
+
+// Many clusters are rendered at the same time, and each is the same each time.
+func TestRenderAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	c := NewCompiler()
+	var wg sync.WaitGroup
+	for range 4 {
+		for _, e := range shipped(t) {
+			wg.Go(func() {
+				objects, err := c.Render(t.Context(), e.template, e.cluster)
+				if err != nil {
+					t.Errorf("%s: %v", e.file, err)
+					return
+				}
+				golden(t, "shipped-"+e.name+".yaml", asYAML(t, objects))
+			})
+		}
+	}
+	wg.Wait()
+}
+
+// BenchmarkRender renders an EKS cluster of ten objects: with a template that was not seen before, and then as one of
+// many.
+func BenchmarkRender(b *testing.B) {
+	var e example
+	for _, candidate := range shipped(b) {
+		if candidate.name == "eks-mixed" {
+			e = candidate
+		}
+	}
+	b.Run("first", func(b *testing.B) {
+		for b.Loop() {
+			e.render(b)
+		}
+	})
+	c := NewCompiler()
+	b.Run("next", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := c.Render(b.Context(), e.template, e.cluster); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// BenchmarkExpandUnits expands what a Placement of 20 units holds for a thousand clusters.
+func BenchmarkExpandUnits(b *testing.B) {
+	c := NewCompiler()
+	unit := map[string]any{
+		"interval": "10m", "path": "apps/${cluster.labels.zone}", "prune": true,
+		"sourceRef": map[string]any{"kind": "GitRepository", "name": "fleet"},
+		"postBuild": map[string]any{"substitute": map[string]any{"cluster": "${cluster.name}", "size": "${string(parameters.size)}"}},
+	}
+	for b.Loop() {
+		for range 1000 * 20 {
+			if _, err := c.Expand(b.Context(), "spec.units[0].kustomization", unit, variables()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
