@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/go-logr/logr/funcr"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -26,11 +27,13 @@ func auditor(t *testing.T, s *stage, told *[]string) (*engine, *liveEngine) {
 	e := &engine{
 		meters: newMeters(),
 		log:    funcr.New(func(_, args string) { *told = append(*told, args) }, funcr.Options{}),
-		units:  &kustomizations{client: c, targets: targets, references: targets.references, artifacts: newArtifacts(), tenancy: Tenancy{Open: true}},
-		releases: &helmReleases{
+		units: &kustomizations{units: &units[*kustomizev1.Kustomization]{
+			client: c, targets: targets, references: targets.references, artifacts: newArtifacts(), tenancy: Tenancy{Open: true},
+		}},
+		releases: &helmReleases{units: &units[*helmv2.HelmRelease]{
 			client: c, targets: targets, references: targets.references, pipeline: pipeline.New(nil),
 			attempts: newAttempts(), self: &feed{}, tenancy: Tenancy{Open: true},
-		},
+		}},
 	}
 	meters := &liveEngine{registry: prometheus.NewRegistry()}
 	if err := e.meters.register(meters.registry, func() int { return 0 }); err != nil {

@@ -80,20 +80,17 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	e.events = events
 	e.published = &published{server: served, log: o.Logger}
 	units := &kustomizations{
-		turns:  e.turns,
-		client: mgr.GetClient(), events: events, clock: realClock,
-		artifacts: newArtifacts(), attempts: newAttempts(), written: newWritten[*kustomizev1.Kustomization](), wording: newWording(), self: &feed{}, claimed: make(chan struct{}),
+		units: newUnits[*kustomizev1.Kustomization](e, events, newArtifacts(), pipeline.New(e.meters.build(o.builder))),
 		unitOptions: UnitOptions{
 			Budget: budget, AllowRemoteBases: o.AllowRemoteBases, LenientSubstitution: o.LenientSubstitution,
 			Decryption: decryptionOf(ctx, mgr, o),
 		},
-		tenancy:           o.Tenancy,
-		additiveReadyExpr: o.AdditiveReadyExpr,
-		pipeline:          pipeline.New(e.meters.build(o.builder)),
-		references:        e.references,
 	}
+	units.one = func() *kustomizev1.Kustomization { return &kustomizev1.Kustomization{} }
+	units.many = func() client.ObjectList { return &kustomizev1.KustomizationList{} }
+	units.address = addressOf
 	e.ledger = observe.NewLedger(ctx, observe.Options{
-		Cluster: cluster, Manager: FieldManager, Clock: realClock, Log: o.Logger.WithName("ledger"), Notify: e.notify,
+		Cluster: cluster, Manager: FieldManager, Clock: realClock, Log: o.Logger.WithName("ledger"), Notify: units.saw,
 		Yields: func(unit types.NamespacedName) bool { return o.Tenancy.Confined(unit.Namespace) },
 	})
 	hub := &delivery{
@@ -103,7 +100,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	hub.Applier.Chosen = o.StageKinds
 	units.unitOptions.Wake = units.wakeDecrypted
 	e.units = units
-	units.targets = newTargets(ctx, hub, e.targetOptions(realClock))
+	units.targets = newTargets(ctx, hub, units.reached(e.targetOptions(realClock)))
 	e.identity = newSourceIdentity(uncached{mgr.GetClient(), mgr.GetAPIReader()}, o.Tenancy)
 	e.releases = newHelmReleases(ctx, e, cluster, budget)
 	return e
@@ -119,24 +116,6 @@ func (e *engine) targetOptions(c clock.PassiveClock) targetOptions {
 			count: e.meters.request, log: e.log.WithName("remote"), identity: e.workloadIdentity,
 		},
 		manager: FieldManager, group: object.KustomizeGroup,
-		units: func(ctx context.Context) ([]address, error) {
-			var list kustomizev1.KustomizationList
-			err := e.mgr.GetClient().List(ctx, &list, client.UnsafeDisableDeepCopy)
-			all := make([]address, 0, len(list.Items))
-			for i := range list.Items {
-				all = append(all, addressOf(&list.Items[i]))
-			}
-			return all, err
-		},
-		wake: func(unit types.NamespacedName, retry bool) {
-			if retry {
-				e.units.attempts.drift(unit)
-			}
-			e.units.self.add(unit, soon)
-		},
-		saw:   e.notify,
-		left:  e.units.pipeline.Forget,
-		moved: tellMoved(e.events),
 	}
 }
 
@@ -161,16 +140,6 @@ func NewApplier(cluster *kube.Cluster, ledger *observe.Ledger, requests int, cou
 	}
 }
 
-// notify takes what the ledger saw to the unit that it concerns.
-func (e *engine) notify(c observe.Change) {
-	priority := soon
-	if c.Drift {
-		e.units.attempts.drift(c.Owner)
-		priority = urgent
-	}
-	e.units.self.add(c.Owner, priority)
-}
-
 // wake enqueues an object that refers to something which changed.
 func (e *engine) wake(u user) {
 	if source := e.sources[u.Kind]; source != nil {
@@ -179,9 +148,7 @@ func (e *engine) wake(u user) {
 	}
 	switch u.Kind {
 	case kustomizev1.KustomizationKind:
-		// What it lacked may be there now: a failed attempt need not wait.
-		e.units.attempts.stir(u.NamespacedName)
-		e.units.self.add(u.NamespacedName, soon)
+		e.units.stir(u.NamespacedName)
 	case helmv2.HelmReleaseKind:
 		if e.releases != nil {
 			e.releases.stir(u.NamespacedName)
@@ -303,23 +270,16 @@ func patiently() workqueue.TypedRateLimiter[reconcile.Request] {
 	return workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](20*time.Millisecond, 5*time.Second)
 }
 
-// claim enters what the inventories hold as wanted, before two units can
-// dispute an object that one of them has had all along.
+// claim has every unit's inventory known before the first is reconciled.
 func (e *engine) claim(ctx context.Context) error {
 	if !e.mgr.GetCache().WaitForCacheSync(ctx) {
 		return nil
 	}
-	var list kustomizev1.KustomizationList
-	if err := e.mgr.GetClient().List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
-		return fmt.Errorf("read the inventories: %w", err)
+	if err := e.units.claim(ctx); err != nil {
+		return err
 	}
-	for i := range list.Items {
-		e.units.targets.claim(addressOf(&list.Items[i]))
-		e.units.judgeEarly(ctx, &list.Items[i])
-	}
-	close(e.units.claimed)
 	if e.releases != nil {
-		if err := e.releases.claimAll(ctx); err != nil {
+		if err := e.releases.claim(ctx); err != nil {
 			return err
 		}
 	}

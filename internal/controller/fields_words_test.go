@@ -213,9 +213,10 @@ func TestReadyExprAdditive(t *testing.T) {
 			t.Parallel()
 			k := &kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Name: row.name, Namespace: s.namespace}}
 			k.Spec.DependsOn = []kustomizev1.DependencyReference{{Name: "base", ReadyExpr: row.text}}
-			run := &kustomizationRun{k: k, kustomizations: &kustomizations{
+			run := &kustomizationRun{k: k, kustomizations: &kustomizations{units: &units[*kustomizev1.Kustomization]{
 				client: s.client, written: newWritten[*kustomizev1.Kustomization](), wording: newWording(), artifacts: newArtifacts(), additiveReadyExpr: row.additive,
-			}}
+				one: func() *kustomizev1.Kustomization { return &kustomizev1.Kustomization{} },
+			}}}
 			got, _ := run.dependency(t.Context())
 			if (got == "") != (row.waitsFor == "") || !strings.Contains(got, row.waitsFor) {
 				t.Errorf("waits for %q, want %q: %s", got, row.waitsFor, row.reason)

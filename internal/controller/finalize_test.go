@@ -57,7 +57,7 @@ func TestRemoveAsks(t *testing.T) {
 				t.Fatal(err)
 			}
 			hub := &delivery{Target: pipeline.Target{Cluster: cluster, Applier: NewApplier(cluster, nil, 1, nil)}}
-			r := &kustomizations{targets: newTargets(t.Context(), hub, targetOptions{clock: clock.RealClock{}})}
+			r := &kustomizations{units: &units[*kustomizev1.Kustomization]{targets: newTargets(t.Context(), hub, targetOptions{clock: clock.RealClock{}})}}
 			inventory := []plan.Entry{{ID: object.ID{Kind: "ConfigMap", Namespace: "dev", Name: "a"}, Version: "v1"}}
 			began := time.Now()
 			k := unitIn("dev", as(c.account))
@@ -103,7 +103,9 @@ func TestAuditConceals(t *testing.T) {
 	e := &engine{
 		log: funcr.New(func(_, args string) { log = append(log, args) }, funcr.Options{}),
 		units: &kustomizations{
-			targets: targets, references: targets.references, artifacts: artifacts, pipeline: quotes, tenancy: Tenancy{Open: true},
+			units: &units[*kustomizev1.Kustomization]{
+				targets: targets, references: targets.references, artifacts: artifacts, pipeline: quotes, tenancy: Tenancy{Open: true},
+			},
 			unitOptions: UnitOptions{Decryption: &Decryption{Ring: sops.NewRing(t.Context(), sops.Options{}), Tenancy: Tenancy{Open: true}}},
 		},
 	}

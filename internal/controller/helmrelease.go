@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
@@ -14,15 +13,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/record"
-	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/bowline-dev/bowline/internal/failure"
-	"github.com/bowline-dev/bowline/internal/pipeline"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/report"
 )
@@ -35,70 +30,41 @@ const HelmFieldManager = "helm-controller"
 // revisions, hooks, tests and remediation. As with Kustomizations a reconcile never waits;
 // docs/design/helm.md has the decisions.
 type helmReleases struct {
-	turns     *atomic.Uint64 // counts reconciles
-	client    client.Client
-	events    record.EventRecorder
-	clock     clock.PassiveClock
-	pipeline  *pipeline.Pipeline
-	targets   *targets
-	artifacts *artifacts
-	attempts  *attempts
-	written   *written[*helmv2.HelmRelease]
-	self      *feed
-	wording   *wording
-	// references is what values and kubeconfigs are read through.
-	references *references
-	charts     *chartTemplates
-	parsed     *parsedCharts
-	memories   *releaseMemories
-	storages   *storages
-	renders    renders
+	*units[*helmv2.HelmRelease]
+
+	charts   *chartTemplates
+	parsed   *parsedCharts
+	memories *releaseMemories
+	storages *storages
+	renders  renders
 	// rendered counts the charts that are rendered.
 	rendered prometheus.Counter
-	// claimed is closed when the ledger knows what every unit had delivered before
-	// the engine started.
-	claimed chan struct{}
 
-	budget  plan.Budget
-	tenancy Tenancy
-	// additiveReadyExpr: a readyExpr is asked besides whether the dependency is ready,
-	// not instead of it.
-	additiveReadyExpr bool
+	budget plan.Budget
 }
 
 // Reconcile implements reconcile.Reconciler.
 func (r *helmReleases) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
-	r.turns.Add(1)
-	select {
-	case <-r.claimed:
-	case <-ctx.Done():
+	if !r.ready(ctx) {
 		return ctrl.Result{}, nil
 	}
-	h := &helmv2.HelmRelease{}
-	if err := r.client.Get(ctx, req.NamespacedName, h); err != nil {
+	h, err := r.get(ctx, req.NamespacedName)
+	if err != nil {
 		if apierrors.IsNotFound(err) {
 			r.forget(ctx, req.NamespacedName)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	h = r.written.freshest(h)
-	run := r.runOf(ctx, h)
 	if !h.DeletionTimestamp.IsZero() {
-		return run.finalize(ctx)
+		return r.runOf(ctx, h).finalize(ctx)
 	}
-	if controllerutil.AddFinalizer(h, helmv2.HelmReleaseFinalizer) {
-		before := h.DeepCopy()
-		controllerutil.RemoveFinalizer(before, helmv2.HelmReleaseFinalizer)
-		if err := r.client.Patch(ctx, h, client.MergeFrom(before), owner); err != nil {
-			return ctrl.Result{}, fmt.Errorf("add the finalizer: %w", err)
-		}
-		r.written.note(h)
-		run.before = h.DeepCopy()
+	if err := r.hold(ctx, h, helmv2.HelmReleaseFinalizer); err != nil {
+		return ctrl.Result{}, err
 	}
 	if h.Spec.Suspend {
 		return ctrl.Result{}, nil
 	}
-	reader := releaseUser(req.NamespacedName)
+	run, reader := r.runOf(ctx, h), releaseUser(req.NamespacedName)
 	r.references.begin(reader)
 	again := run.attempt.untilHeal(run.now, run.do(ctx))
 	if run.prepared {
@@ -116,15 +82,10 @@ func (r *helmReleases) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Re
 func releaseUser(name types.NamespacedName) user { return user{helmv2.HelmReleaseKind, name} }
 
 func (r *helmReleases) forget(ctx context.Context, unit types.NamespacedName) {
-	r.pipeline.Forget(unit)
-	r.attempts.forget(unit)
-	r.written.forget(unit)
-	r.wording.forget(unit)
-	r.references.forget(releaseUser(unit))
+	r.units.forget(ctx, releaseUser(unit))
 	r.parsed.forget(unit)
 	r.memories.forget(unit)
 	r.storages.forget(unit)
-	r.targets.forget(ctx, unit)
 }
 
 // helmReleaseRun is one reconcile of one HelmRelease.
@@ -166,14 +127,14 @@ func (r *helmReleaseRun) do(ctx context.Context) time.Duration {
 	if reason, err := r.understood(); err != nil {
 		return r.fail(reason, err)
 	}
-	if cycle := r.cycle(ctx); cycle != "" {
+	if cycle := r.cycle(ctx, r.h); cycle != "" {
 		return r.fail(report.ReasonCircularDependency, &failure.Error{Op: "order", Kind: failure.Invalid,
 			Err: fmt.Errorf("dependsOn forms a cycle: %s", cycle), Remedy: "remove one of these dependencies"})
 	}
 	if err := r.template(ctx); err != nil {
 		return r.fail(helmv2.ArtifactFailedReason, err)
 	}
-	if waitsFor, passing := r.dependency(ctx); waitsFor != "" {
+	if waitsFor, passing := r.dependency(ctx, r.h, func(*helmv2.HelmRelease) string { return "" }); waitsFor != "" {
 		return r.wait(helmv2.DependencyNotReadyReason, waitsFor, passing)
 	}
 	key, field := chartOf(r.h)

@@ -25,12 +25,12 @@ import (
 func newHelmReleases(ctx context.Context, e *engine, cluster *kube.Cluster, budget plan.Budget) *helmReleases {
 	c := clock.RealClock{}
 	r := &helmReleases{
-		turns: e.turns, client: e.mgr.GetClient(), events: newRecorder(ctx, e.mgr.GetScheme(), cluster, HelmFieldManager, e.log), clock: c,
-		pipeline: pipeline.New(nil), artifacts: e.units.artifacts, attempts: newAttempts(),
-		written: newWritten[*helmv2.HelmRelease](), self: &feed{}, wording: newWording(), references: e.references,
-		charts: newChartTemplates(), parsed: newParsedCharts(), memories: newReleaseMemories(), claimed: make(chan struct{}), rendered: e.meters.renders,
-		budget: budget, tenancy: e.options.Tenancy, additiveReadyExpr: e.options.AdditiveReadyExpr,
+		units:  newUnits[*helmv2.HelmRelease](e, newRecorder(ctx, e.mgr.GetScheme(), cluster, HelmFieldManager, e.log), e.units.artifacts, pipeline.New(nil)),
+		charts: newChartTemplates(), parsed: newParsedCharts(), memories: newReleaseMemories(), rendered: e.meters.renders, budget: budget,
 	}
+	r.one = func() *helmv2.HelmRelease { return &helmv2.HelmRelease{} }
+	r.many = func() client.ObjectList { return &helmv2.HelmReleaseList{} }
+	r.address = addressOfRelease
 	ledger := observe.NewLedger(ctx, observe.Options{
 		Cluster: cluster, Manager: HelmFieldManager, Group: object.HelmGroup, Clock: c, Log: e.log.WithName("releases"), Notify: r.saw,
 		Yields: func(unit types.NamespacedName) bool { return e.options.Tenancy.Confined(unit.Namespace) },
@@ -40,45 +40,11 @@ func newHelmReleases(ctx context.Context, e *engine, cluster *kube.Cluster, budg
 	hub := &delivery{
 		Target: pipeline.Target{Cluster: cluster, Ledger: ledger, Applier: applier}, ledger: ledger, explain: explainWith(cluster, e.mgr.GetAPIReader()),
 	}
-	o := e.targetOptions(c)
+	o := r.reached(e.targetOptions(c))
 	o.manager, o.group = HelmFieldManager, object.HelmGroup
-	o.units = r.addresses
-	o.wake = func(unit types.NamespacedName, retry bool) {
-		if retry {
-			r.attempts.drift(unit)
-		}
-		r.self.add(unit, soon)
-	}
-	o.saw, o.left, o.moved = r.saw, r.pipeline.Forget, tellMoved(r.events)
 	r.targets = newTargets(ctx, hub, o)
 	r.storages = newStorages(ctx, r.stir, e.log.WithName("storage"))
 	return r
-}
-
-func (r *helmReleases) addresses(ctx context.Context) ([]address, error) {
-	var list helmv2.HelmReleaseList
-	err := r.client.List(ctx, &list, client.UnsafeDisableDeepCopy)
-	all := make([]address, 0, len(list.Items))
-	for i := range list.Items {
-		all = append(all, addressOfRelease(&list.Items[i]))
-	}
-	return all, err
-}
-
-// saw takes what the ledger saw to the release that it concerns.
-func (r *helmReleases) saw(c observe.Change) {
-	priority := soon
-	if c.Drift {
-		r.attempts.drift(c.Owner)
-		priority = urgent
-	}
-	r.self.add(c.Owner, priority)
-}
-
-// stir brings a release back at once: something that it refers to changed.
-func (r *helmReleases) stir(unit types.NamespacedName) {
-	r.attempts.stir(unit)
-	r.self.add(unit, soon)
 }
 
 // registerReleases adds the reconciler of HelmReleases, where the cluster has the kind.
@@ -93,7 +59,7 @@ func (e *engine) registerReleases(ctx context.Context) error {
 	if err := indexer.IndexField(ctx, &helmv2.HelmRelease{}, indexChart, indexByChart); err != nil {
 		return fmt.Errorf("index HelmReleases by chart: %w", err)
 	}
-	if err := indexer.IndexField(ctx, &helmv2.HelmRelease{}, indexDependency, indexReleasesByDependency); err != nil {
+	if err := indexer.IndexField(ctx, &helmv2.HelmRelease{}, indexDependency, indexByDependency); err != nil {
 		return fmt.Errorf("index HelmReleases by dependency: %w", err)
 	}
 	b := ctrl.NewControllerManagedBy(e.mgr).Named("helmrelease").
@@ -124,21 +90,4 @@ func (e *engine) serves(ctx context.Context, kind string, list client.ObjectList
 	e.units.artifacts.unserved[kind] = true
 	e.log.Info("the cluster does not know a kind; install the definitions and restart", "kind", kind)
 	return false, nil
-}
-
-// claimAll enters what the inventories of releases hold as wanted.
-func (r *helmReleases) claimAll(ctx context.Context) error {
-	defer close(r.claimed)
-	var list helmv2.HelmReleaseList
-	if err := r.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
-		return fmt.Errorf("read the inventories of HelmReleases: %w", err)
-	}
-	for i := range list.Items {
-		h := &list.Items[i]
-		r.targets.claim(addressOfRelease(h))
-		if words := r.wording.of(h); words.err == nil && h.Spec.KubeConfig == nil && !h.Spec.Suspend {
-			_ = r.targets.hub.ledger.Judge(ctx, client.ObjectKeyFromObject(h), words.health) // tried again when it runs
-		}
-	}
-	return nil
 }

@@ -10,7 +10,6 @@ import (
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	corev1 "k8s.io/api/core/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/bowline-dev/bowline/internal/failure"
@@ -31,10 +30,8 @@ func (r *helmReleaseRun) finalize(ctx context.Context) (ctrl.Result, error) {
 			return ctrl.Result{}, err
 		}
 	}
-	before := r.h.DeepCopy()
-	controllerutil.RemoveFinalizer(r.h, helmv2.HelmReleaseFinalizer)
-	if err := client.IgnoreNotFound(r.client.Patch(ctx, r.h, client.MergeFrom(before), owner)); err != nil {
-		return ctrl.Result{}, fmt.Errorf("remove the finalizer: %w", err)
+	if err := r.letGo(ctx, r.h, helmv2.HelmReleaseFinalizer); err != nil {
+		return ctrl.Result{}, err
 	}
 	r.forget(ctx, r.unit())
 	return ctrl.Result{}, nil

@@ -70,7 +70,7 @@ func ReleaseTarget(ctx context.Context, cluster *kube.Cluster, requests int) pip
 func PreviewRelease(ctx context.Context, reader client.Reader, h *helmv2.HelmRelease, t pipeline.Target, o ReleaseOptions) (ReleasePreview, error) {
 	r := &previewRun{pipeline: pipeline.New(nil), helmReleaseRun: &helmReleaseRun{
 		helmReleases: &helmReleases{
-			clock: clock.RealClock{}, budget: o.Budget,
+			units: &units[*helmv2.HelmRelease]{clock: clock.RealClock{}}, budget: o.Budget,
 			rendered: prometheus.NewCounter(prometheus.CounterOpts{Name: "previews"}),
 		},
 		h: h.DeepCopy(), target: &delivery{Target: t}, memory: &releaseMemory{key: releaseKey(h), storage: &storage{}},

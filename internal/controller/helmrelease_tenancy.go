@@ -8,7 +8,6 @@ import (
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/failure"
@@ -36,10 +35,8 @@ func (t Tenancy) AdmitRelease(h *helmv2.HelmRelease) error {
 	if err := t.MayRefer(h.Namespace, field, chart.Kind+" "+chart.NamespacedName.String(), chart.Namespace); err != nil {
 		return err
 	}
-	for i, name := range releasesBefore(h) {
-		if !t.mayDependOn(h, name) {
-			return t.refused(fmt.Sprintf("spec.dependsOn[%d]", i), "HelmRelease "+name.String(), h.Namespace)
-		}
+	if err := t.admitDependencies(helmv2.HelmReleaseKind, h); err != nil {
+		return err
 	}
 	return t.admitStorage(h)
 }
@@ -84,17 +81,6 @@ func checkReleaseNames(h *helmv2.HelmRelease) error {
 		}
 	}
 	return nil
-}
-
-// Dependencies are no matter of --no-cross-namespace-refs, as in the toolkit.
-func (t Tenancy) mayDependOn(h *helmv2.HelmRelease, name types.NamespacedName) bool {
-	return name.Namespace == h.Namespace || !t.Confined(h.Namespace)
-}
-
-// admissibleReleases returns those dependencies that the HelmRelease may have: what it
-// may not depend on must not feel that it is named.
-func (t Tenancy) admissibleReleases(h *helmv2.HelmRelease) []types.NamespacedName {
-	return slices.DeleteFunc(releasesBefore(h), func(name types.NamespacedName) bool { return !t.mayDependOn(h, name) })
 }
 
 // addressOfRelease returns the address of a HelmRelease.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
@@ -13,12 +12,9 @@ import (
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/record"
-	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/bowline-dev/bowline/internal/apply"
 	"github.com/bowline-dev/bowline/internal/failure"
@@ -32,57 +28,29 @@ import (
 // kustomizations reconciles Kustomizations. A reconcile never waits: what it
 // waits for enqueues the unit again.
 type kustomizations struct {
-	turns     *atomic.Uint64 // counts reconciles
-	client    client.Client
-	events    record.EventRecorder
-	clock     clock.PassiveClock
-	pipeline  *pipeline.Pipeline
-	targets   *targets
-	artifacts *artifacts
-	attempts  *attempts
-	written   *written[*kustomizev1.Kustomization]
-	self      *feed
-	wording   *wording
-	// references is what variables, keys and kubeconfigs are read through.
-	references *references
-	// claimed is closed when the ledger knows what every unit had delivered before
-	// the engine started.
-	claimed chan struct{}
+	*units[*kustomizev1.Kustomization]
 
 	// unitOptions say how Kustomizations are read.
 	unitOptions UnitOptions
-	tenancy     Tenancy
-	// additiveReadyExpr: a readyExpr is asked besides whether the dependency is ready,
-	// not instead of it.
-	additiveReadyExpr bool
 }
 
 // Reconcile implements reconcile.Reconciler.
 func (r *kustomizations) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
-	r.turns.Add(1)
-	select {
-	case <-r.claimed:
-	case <-ctx.Done():
+	if !r.ready(ctx) {
 		return ctrl.Result{}, nil
 	}
-	k := &kustomizev1.Kustomization{}
-	if err := r.client.Get(ctx, req.NamespacedName, k); err != nil {
+	k, err := r.get(ctx, req.NamespacedName)
+	if err != nil {
 		if apierrors.IsNotFound(err) {
 			r.forget(ctx, req.NamespacedName)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	k = r.written.freshest(k)
 	if !k.DeletionTimestamp.IsZero() {
 		return r.finalize(ctx, k)
 	}
-	if controllerutil.AddFinalizer(k, kustomizev1.KustomizationFinalizer) {
-		before := k.DeepCopy()
-		controllerutil.RemoveFinalizer(before, kustomizev1.KustomizationFinalizer)
-		if err := r.client.Patch(ctx, k, client.MergeFrom(before), owner); err != nil {
-			return ctrl.Result{}, fmt.Errorf("add the finalizer: %w", err)
-		}
-		r.written.note(k)
+	if err := r.hold(ctx, k, kustomizev1.KustomizationFinalizer); err != nil {
+		return ctrl.Result{}, err
 	}
 	if k.Spec.Suspend {
 		return ctrl.Result{}, nil
@@ -110,12 +78,7 @@ func unitUser(name types.NamespacedName) user {
 }
 
 func (r *kustomizations) forget(ctx context.Context, unit types.NamespacedName) {
-	r.pipeline.Forget(unit)
-	r.attempts.forget(unit)
-	r.written.forget(unit)
-	r.wording.forget(unit)
-	r.references.forget(unitUser(unit))
-	r.targets.forget(ctx, unit)
+	r.units.forget(ctx, unitUser(unit))
 }
 
 // kustomizationRun is one reconcile of one Kustomization.
@@ -143,7 +106,7 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 	if reason, err := r.understood(); err != nil {
 		return r.fail(reason, err)
 	}
-	if cycle := r.cycle(ctx); cycle != "" {
+	if cycle := r.cycle(ctx, r.k); cycle != "" {
 		return r.fail(report.ReasonCircularDependency, &failure.Error{Op: "order", Kind: failure.Invalid,
 			Err: fmt.Errorf("dependsOn forms a cycle: %s", cycle), Remedy: "remove one of these dependencies"})
 	}

@@ -47,10 +47,8 @@ func (r *kustomizations) finalize(ctx context.Context, k *kustomizev1.Kustomizat
 			return ctrl.Result{RequeueAfter: k.GetTimeout()}, r.reportStuck(ctx, k, meta.PruneFailedReason, "waiting for termination of "+entryNames(remaining))
 		}
 	}
-	before := k.DeepCopy()
-	controllerutil.RemoveFinalizer(k, kustomizev1.KustomizationFinalizer)
-	if err := client.IgnoreNotFound(r.client.Patch(ctx, k, client.MergeFrom(before), owner)); err != nil {
-		return ctrl.Result{}, fmt.Errorf("remove the finalizer: %w", err)
+	if err := r.letGo(ctx, k, kustomizev1.KustomizationFinalizer); err != nil {
+		return ctrl.Result{}, err
 	}
 	r.forget(ctx, name)
 	return ctrl.Result{}, nil

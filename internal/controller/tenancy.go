@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 )
@@ -147,9 +148,14 @@ func (t Tenancy) Admit(k *kustomizev1.Kustomization) error {
 	if source := sourceOf(k); !t.maySource(k, source) {
 		return t.refused("spec.sourceRef", source.Kind+" "+source.NamespacedName.String(), k.Namespace)
 	}
-	for i, name := range dependenciesOf(k) {
-		if !t.mayDepend(k, name) {
-			return t.refused(fmt.Sprintf("spec.dependsOn[%d]", i), "Kustomization "+name.String(), k.Namespace)
+	return t.admitDependencies(kustomizev1.KustomizationKind, k)
+}
+
+// admitDependencies says why a unit of this kind may not depend on another.
+func (t Tenancy) admitDependencies(kind string, o client.Object) error {
+	for i, name := range dependenciesOf(o) {
+		if !t.mayDepend(o, name) {
+			return t.refused(fmt.Sprintf("spec.dependsOn[%d]", i), kind+" "+name.String(), o.GetNamespace())
 		}
 	}
 	return nil
@@ -160,8 +166,8 @@ func (t Tenancy) maySource(k *kustomizev1.Kustomization, source sourceKey) bool 
 }
 
 // Dependencies are no matter of --no-cross-namespace-refs, as in the toolkit.
-func (t Tenancy) mayDepend(k *kustomizev1.Kustomization, name types.NamespacedName) bool {
-	return name.Namespace == k.Namespace || !t.Confined(k.Namespace)
+func (t Tenancy) mayDepend(o client.Object, name types.NamespacedName) bool {
+	return name.Namespace == o.GetNamespace() || !t.Confined(o.GetNamespace())
 }
 
 // MayRefer says why an object may not refer to one of another namespace: field is
@@ -174,10 +180,10 @@ func (t Tenancy) MayRefer(from, field, object, to string) error {
 	return t.refused(field, object, from)
 }
 
-// admissible returns those dependencies that the Kustomization may have: what it
-// may not depend on must not feel that it is named.
-func (t Tenancy) admissible(k *kustomizev1.Kustomization) []types.NamespacedName {
-	return slices.DeleteFunc(dependenciesOf(k), func(name types.NamespacedName) bool { return !t.mayDepend(k, name) })
+// admissible returns those dependencies that a unit may have: what it may not depend
+// on must not feel that it is named.
+func (t Tenancy) admissible(o client.Object) []types.NamespacedName {
+	return slices.DeleteFunc(dependenciesOf(o), func(name types.NamespacedName) bool { return !t.mayDepend(o, name) })
 }
 
 // refused is the failure of a reference that tenancy does not allow.

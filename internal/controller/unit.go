@@ -86,19 +86,6 @@ func sourceOf(k *kustomizev1.Kustomization) sourceKey {
 	return sourceKey{Kind: k.Spec.SourceRef.Kind, NamespacedName: types.NamespacedName{Namespace: namespace, Name: k.Spec.SourceRef.Name}}
 }
 
-// dependenciesOf returns the names of the Kustomizations that k depends on.
-func dependenciesOf(k *kustomizev1.Kustomization) []types.NamespacedName {
-	names := make([]types.NamespacedName, 0, len(k.Spec.DependsOn))
-	for _, d := range k.Spec.DependsOn {
-		namespace := d.Namespace
-		if namespace == "" {
-			namespace = k.Namespace
-		}
-		names = append(names, types.NamespacedName{Namespace: namespace, Name: d.Name})
-	}
-	return names
-}
-
 // healthOf returns the objects whose health the Kustomization waits for, and
 // those among them that it may not deliver itself.
 func healthOf(ctx context.Context, kinds *kube.Resources, k *kustomizev1.Kustomization, wants []plan.Want) (ids []object.ID, refs []observe.Reference, err error) {

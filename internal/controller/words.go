@@ -46,15 +46,17 @@ type spoken struct {
 	// listens says whether health is looked at.
 	listens bool
 	deps    []meta.DependencyReference
+	// suspended says that nothing of it counts now.
+	suspended bool
 }
 
 func spokenBy(o client.Object) spoken {
 	switch o := o.(type) {
 	case *kustomizev1.Kustomization:
 		// As in the toolkit, expressions say something only about what is waited for.
-		return spoken{o.Spec.HealthCheckExprs, o.Spec.Wait || len(o.Spec.HealthChecks) > 0, o.Spec.DependsOn}
+		return spoken{o.Spec.HealthCheckExprs, o.Spec.Wait || len(o.Spec.HealthChecks) > 0, o.Spec.DependsOn, o.Spec.Suspend}
 	case *helmv2.HelmRelease:
-		return spoken{o.Spec.HealthCheckExprs, true, o.Spec.DependsOn}
+		return spoken{o.Spec.HealthCheckExprs, true, o.Spec.DependsOn, o.Spec.Suspend}
 	default:
 		return spoken{}
 	}
