@@ -30,11 +30,7 @@ func (r *helmReleaseRun) finalize(ctx context.Context) (ctrl.Result, error) {
 			return ctrl.Result{}, err
 		}
 	}
-	if err := r.letGo(ctx, r.h, helmv2.HelmReleaseFinalizer); err != nil {
-		return ctrl.Result{}, err
-	}
-	r.forget(ctx, r.unit())
-	return ctrl.Result{}, nil
+	return ctrl.Result{}, r.letGo(ctx, r.h, helmv2.HelmReleaseFinalizer, r.forget)
 }
 
 // uninstallDeleted uninstalls the release, with the rights that it was made with. When the

@@ -47,11 +47,7 @@ func (r *kustomizations) finalize(ctx context.Context, k *kustomizev1.Kustomizat
 			return ctrl.Result{RequeueAfter: k.GetTimeout()}, r.reportStuck(ctx, k, meta.PruneFailedReason, "waiting for termination of "+entryNames(remaining))
 		}
 	}
-	if err := r.letGo(ctx, k, kustomizev1.KustomizationFinalizer); err != nil {
-		return ctrl.Result{}, err
-	}
-	r.forget(ctx, name)
-	return ctrl.Result{}, nil
+	return ctrl.Result{}, r.letGo(ctx, k, kustomizev1.KustomizationFinalizer, r.forget)
 }
 
 // idsOf returns the objects of an inventory.

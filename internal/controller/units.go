@@ -3,6 +3,8 @@ package controller
 import (
 	"context"
 	"fmt"
+	"math"
+	"strconv"
 	"sync/atomic"
 
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -117,13 +119,18 @@ func (u *units[T]) hold(ctx context.Context, o T, finalizer string) error {
 	return nil
 }
 
-// letGo ends what hold began.
-func (u *units[T]) letGo(ctx context.Context, o T, finalizer string) error {
+// letGo ends what hold began, and forgets the unit. What is kept is that it was let go: a
+// cache that is behind must not have it deleted once more.
+func (u *units[T]) letGo(ctx context.Context, o T, finalizer string, forget func(context.Context, types.NamespacedName)) error {
 	before := o.DeepCopy()
 	controllerutil.RemoveFinalizer(o, finalizer)
 	if err := client.IgnoreNotFound(u.client.Patch(ctx, o, client.MergeFrom(before), owner)); err != nil {
 		return fmt.Errorf("remove the finalizer: %w", err)
 	}
+	forget(ctx, client.ObjectKeyFromObject(o))
+	// The API server answers with the version of before. Nothing comes after the end.
+	o.SetResourceVersion(strconv.FormatUint(math.MaxUint64, 10))
+	u.written.note(o)
 	return nil
 }
 

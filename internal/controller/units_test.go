@@ -1,0 +1,38 @@
+package controller
+
+import (
+	"context"
+	"testing"
+
+	helmv2 "github.com/fluxcd/helm-controller/api/v2"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+)
+
+// A unit that was let go is not deleted once more because the cache still has it.
+func TestLetGoOnce(t *testing.T) {
+	t.Parallel()
+	const finalizer = "example.org/hold" // the engine that runs beside has nothing to do with it
+	s := newStage(t)
+	h := s.release("web", func(h *helmv2.HelmRelease) {
+		h.Spec.Suspend = true
+		controllerutil.AddFinalizer(h, finalizer)
+	})
+	if err := s.client.Delete(t.Context(), h); err != nil {
+		t.Fatal(err)
+	}
+	behind := s.helmRelease("web")
+	u := &units[*helmv2.HelmRelease]{client: s.client, written: newWritten[*helmv2.HelmRelease]()}
+	forgotten := false
+	err := u.letGo(t.Context(), behind.DeepCopy(), finalizer, func(_ context.Context, unit types.NamespacedName) {
+		forgotten = true
+		u.written.forget(unit)
+	})
+	if err != nil || !forgotten {
+		t.Fatalf("forgotten %v, %v", forgotten, err)
+	}
+	if got := u.written.freshest(behind); controllerutil.ContainsFinalizer(got, finalizer) {
+		t.Error("it would be deleted again")
+	}
+	s.awaitGone(h, &helmv2.HelmReleaseList{})
+}
