@@ -12,6 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/bowline-dev/bowline/internal/observe"
+	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/release"
 	"github.com/bowline-dev/bowline/internal/report"
 )
@@ -108,7 +110,7 @@ func (r *helmReleaseRun) removing(ctx context.Context, action helmv2.ReleaseActi
 		r.target.ledger.Want(r.unit(), nil)
 		m.removal = &removal{action: action, began: r.now, Removal: &release.Removal{
 			Hooks: r.hooks(store), Store: store, Record: record, Spec: r.h.GetUninstall(),
-			Timeout: r.timeoutOf(action), Action: action, Restart: m.restart,
+			Timeout: r.timeoutOf(action), Action: action, Besides: r.besides(), Restart: m.restart,
 		}}
 	}
 	p, err := m.removal.Advance(ctx)
@@ -117,6 +119,19 @@ func (r *helmReleaseRun) removing(ctx context.Context, action helmv2.ReleaseActi
 		r.note(m.removal.Record)
 	}
 	return r.removed(p, err)
+}
+
+// besides returns what the inventory says is delivered, whatever revision it is of.
+// What would need approval to be pruned is left out: uninstalling is a consent to what the release
+// has now. Definitions are among it, which charts' own folders may have brought.
+func (r *helmReleaseRun) besides() []observe.Reference {
+	var refs []observe.Reference
+	for _, e := range releaseEntries(r.h) {
+		if !plan.Guarded(e.ID.GroupKind()) && !r.target.ledger.WantedByOther(e.ID, r.unit()) {
+			refs = append(refs, observe.Reference{ID: e.ID, Version: e.Version})
+		}
+	}
+	return refs
 }
 
 // removed turns how far an uninstalling came into what is to be done.

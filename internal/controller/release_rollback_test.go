@@ -9,8 +9,10 @@ import (
 	"time"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
+	"github.com/fluxcd/pkg/apis/meta"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -212,4 +214,28 @@ func goesBefore(object, child *corev1.ConfigMap) bool {
 
 func isOrphan(_, child *corev1.ConfigMap) bool {
 	return child.DeletionTimestamp == nil && len(child.OwnerReferences) == 0
+}
+
+// Uninstalling after an upgrade that failed half way removes what the newest revision does
+// not name any more as well.
+func TestReleaseUninstallsLeftovers(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	files := map[string]string{"templates/old.yaml": "{{ if not .Values.broken }}" + configMap("old", "1") + "{{ end }}"}
+	maps.Copy(files, refusing)
+	s.charts(chart("1.0.0", files))
+	h := s.release("web")
+	s.awaitReleased("web", 1)
+	edit(s, h, withValues(map[string]any{"broken": true}))
+	s.awaitRelease("web", "out of retries", func(h *helmv2.HelmRelease) bool {
+		return condition(h, meta.StalledCondition) == "True RetriesExceeded"
+	})
+	old := s.config("old") // nothing is pruned while something cannot be applied
+	if err := s.client.Delete(t.Context(), h); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitGone(h, &helmv2.HelmReleaseList{})
+	if err := s.client.Get(t.Context(), client.ObjectKeyFromObject(old), old); !apierrors.IsNotFound(err) {
+		t.Errorf("what the revision before had is still there: %v", err)
+	}
 }

@@ -213,3 +213,48 @@ metadata: {name: gone}
 		t.Errorf("without history the storage gives %v", err)
 	}
 }
+
+// What the record does not name goes with proof only: the unit delivered it, and it still says so.
+func TestUninstallBesides(t *testing.T) {
+	r := newRig(t, "besides")
+	record := r.begin("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: named, annotations: {helm.sh/resource-policy: keep}}\n")
+	ours := object.Owner{Group: object.HelmGroup, Name: r.unit.Name, Namespace: r.unit.Namespace}
+	rows := []struct {
+		name, reason, release string
+		owner                 object.Owner
+		annotations           map[string]string
+		stays                 bool
+	}{
+		{name: "left", reason: "the revision before had it", release: "demo", owner: ours},
+		{name: "unlabelled", reason: "nothing says that the unit delivered it", release: "demo", stays: true},
+		{name: "labelled-for-another", reason: "it is another unit's", release: "demo", owner: object.Owner{Group: object.HelmGroup, Name: "other", Namespace: r.namespace}, stays: true},
+		{name: "taken", reason: "another release took it since", release: "other", owner: ours, stays: true},
+		{name: "kept", reason: "its policy says so", release: "demo", owner: ours, annotations: map[string]string{"helm.sh/resource-policy": "keep"}, stays: true},
+		{name: "named", reason: "the record says to keep it, whatever the live object says", release: "demo", owner: ours, stays: true},
+	}
+	besides := []observe.Reference{{ID: object.ID{Group: "gone.example.org", Kind: "Gone", Namespace: r.namespace, Name: "gone"}, Version: "v1"}}
+	for _, row := range rows {
+		u := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ConfigMap"}}
+		u.SetNamespace(r.namespace)
+		u.SetName(row.name)
+		u.SetAnnotations(row.annotations)
+		if row.owner.Name != "" {
+			object.SetOwner(u, row.owner)
+		}
+		Dress(u, row.release, r.namespace)
+		if err := r.live.send(t.Context(), u); err != nil {
+			t.Fatal(err)
+		}
+		besides = append(besides, referenceOf(u))
+	}
+	run := &Removal{Hooks: r.hooks(), Store: r.store, Record: record, Timeout: time.Minute, Action: v2.ReleaseActionUninstall, Besides: besides}
+	if p := r.drive(run.Advance, func(Progress) {}); !p.Done {
+		t.Fatalf("ended with %+v", p)
+	}
+	for _, row := range rows {
+		_, err := r.client.CoreV1().ConfigMaps(r.namespace).Get(t.Context(), row.name, metav1.GetOptions{})
+		if stays := err == nil; stays != row.stays || err != nil && !apierrors.IsNotFound(err) {
+			t.Errorf("%s is there: %v, %v; %s", row.name, stays, err, row.reason)
+		}
+	}
+}

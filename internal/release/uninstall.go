@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +35,10 @@ type Removal struct {
 	Timeout time.Duration
 	// Action is Uninstall or UninstallRemediation.
 	Action v2.ReleaseAction
+	// Besides are objects that the unit has delivered and that Record may not name: what was
+	// there before, where the newest revision failed half way. They go if they carry the
+	// unit's labels.
+	Besides []observe.Reference
 	// Restart begins anew what an earlier attempt failed at.
 	Restart bool
 
@@ -159,13 +164,14 @@ func (x *Removal) refused(ref observe.Reference, err error) (Progress, error) {
 // send deletes the objects in Helm's order, those of a kind side by side.
 func (x *Removal) send(ctx context.Context) (Progress, error) {
 	x.Left, x.left = nil, nil
-	groups, err := x.manifests(ctx)
+	groups, named, err := x.manifests(ctx)
 	if err != nil {
 		return x.refused(observe.Reference{}, err)
 	}
+	groups = append(groups, slices.DeleteFunc(slices.Clone(x.Besides), func(ref observe.Reference) bool { return named[ref.ID] }))
 	for _, group := range groups {
 		results := make([]deletion, len(group))
-		x.Hooks.Live.each(ctx, group, func(i int, ref observe.Reference) { results[i] = x.delete(ctx, ref) })
+		x.Hooks.Live.each(ctx, group, func(i int, ref observe.Reference) { results[i] = x.delete(ctx, ref, named[ref.ID]) })
 		for i, result := range results {
 			if result.err != nil {
 				return x.refused(group[i], result.err)
@@ -191,22 +197,28 @@ type deletion struct {
 	err   error
 }
 
-// delete deletes one object, provided it says that it is the release's.
-func (x *Removal) delete(ctx context.Context, ref observe.Reference) deletion {
+// delete deletes one object, provided it says that it is the release's; one that the record
+// does not name must carry the unit's labels as well.
+func (x *Removal) delete(ctx context.Context, ref observe.Reference, named bool) deletion {
 	live, err := x.Hooks.Live.metadata(ctx, ref)
+	if errors.Is(err, kube.ErrUnknownKind) {
+		return deletion{} // it went with its definition
+	}
 	if err != nil || live == nil {
 		return deletion{err: err}
 	}
 	owner, _ := object.OwnerOf(live.Labels, object.HelmGroup)
-	// Our labels stay on what another release took since; Helm's annotations then name that.
-	ours := owner.Name == x.Hooks.Unit.Name && owner.Namespace == x.Hooks.Unit.Namespace && live.Annotations[releaseAnnotation] == ""
+	labelled := owner.Name == x.Hooks.Unit.Name && owner.Namespace == x.Hooks.Unit.Namespace
+	belongs := Belongs(live, x.Record.Name, x.Record.Namespace)
 	switch {
 	case Kept(live):
 		return deletion{kept: "its resource policy says so"}
-	case !ours && !Belongs(live, x.Record.Name, x.Record.Namespace):
+	// Our labels stay on what another release took since; Helm's annotations then name that.
+	case labelled && (belongs || live.Annotations[releaseAnnotation] == ""), named && belongs:
+		return deletion{going: true, err: x.Hooks.Live.remove(ctx, ref, live, x.propagation())}
+	default:
 		return deletion{kept: "it is not of this release"}
 	}
-	return deletion{going: true, err: x.Hooks.Live.remove(ctx, ref, live, x.propagation())}
 }
 
 func (x *Removal) propagation() metav1.DeletionPropagation {
@@ -221,23 +233,24 @@ func (x *Removal) propagation() metav1.DeletionPropagation {
 }
 
 // manifests returns the objects of the revision in the order in which Helm uninstalls
-// them, grouped by kind. What the record says to keep, and what is of a kind that
-// is not served any more, is left out.
-func (x *Removal) manifests(ctx context.Context) ([][]observe.Reference, error) {
+// them, grouped by kind, and which ones it names. What the record says to keep, and what is
+// of a kind that is not served any more, is in no group.
+func (x *Removal) manifests(ctx context.Context) (groups [][]observe.Reference, named map[object.ID]bool, err error) {
 	_, files, err := helmutil.SortManifests(helmutil.SplitManifests(x.Record.Manifest), nil, helmutil.UninstallOrder)
 	if err != nil {
-		return nil, &failure.Error{Op: "read the stored manifest of", Kind: failure.Invalid, Object: SecretName(x.Record.Name, x.Record.Version), Err: err}
+		return nil, nil, &failure.Error{Op: "read the stored manifest of", Kind: failure.Invalid, Object: SecretName(x.Record.Name, x.Record.Version), Err: err}
 	}
-	var groups [][]observe.Reference
+	named = map[object.ID]bool{}
 	for _, file := range files {
 		u, err := x.Hooks.Live.read(ctx, file.Content, x.Record.Namespace)
 		if errors.Is(err, kube.ErrUnknownKind) {
 			continue // it went with its definition
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		ref := referenceOf(u)
+		named[ref.ID] = true
 		if Kept(u) {
 			x.Left = append(x.Left, ref.ID.String()+" (its resource policy says so)")
 			continue
@@ -247,7 +260,7 @@ func (x *Removal) manifests(ctx context.Context) ([][]observe.Reference, error) 
 		}
 		groups[len(groups)-1] = append(groups[len(groups)-1], ref)
 	}
-	return groups, nil
+	return groups, named, nil
 }
 
 // finish records the end, or removes all record of the release.
