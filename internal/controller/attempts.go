@@ -1,12 +1,16 @@
 package controller
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/plan"
 )
 
 // attempt is what is remembered of a unit between two reconciles: enough to
@@ -106,6 +110,22 @@ func (a *attempt) untilHeal(now time.Time, wait time.Duration) time.Duration {
 	return min(wait, a.healAt.Sub(now))
 }
 
+// contest notes when objects that somebody keeps changing are healed again, and returns
+// who does, once for every healing that has to wait.
+func (a *attempt) contest(p *plan.Plan, now time.Time) (words string) {
+	if p == nil || p.HealAfter == 0 {
+		a.healAt, a.contested = time.Time{}, ""
+		return ""
+	}
+	a.healAt = now.Add(p.HealAfter)
+	who, words := contestedIn(p)
+	if who == a.contested {
+		return ""
+	}
+	a.contested = who
+	return words
+}
+
 // retry lets the next attempt be made at once, and counts failures anew.
 func (a *attempt) retry() { a.failures, a.retryAt = 0, time.Time{} }
 
@@ -193,6 +213,37 @@ func (a *attempts) want(unit types.NamespacedName, lacks string) {
 	} else {
 		delete(a.wanting, unit)
 	}
+}
+
+// failedFor notes whether something may be wanting that others bring to the cluster: when
+// it comes, the attempt is repeated. Without an error nothing is.
+func (a *attempts) failedFor(unit types.NamespacedName, at *attempt, err error) {
+	at.wanting, at.lacks = errors.Is(err, failure.Of(failure.NotFound)) || errors.Is(err, failure.Of(failure.Denied)), ""
+	if at.wanting {
+		at.lacks = err.Error()
+	}
+	a.want(unit, at.lacks)
+}
+
+// helped reports whether something came that the last attempt failed for want of.
+func (a *attempts) helped(at *attempt) bool {
+	if !at.wanting {
+		return false
+	}
+	came, now := a.came(at.cameBy, at.lacks)
+	if !came {
+		at.cameBy = now
+	}
+	return came
+}
+
+// succeeded forgets what failures left behind.
+func (a *attempts) succeeded(unit types.NamespacedName, at *attempt) {
+	*at = attempt{
+		inputs: at.inputs, began: at.began, checked: at.checked, station: at.station, mayRead: at.mayRead,
+		healAt: at.healAt, contested: at.contested,
+	}
+	a.want(unit, "")
 }
 
 // arrived notes that something came which units may want, and returns those that do.

@@ -152,7 +152,7 @@ func (r *helmReleaseRun) do(ctx context.Context) time.Duration {
 	drifted := r.attempts.takeDrift(r.unit())
 	if inputs := r.inputs(); r.attempt.inputs != inputs {
 		r.attempt.begin(inputs, r.now)
-	} else if r.came() {
+	} else if r.attempts.helped(r.attempt) {
 		r.attempt.retry()
 	} else if left := r.attempt.barred(r.now); left > 0 && !drifted && !r.attempt.stuck {
 		return left

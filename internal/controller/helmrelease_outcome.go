@@ -27,7 +27,7 @@ const releaseRetry = time.Minute
 // again. What a release itself did wrong is told elsewhere.
 func (r *helmReleaseRun) fail(reason string, err error) time.Duration {
 	terminal, message := failure.Terminal(err), object.Conceal(err.Error(), r.secrets)
-	r.want(err)
+	r.attempts.failedFor(r.unit(), r.attempt, err)
 	wait := r.attempt.failed(r.now, terminal, min(releaseRetry, max(r.h.Spec.Interval.Duration, shortestWait)))
 	r.observed()
 	report.Failed(r.h, reason, message, terminal)
@@ -35,7 +35,7 @@ func (r *helmReleaseRun) fail(reason string, err error) time.Duration {
 		r.log.Error(errors.New(message), "failed", "reason", reason, "retryIn", wait.String())
 		r.tell(corev1.EventTypeWarning, reason, message)
 	}
-	if r.came() {
+	if r.attempts.helped(r.attempt) {
 		return 0 // what was wanting may have come while this was under way
 	}
 	return wait
@@ -49,35 +49,10 @@ func (r *helmReleaseRun) failThere(reason string, err error) time.Duration {
 
 // there returns what an error of a request to the cluster means.
 func (r *helmReleaseRun) there(err error) error {
-	if l := r.target.access.link; l != nil {
-		if why := l.turnedAway(r.unit()); why != nil {
-			return why
-		}
+	if why := r.target.turnedAway(r.unit()); why != nil {
+		return why
 	}
 	return r.tenancy.explain(addressOfRelease(r.h), err)
-}
-
-// want notes whether something may be wanting that others bring to the cluster:
-// when it comes, the attempt is repeated.
-func (r *helmReleaseRun) want(err error) {
-	r.attempt.wanting = errors.Is(err, failure.Of(failure.NotFound)) || errors.Is(err, failure.Of(failure.Denied))
-	r.attempt.lacks = ""
-	if r.attempt.wanting {
-		r.attempt.lacks = err.Error()
-	}
-	r.attempts.want(r.unit(), r.attempt.lacks)
-}
-
-// came reports whether something came that the last attempt failed for want of.
-func (r *helmReleaseRun) came() bool {
-	if !r.attempt.wanting {
-		return false
-	}
-	came, now := r.attempts.came(r.attempt.cameBy, r.attempt.lacks)
-	if !came {
-		r.attempt.cameBy = now
-	}
-	return came
 }
 
 // wait reports that the HelmRelease waits for another object, whose event will

@@ -38,10 +38,7 @@ func (r *helmReleaseRun) settle(ctx context.Context) time.Duration {
 		report.Unmark(r.h, helmv2.DriftedCondition)
 	}
 	r.summarize()
-	inputs := r.attempt.inputs
-	began, station, healAt, contested := r.attempt.began, r.attempt.station, r.attempt.healAt, r.attempt.contested
-	*r.attempt = attempt{inputs: inputs, began: began, station: station, healAt: healAt, contested: contested, checked: r.attempt.checked}
-	r.attempts.want(r.unit(), "")
+	r.attempts.succeeded(r.unit(), r.attempt)
 	return max(r.h.Spec.Interval.Duration, shortestWait)
 }
 
@@ -93,7 +90,9 @@ func (r *helmReleaseRun) heal(ctx context.Context) (again time.Duration, ok bool
 	}
 	out, err := r.send(ctx, unit, r.h.GetTimeout().Duration)
 	r.keep(out, slices.DeleteFunc(releaseEntries(r.h), func(e plan.Entry) bool { return e.ID.Kind != definitionKind }))
-	r.contested(out.Plan)
+	if words := r.attempt.contest(out.Plan, r.now); words != "" {
+		r.tell(corev1.EventTypeWarning, report.ReasonDriftContested, words)
+	}
 	if changes := report.Changes(out.Changes); changes != "" {
 		r.tell(corev1.EventTypeNormal, "DriftCorrected", fmt.Sprintf("Cluster state of release %s has been corrected: %s", r.h.Status.History.Latest().FullReleaseName(), changes))
 	}
@@ -152,19 +151,4 @@ func (r *helmReleaseRun) adopt(ctx context.Context) stepped {
 	s.ObservedPostRenderersDigest, s.ObservedCommonMetadataDigest = r.wanted.renderers, r.wanted.metadata
 	r.memory.known = false
 	return goOn()
-}
-
-// contested notes when objects that somebody keeps changing are healed again, and
-// tells who does, once for every healing that has to wait.
-func (r *helmReleaseRun) contested(p *plan.Plan) {
-	if p == nil || p.HealAfter == 0 {
-		r.attempt.healAt, r.attempt.contested = time.Time{}, ""
-		return
-	}
-	r.attempt.healAt = r.now.Add(p.HealAfter)
-	who, words := contestedIn(p)
-	if who != r.attempt.contested {
-		r.attempt.contested = who
-		r.tell(corev1.EventTypeWarning, report.ReasonDriftContested, words)
-	}
 }

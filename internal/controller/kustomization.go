@@ -10,6 +10,7 @@ import (
 	"github.com/fluxcd/pkg/apis/acl"
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -129,7 +130,7 @@ func (r *kustomizationRun) do(ctx context.Context) time.Duration {
 	drifted := r.attempts.takeDrift(unit.Name)
 	if inputs := r.inputs(unit, artifact); r.attempt.inputs != inputs {
 		r.attempt.begin(inputs, r.now)
-	} else if r.came() {
+	} else if r.attempts.helped(r.attempt) {
 		r.attempt.retry()
 	} else if left := r.attempt.barred(r.now); left > 0 && !drifted && !r.attempt.late && !r.attempt.stuck {
 		return left
@@ -172,10 +173,8 @@ func (r *kustomizationRun) reach(ctx context.Context, unit pipeline.Unit, artifa
 // failThere reports what failed on the cluster. Of one that does not answer it says
 // just that, however many requests that ended.
 func (r *kustomizationRun) failThere(reason string, err error) time.Duration {
-	if l := r.target.access.link; l != nil {
-		if why := l.turnedAway(client.ObjectKeyFromObject(r.k)); why != nil {
-			return r.fail(meta.ReconciliationFailedReason, why)
-		}
+	if why := r.target.turnedAway(client.ObjectKeyFromObject(r.k)); why != nil {
+		return r.fail(meta.ReconciliationFailedReason, why)
 	}
 	return r.fail(reason, err)
 }
@@ -216,7 +215,9 @@ func (r *kustomizationRun) deliver(ctx context.Context, unit pipeline.Unit, arti
 	})
 	r.attempt.due = false
 	r.keep(out)
-	r.contested(out.Plan)
+	if words := r.attempt.contest(out.Plan, r.now); words != "" {
+		r.events.Event(r.k, corev1.EventTypeWarning, report.ReasonDriftContested, clip(words))
+	}
 	err = unit.Conceal(err)
 	if err != nil && out.Changes.Pending() {
 		return r.pending(artifact, err)

@@ -88,8 +88,8 @@ func (r *kustomizations) remove(ctx context.Context, k *kustomizev1.Kustomizatio
 		return inventory, orLetGo(err)
 	}
 	remaining, err := r.pipeline.Remove(ctx, client.ObjectKeyFromObject(k), target.Target, inventory)
-	if err != nil && target.access.link != nil {
-		if why := target.access.link.turnedAway(client.ObjectKeyFromObject(k)); why != nil {
+	if err != nil {
+		if why := target.turnedAway(client.ObjectKeyFromObject(k)); why != nil {
 			err = why
 		}
 	}

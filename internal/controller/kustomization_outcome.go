@@ -27,7 +27,11 @@ const owner = client.FieldOwner("bowline")
 // fail reports a failed attempt and returns when to try again.
 func (r *kustomizationRun) fail(reason string, err error) time.Duration {
 	terminal, message := failure.Terminal(err), object.Conceal(err.Error(), r.secrets)
-	r.want(reason, err)
+	lacking := err
+	if reason == meta.BuildFailedReason {
+		lacking = nil // what a build lacks comes by a commit
+	}
+	r.attempts.failedFor(client.ObjectKeyFromObject(r.k), r.attempt, lacking)
 	wait := r.attempt.failed(r.now, terminal, r.k.GetRetryInterval())
 	r.attempt.changed = true
 	r.attempt.late = false // what failed now is no matter of waiting
@@ -37,34 +41,10 @@ func (r *kustomizationRun) fail(reason string, err error) time.Duration {
 		r.log.Error(errors.New(message), "failed", "reason", reason, "revision", r.k.Status.LastAttemptedRevision, "retryIn", wait.String())
 		r.event = &notice{corev1.EventTypeWarning, reason, message}
 	}
-	if r.came() {
+	if r.attempts.helped(r.attempt) {
 		return 0 // what was wanting may have come while this was under way
 	}
 	return wait
-}
-
-// want notes whether something may be wanting that others bring to the cluster:
-// when it comes, the attempt is repeated. What a build lacks comes by a commit.
-func (r *kustomizationRun) want(reason string, err error) {
-	r.attempt.wanting = reason != meta.BuildFailedReason &&
-		(errors.Is(err, failure.Of(failure.NotFound)) || errors.Is(err, failure.Of(failure.Denied)))
-	r.attempt.lacks = ""
-	if r.attempt.wanting {
-		r.attempt.lacks = err.Error()
-	}
-	r.attempts.want(client.ObjectKeyFromObject(r.k), r.attempt.lacks)
-}
-
-// came reports whether something came that the last attempt failed for want of.
-func (r *kustomizationRun) came() bool {
-	if !r.attempt.wanting {
-		return false
-	}
-	came, now := r.attempts.came(r.attempt.cameBy, r.attempt.lacks)
-	if !came {
-		r.attempt.cameBy = now
-	}
-	return came
 }
 
 // pending waits for what an event will make possible, such as a definition that is
@@ -134,11 +114,7 @@ func (r *kustomizationRun) succeed(artifact source.Artifact, wants []plan.Want) 
 		}
 		r.event = &notice{corev1.EventTypeNormal, meta.ReconciliationSucceededReason, message}
 	}
-	*r.attempt = attempt{
-		inputs: r.attempt.inputs, began: r.attempt.began, checked: r.attempt.checked,
-		station: r.attempt.station, mayRead: r.attempt.mayRead, healAt: r.attempt.healAt, contested: r.attempt.contested,
-	}
-	r.attempts.want(client.ObjectKeyFromObject(r.k), "")
+	r.attempts.succeeded(client.ObjectKeyFromObject(r.k), r.attempt)
 	return max(r.k.Spec.Interval.Duration, shortestWait)
 }
 
@@ -152,21 +128,6 @@ func (r *kustomizationRun) observed() bool {
 	}
 	r.k.Status.LastHandledReconcileAt = asked
 	return true
-}
-
-// contested notes when objects that somebody keeps changing are healed again, and
-// tells who does, once for every healing that has to wait.
-func (r *kustomizationRun) contested(p *plan.Plan) {
-	if p == nil || p.HealAfter == 0 {
-		r.attempt.healAt, r.attempt.contested = time.Time{}, ""
-		return
-	}
-	r.attempt.healAt = r.now.Add(p.HealAfter)
-	who, words := contestedIn(p)
-	if who != r.attempt.contested {
-		r.attempt.contested = who
-		r.events.Event(r.k, corev1.EventTypeWarning, report.ReasonDriftContested, clip(words))
-	}
 }
 
 // contestedIn returns the objects of a plan whose healing has to wait, and who changes them.

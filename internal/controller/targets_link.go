@@ -142,6 +142,15 @@ func (l *link) turnedAway(unit types.NamespacedName) error {
 	return err
 }
 
+// turnedAway is that of the link that the unit is delivered by; the engine's own cluster
+// turns nobody away.
+func (d *delivery) turnedAway(unit types.NamespacedName) error {
+	if d.access.link == nil {
+		return nil
+	}
+	return d.access.link.turnedAway(unit)
+}
+
 // close ends the link, and what only it used. The lock is held.
 func (l *link) close() {
 	if l.links[l.key] != l {
