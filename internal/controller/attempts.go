@@ -179,9 +179,6 @@ func (a *attempts) drift(unit types.NamespacedName) {
 	a.drifted[unit] = true
 }
 
-// stir notes that something changed which the unit refers to.
-func (a *attempts) stir(unit types.NamespacedName) { a.drift(unit) }
-
 // takeDrift reports whether the unit drifted since it was last asked.
 func (a *attempts) takeDrift(unit types.NamespacedName) bool {
 	a.mu.Lock()
