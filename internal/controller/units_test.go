@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
@@ -21,6 +22,7 @@ func TestLetGoOnce(t *testing.T) {
 	if err := s.client.Delete(t.Context(), h); err != nil {
 		t.Fatal(err)
 	}
+	s.awaitRelease("web", "let go by that engine", func(h *helmv2.HelmRelease) bool { return slices.Equal(h.Finalizers, []string{finalizer}) })
 	behind := s.helmRelease("web")
 	u := &units[*helmv2.HelmRelease]{client: s.client, written: newWritten[*helmv2.HelmRelease]()}
 	forgotten := false
