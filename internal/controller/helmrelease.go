@@ -45,6 +45,7 @@ type helmReleases struct {
 
 // Reconcile implements reconcile.Reconciler.
 func (r *helmReleases) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	defer r.targets.ran(req.NamespacedName)
 	if !r.ready(ctx) {
 		return ctrl.Result{}, nil
 	}

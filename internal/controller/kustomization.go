@@ -37,6 +37,7 @@ type kustomizations struct {
 
 // Reconcile implements reconcile.Reconciler.
 func (r *kustomizations) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	defer r.targets.ran(req.NamespacedName)
 	if !r.ready(ctx) {
 		return ctrl.Result{}, nil
 	}

@@ -20,6 +20,8 @@ type bulkhead struct {
 	tenants map[string]int
 	sum     int      // guarded by mu
 	queue   []waiter // guarded by mu; in the order in which they came
+	// called are the units that were woken for a place and have not come yet.
+	called map[types.NamespacedName]bool // guarded by mu
 }
 
 type waiter struct {
@@ -30,7 +32,7 @@ type waiter struct {
 // newBulkhead divides the workers: a cluster gets at most a quarter, and so do all of
 // a tenant's, all together a half.
 func newBulkhead(workers int, wake func(types.NamespacedName, bool)) *bulkhead {
-	return &bulkhead{each: max(1, workers/4), all: max(1, workers/2), wake: wake, inside: map[*link]int{}, tenants: map[string]int{}}
+	return &bulkhead{each: max(1, workers/4), all: max(1, workers/2), wake: wake, inside: map[*link]int{}, tenants: map[string]int{}, called: map[types.NamespacedName]bool{}}
 }
 
 // enter takes a place, and reports whether there was one. Otherwise the unit is woken
@@ -38,6 +40,7 @@ func newBulkhead(workers int, wake func(types.NamespacedName, bool)) *bulkhead {
 func (b *bulkhead) enter(l *link, unit types.NamespacedName) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	delete(b.called, unit)
 	if b.room(l) {
 		b.inside[l]++
 		b.tenants[l.tenant]++
@@ -64,13 +67,31 @@ func (b *bulkhead) leave(l *link) {
 	if b.tenants[l.tenant]--; b.tenants[l.tenant] == 0 {
 		delete(b.tenants, l.tenant)
 	}
-	var next []types.NamespacedName
-	if i := slices.IndexFunc(b.queue, func(w waiter) bool { return b.room(w.link) }); i >= 0 {
-		next = append(next, b.queue[i].unit)
-		b.queue = slices.Delete(b.queue, i, i+1)
+	b.callNext()
+}
+
+// passOn is called when a unit has run: if it was woken for a place and did not take it,
+// because it had nothing to do there or its cluster is away, the next one is.
+func (b *bulkhead) passOn(unit types.NamespacedName) {
+	b.mu.Lock()
+	if !b.called[unit] {
+		b.mu.Unlock()
+		return
 	}
+	delete(b.called, unit)
+	b.callNext()
+}
+
+// callNext wakes the first who may have a place. The lock is held, and given up.
+func (b *bulkhead) callNext() {
+	i := slices.IndexFunc(b.queue, func(w waiter) bool { return b.room(w.link) })
+	if i < 0 {
+		b.mu.Unlock()
+		return
+	}
+	next := b.queue[i].unit
+	b.queue = slices.Delete(b.queue, i, i+1)
+	b.called[next] = true
 	b.mu.Unlock()
-	for _, unit := range next {
-		b.wake(unit, false)
-	}
+	b.wake(next, false)
 }

@@ -26,6 +26,9 @@ func (t *targets) enter(d *delivery, unit types.NamespacedName) (leave func(), o
 	}, true
 }
 
+// ran is called after each run of a unit, whatever came of it.
+func (t *targets) ran(unit types.NamespacedName) { t.bulkhead.passOn(unit) }
+
 // placeComes is when a unit that found no place looks again by itself. It is woken
 // for one sooner.
 const placeComes = 30 * time.Second

@@ -133,6 +133,37 @@ func TestBulkhead(t *testing.T) {
 	}
 }
 
+// A unit that is woken for a place and does not take it, because its cluster is away by
+// then, leaves nobody behind it waiting.
+func TestBulkheadPassesOn(t *testing.T) {
+	t.Parallel()
+	var woken []string
+	b := newBulkhead(4, func(unit types.NamespacedName, _ bool) { woken = append(woken, unit.Name) })
+	l := &link{}
+	unit := func(name string) types.NamespacedName { return types.NamespacedName{Name: name} }
+	for _, name := range []string{"inside", "a", "b", "c"} {
+		if in := b.enter(l, unit(name)); in != (name == "inside") {
+			t.Errorf("%s is let in: %t", name, in)
+		}
+	}
+	b.leave(l)
+	for _, step := range []struct {
+		name, reason string
+		run          func()
+		want         []string
+	}{
+		{"not asked", "nobody woke it", func() { b.passOn(unit("other")) }, []string{"a"}},
+		{"away", "it was woken and never came", func() { b.passOn(unit("a")) }, []string{"a", "b"}},
+		{"again", "it has passed it on", func() { b.passOn(unit("a")) }, []string{"a", "b"}},
+		{"taken", "it is inside", func() { b.enter(l, unit("b")); b.passOn(unit("b")) }, []string{"a", "b"}},
+		{"left", "it was inside", func() { b.leave(l) }, []string{"a", "b", "c"}},
+	} {
+		if step.run(); !slices.Equal(woken, step.want) {
+			t.Errorf("%s: woken %v, want %v: %s", step.name, woken, step.want, step.reason)
+		}
+	}
+}
+
 // However many clusters a tenant names, they have one share together.
 func TestBulkheadOfATenant(t *testing.T) {
 	t.Parallel()
