@@ -18,6 +18,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/cli/local"
 	"github.com/bowline-dev/bowline/internal/crds"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/localkube"
 )
 
 func (b *bringUp) startControlPlane(ctx context.Context) (string, error) {
@@ -33,7 +34,7 @@ func (b *bringUp) startControlPlane(ctx context.Context) (string, error) {
 	if err := b.remember(); err != nil {
 		return "", err
 	}
-	now, err := cp.Start(ctx, b.options.nodes, b.options.apiPort)
+	now, err := cp.Start(ctx, localkube.Options{Nodes: b.options.nodes, Port: b.options.apiPort})
 	if err != nil {
 		return "", err
 	}

@@ -30,6 +30,7 @@ type Status struct {
 	Kubeconfig string   `json:"kubeconfig"`
 	Components []string `json:"components"`
 	Nodes      int      `json:"nodes"`
+	Emulate    string   `json:"emulate,omitempty"` // minor version that it behaves like, when that is not its own
 	Dir        string   `json:"dir"`
 	Log        string   `json:"log"`
 }
@@ -46,6 +47,7 @@ func (c Cluster) Status(ctx context.Context) (Status, error) {
 		Server:     fmt.Sprintf("https://127.0.0.1:%d", state.Port),
 		Kubeconfig: c.Kubeconfig(),
 		Components: state.Components,
+		Emulate:    state.Emulate,
 		Dir:        c.Dir,
 		Log:        c.Log(),
 	}
