@@ -39,3 +39,7 @@ done
 # explain` could take them from.
 mkdir -p "$out/fleet"
 "$generator" crd paths=./api/fleet/... output:crd:dir="$out/fleet"
+
+# The kinds of the provider that makes clusters on one machine.
+mkdir -p "$out/local"
+"$generator" crd:maxDescLen=0 paths=./api/local/... output:crd:dir="$out/local"

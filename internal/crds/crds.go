@@ -38,7 +38,7 @@ const establishTimeout = 30 * time.Second
 
 var definitions = apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions")
 
-//go:embed *.yaml fleet/*.yaml
+//go:embed *.yaml fleet/*.yaml local/*.yaml
 var files embed.FS
 
 // YAML returns all definitions that an engine needs as one stream of YAML
@@ -49,6 +49,12 @@ func YAML() []byte { return stream("*.yaml") }
 // names. The caller owns the objects.
 func Fleet() ([]*unstructured.Unstructured, error) {
 	return Read(bytes.NewReader(stream("fleet/*.yaml")))
+}
+
+// Local returns the definitions of the local provider's kinds, in the order of
+// their names. The caller owns the objects.
+func Local() ([]*unstructured.Unstructured, error) {
+	return Read(bytes.NewReader(stream("local/*.yaml")))
 }
 
 // stream returns the embedded files of a pattern, one after the other.

@@ -1,0 +1,9 @@
+package localprovider_test
+
+import (
+	"testing"
+
+	"github.com/bowline-dev/bowline/internal/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m, testkit.WithControllers(), testkit.WithNodes(0)) }

@@ -1,0 +1,320 @@
+package localprovider_test
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
+	"sigs.k8s.io/cluster-api/util/kubeconfig"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	localv1 "github.com/bowline-dev/bowline/api/local/v1alpha1"
+	"github.com/bowline-dev/bowline/internal/crds"
+	"github.com/bowline-dev/bowline/internal/fleet/localprovider"
+	"github.com/bowline-dev/bowline/internal/localkube"
+	"github.com/bowline-dev/bowline/internal/testkit"
+)
+
+// patience is for everything that takes other processes: the machine may be busy.
+const patience = 2 * time.Minute
+
+// hub is a management cluster with Cluster API's own manager and the provider.
+type hub struct {
+	testing.TB
+	client.Client
+	namespace string
+	planes    localprovider.Embedded
+}
+
+func newHub(t *testing.T) *hub {
+	t.Helper()
+	cfg := testkit.Cluster(t)
+	local, err := crds.Local()
+	if err == nil {
+		err = crds.Install(t.Context(), cfg, local)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	testkit.NewClusterAPI(t, testkit.Kubeconfig(t))
+	root, err := os.MkdirTemp("", "bowline-local-") //nolint:usetesting // the path of t.TempDir may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	scheme := runtime.NewScheme()
+	if err := localprovider.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(cfg, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &hub{TB: t, Client: c, namespace: testkit.Namespace(t), planes: localprovider.Embedded{Executable: testkit.Localkube(t), Root: root, Unsynced: true}}
+	t.Cleanup(func() { h.deletePlanes(); _ = os.RemoveAll(root) })
+	h.run(cfg, scheme)
+	return h
+}
+
+// run runs the provider until the test ends.
+func (h *hub) run(cfg *rest.Config, scheme *runtime.Scheme) {
+	h.Helper()
+	twice := true // other tests have controllers of these names
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &twice}})
+	if err == nil {
+		err = localprovider.Register(mgr, h.planes)
+	}
+	if err != nil {
+		h.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(h.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- mgr.Start(ctx) }()
+	h.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			h.Errorf("the provider ended: %v", err)
+		}
+	})
+}
+
+// deletePlanes ends what a failed test left.
+func (h *hub) deletePlanes() {
+	all, _ := os.ReadDir(h.planes.Root)
+	for _, entry := range all {
+		p := localkube.ControlPlane{Executable: h.planes.Executable, Root: h.planes.Root, Name: entry.Name()}
+		if p.Exists() {
+			if err := p.Delete(context.WithoutCancel(h.Context())); err != nil {
+				h.Error(err)
+			}
+		}
+	}
+}
+
+// until waits until an object says what it is to say.
+func until[T client.Object](h *hub, c client.Reader, object T, what string, is func() bool) {
+	h.Helper()
+	key := client.ObjectKeyFromObject(object)
+	err := wait.PollUntilContextTimeout(h.Context(), 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		err := c.Get(ctx, key, object)
+		return err == nil && is(), client.IgnoreNotFound(err)
+	})
+	if err != nil {
+		h.Fatalf("%s: not %s: %v; it is %+v", key, what, err, object)
+	}
+}
+
+func (h *hub) untilGone(object client.Object) {
+	h.Helper()
+	key := client.ObjectKeyFromObject(object)
+	err := wait.PollUntilContextTimeout(h.Context(), 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		err := h.Get(ctx, key, object)
+		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+	})
+	if err != nil {
+		h.Fatalf("%s is still there: %v; %+v", key, err, object)
+	}
+}
+
+func (h *hub) create(objects ...client.Object) {
+	h.Helper()
+	for _, o := range objects {
+		o.SetNamespace(h.namespace)
+		if err := h.Create(h.Context(), o); err != nil {
+			h.Fatalf("create %T %s: %v", o, o.GetName(), err)
+		}
+	}
+}
+
+// declare makes a cluster with workers, as a template would.
+func (h *hub) declare(name, version string, workers int32) (*clusterv1.Cluster, *clusterv1.MachineDeployment) {
+	h.Helper()
+	group := localv1.GroupVersion.Group
+	cluster := &clusterv1.Cluster{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: clusterv1.ClusterSpec{
+		InfrastructureRef: clusterv1.ContractVersionedObjectReference{APIGroup: group, Kind: localv1.LocalClusterKind, Name: name},
+		ControlPlaneRef:   clusterv1.ContractVersionedObjectReference{APIGroup: group, Kind: localv1.LocalControlPlaneKind, Name: name},
+	}}
+	deployment := &clusterv1.MachineDeployment{ObjectMeta: metav1.ObjectMeta{Name: name + "-md"}, Spec: clusterv1.MachineDeploymentSpec{
+		ClusterName: name, Replicas: &workers,
+		Template: clusterv1.MachineTemplateSpec{Spec: clusterv1.MachineSpec{
+			ClusterName: name, Version: version,
+			Bootstrap:         clusterv1.Bootstrap{ConfigRef: clusterv1.ContractVersionedObjectReference{APIGroup: group, Kind: localv1.LocalConfigTemplateKind, Name: name}},
+			InfrastructureRef: clusterv1.ContractVersionedObjectReference{APIGroup: group, Kind: localv1.LocalMachineTemplateKind, Name: name},
+		}},
+	}}
+	h.create(
+		&localv1.LocalCluster{ObjectMeta: metav1.ObjectMeta{Name: name}},
+		&localv1.LocalControlPlane{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: localv1.LocalControlPlaneSpec{Version: version}},
+		&localv1.LocalMachineTemplate{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: localv1.LocalMachineTemplateSpec{
+			Template: localv1.LocalMachineTemplateResource{Spec: localv1.LocalMachineSpec{CPU: "4", Memory: "16Gi", Zone: "a"}}}},
+		&localv1.LocalConfigTemplate{ObjectMeta: metav1.ObjectMeta{Name: name}},
+		cluster, deployment,
+	)
+	return cluster, deployment
+}
+
+// member returns a client of a cluster by the kubeconfig that everybody uses.
+func (h *hub) member(cluster *clusterv1.Cluster) client.Client {
+	h.Helper()
+	data, err := kubeconfig.FromSecret(h.Context(), h.Client, client.ObjectKeyFromObject(cluster))
+	if err != nil {
+		h.Fatal(err)
+	}
+	cfg, err := clientcmd.RESTConfigFromKubeConfig(data)
+	if err != nil {
+		h.Fatal(err)
+	}
+	c, err := client.New(cfg, client.Options{})
+	if err != nil {
+		h.Fatal(err)
+	}
+	return c
+}
+
+// nodes returns the versions of the ready nodes of a member.
+func (h *hub) nodes(member client.Client) (ready []string) {
+	h.Helper()
+	var list corev1.NodeList
+	if err := member.List(h.Context(), &list); err != nil {
+		h.Fatal(err)
+	}
+	for _, n := range list.Items {
+		for _, c := range n.Status.Conditions {
+			if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
+				ready = append(ready, n.Status.NodeInfo.KubeletVersion)
+			}
+		}
+	}
+	return ready
+}
+
+func replicas(deployment *clusterv1.MachineDeployment, n int32) func() bool {
+	return func() bool {
+		s := deployment.Status
+		return s.AvailableReplicas != nil && *s.AvailableReplicas == n && s.Replicas != nil && *s.Replicas == n && s.UpToDateReplicas != nil && *s.UpToDateReplicas == n
+	}
+}
+
+// A cluster is made, scaled, upgraded and deleted by Cluster API's own manager, through nothing but its contracts.
+func TestLifeOfACluster(t *testing.T) {
+	t.Parallel()
+	h := newHub(t)
+	built, err := localkube.ControlPlane{Executable: h.planes.Executable}.Version(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster, workers := h.declare("edge", "v1.35.0", 2)
+
+	until(h, h, cluster, "provisioned", func() bool { return cluster.Status.Phase == string(clusterv1.ClusterPhaseProvisioned) })
+	until(h, h, workers, "two workers", replicas(workers, 2))
+	if e := cluster.Spec.ControlPlaneEndpoint; e.Host != "127.0.0.1" || e.Port == 0 {
+		t.Errorf("its endpoint is %+v", e)
+	}
+	member := h.member(cluster)
+	if all := h.nodes(member); len(all) != 2 || all[0] != "v1.35.0" {
+		t.Errorf("the ready nodes are %v", all)
+	}
+
+	h.change(workers, func() { *workers.Spec.Replicas = 1 })
+	until(h, h, workers, "one worker", replicas(workers, 1))
+
+	plane := &localv1.LocalControlPlane{ObjectMeta: metav1.ObjectMeta{Namespace: h.namespace, Name: "edge"}}
+	until(h, h, plane, "the old version", func() bool { return plane.Status.Version == "v1.35.0" })
+	h.change(plane, func() { plane.Spec.Version = built })
+	until(h, h, plane, "the new version", func() bool { return plane.Status.Version == built })
+	h.change(workers, func() { workers.Spec.Template.Spec.Version = built })
+	until(h, h, workers, "upgraded", func() bool { all := h.nodes(member); return len(all) == 1 && all[0] == built })
+
+	if err := h.Delete(t.Context(), cluster); err != nil {
+		t.Fatal(err)
+	}
+	h.untilGone(cluster)
+	if left, _ := os.ReadDir(h.planes.Root); len(left) > 0 {
+		t.Errorf("%s is left behind", left[0].Name())
+	}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: h.namespace, Name: "edge-kubeconfig"}}
+	if err := h.Get(t.Context(), client.ObjectKeyFromObject(secret), secret); !apierrors.IsNotFound(err) {
+		t.Errorf("the kubeconfig is still there: %v", err)
+	}
+}
+
+func (h *hub) change(o client.Object, change func()) {
+	h.Helper()
+	before, ok := o.DeepCopyObject().(client.Object)
+	if !ok {
+		h.Fatalf("%T", o)
+	}
+	change()
+	if err := h.Patch(h.Context(), o, client.MergeFrom(before)); err != nil {
+		h.Fatal(err)
+	}
+}
+
+// A control plane that is killed comes back with all that it had; one of a version that there is none of says so.
+func TestControlPlane(t *testing.T) {
+	t.Parallel()
+	h := newHub(t)
+	h.declare("odd", "v1.12.0", 0)
+	plane := &localv1.LocalControlPlane{ObjectMeta: metav1.ObjectMeta{Namespace: h.namespace, Name: "odd"}}
+	until(h, h, plane, "refused", func() bool {
+		return len(plane.Status.Conditions) == 1 && plane.Status.Conditions[0].Reason == localv1.VersionUnavailableReason &&
+			strings.Contains(plane.Status.Conditions[0].Message, "Kubernetes v1.12.0") && strings.Contains(plane.Status.Conditions[0].Message, "use v1.36 or v1.35")
+	})
+
+	cluster, _ := h.declare("killed", "", 0)
+	until(h, h, cluster, "provisioned", func() bool { return cluster.Status.Phase == string(clusterv1.ClusterPhaseProvisioned) })
+	member := h.member(cluster)
+	kept := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "kept"}}
+	if err := member.Create(t.Context(), kept); err != nil {
+		t.Fatal(err)
+	}
+	h.kill()
+	until(h, reachable{member}, kept, "back", func() bool { return true })
+}
+
+// reachable takes a server that is away for one that does not have the object yet.
+type reachable struct{ client.Client }
+
+func (r reachable) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+	if err := r.Client.Get(ctx, key, o, opts...); err != nil {
+		return apierrors.NewNotFound(corev1.Resource("configmaps"), key.Name)
+	}
+	return nil
+}
+
+// kill ends the only control plane that runs, as a power cut would.
+func (h *hub) kill() {
+	h.Helper()
+	all, err := os.ReadDir(h.planes.Root)
+	if err != nil {
+		h.Fatal(err)
+	}
+	for _, entry := range all {
+		p := localkube.ControlPlane{Executable: h.planes.Executable, Root: h.planes.Root, Name: entry.Name()}
+		state, err := p.State(h.Context())
+		if err != nil || !state.Running() {
+			continue
+		}
+		process, err := os.FindProcess(state.PID)
+		if err == nil {
+			err = process.Kill()
+		}
+		if err != nil {
+			h.Fatal(err)
+		}
+		return
+	}
+	h.Fatal("no control plane runs")
+}
