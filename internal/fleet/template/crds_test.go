@@ -3,10 +3,13 @@ package template
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,18 +36,24 @@ type definition struct {
 	rules      *cel.Validator
 }
 
-// definitions are found by kind; where the folder of a provider is not there, they are not.
-type definitions map[kinds.GroupVersionKind]definition
+// definitions are read when an object of their kind is judged: most folders hold many more.
+type definitions struct {
+	folders []string
+	read    map[kinds.GroupVersionKind]definition
+}
 
-// load reads all definitions below the folder.
-func (d definitions) load(t *testing.T, dir string) {
+// of finds the definition of a kind; ok is false where no folder has it.
+func (d *definitions) of(t *testing.T, gvk kinds.GroupVersionKind) (found definition, ok bool) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no definitions in %s: %v", dir, err)
+	if found, ok = d.read[gvk]; ok {
+		return found, true
 	}
-	for _, file := range files {
+	for _, folder := range d.folders {
+		file := filepath.Join(folder, gvk.Group+"_"+strings.ToLower(gvk.Kind)+"s.yaml")
 		text, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,20 +65,25 @@ func (d definitions) load(t *testing.T, dir string) {
 		if err := apiextensionsv1.Convert_v1_CustomResourceDefinition_To_apiextensions_CustomResourceDefinition(&external, &crd, nil); err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
-		for _, version := range crd.Spec.Versions {
-			if !version.Served {
-				continue
-			}
-			d.add(t, file, &crd, version.Name)
+		found = compileDefinition(t, file, &crd, gvk)
+		if d.read == nil {
+			d.read = map[kinds.GroupVersionKind]definition{}
 		}
+		d.read[gvk] = found
+		return found, true
 	}
+	return definition{}, false
 }
 
-func (d definitions) add(t *testing.T, file string, crd *apiextensions.CustomResourceDefinition, version string) {
+func compileDefinition(t *testing.T, file string, crd *apiextensions.CustomResourceDefinition, gvk kinds.GroupVersionKind) definition {
 	t.Helper()
-	props, err := apiextensions.GetSchemaForVersion(crd, version)
+	served := slices.ContainsFunc(crd.Spec.Versions, func(v apiextensions.CustomResourceDefinitionVersion) bool { return v.Name == gvk.Version && v.Served })
+	if crd.Spec.Names.Kind != gvk.Kind || !served {
+		t.Fatalf("%s: does not serve %s", file, gvk)
+	}
+	props, err := apiextensions.GetSchemaForVersion(crd, gvk.Version)
 	if err != nil || props == nil {
-		t.Fatalf("%s: no schema for %s: %v", file, version, err)
+		t.Fatalf("%s: no schema for %s: %v", file, gvk.Version, err)
 	}
 	structural, err := structuralschema.NewStructural(props.OpenAPIV3Schema)
 	if err != nil {
@@ -79,8 +93,7 @@ func (d definitions) add(t *testing.T, file string, crd *apiextensions.CustomRes
 	if err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
-	gvk := kinds.GroupVersionKind{Group: crd.Spec.Group, Version: version, Kind: crd.Spec.Names.Kind}
-	d[gvk] = definition{structural: structural, values: values, rules: cel.NewValidator(structural, true, celconfig.PerCallLimit)}
+	return definition{structural: structural, values: values, rules: cel.NewValidator(structural, true, celconfig.PerCallLimit)}
 }
 
 // judge returns what the API server would refuse or drop.
@@ -127,10 +140,10 @@ func moduleDir(t *testing.T, tool, module string) string {
 	return found.Dir
 }
 
-// loadDefinitions finds those of Cluster API and of the providers; missing says which are not here.
-func loadDefinitions(t *testing.T) (all definitions, missing []string) {
+// findDefinitions finds those of Cluster API and of the providers; missing says which are not here.
+func findDefinitions(t *testing.T) (all *definitions, missing []string) {
 	t.Helper()
-	all = definitions{}
+	all = &definitions{}
 	for _, from := range []struct {
 		tool, module string
 		folders      []string
@@ -144,7 +157,7 @@ func loadDefinitions(t *testing.T) (all definitions, missing []string) {
 			continue
 		}
 		for _, folder := range from.folders {
-			all.load(t, filepath.Join(dir, folder))
+			all.folders = append(all.folders, filepath.Join(dir, folder))
 		}
 	}
 	folder := os.Getenv("BOWLINE_CRDS")
@@ -153,7 +166,7 @@ func loadDefinitions(t *testing.T) (all definitions, missing []string) {
 			missing = append(missing, provider+": BOWLINE_CRDS does not name a folder with its definitions")
 			continue
 		}
-		all.load(t, filepath.Join(folder, provider))
+		all.folders = append(all.folders, filepath.Join(folder, provider))
 	}
 	return all, missing
 }
@@ -161,14 +174,14 @@ func loadDefinitions(t *testing.T) (all definitions, missing []string) {
 // TestShippedTemplatesFitTheirProviders judges every object of every example by the definition of its kind.
 func TestShippedTemplatesFitTheirProviders(t *testing.T) {
 	t.Parallel()
-	all, missing := loadDefinitions(t)
+	all, missing := findDefinitions(t)
 	for _, what := range missing {
 		t.Logf("NOT CHECKED: %s", what)
 	}
 	judged, unjudged := 0, map[string]bool{}
 	for _, example := range shipped(t) {
 		for _, u := range example.render(t) {
-			d, ok := all[u.GroupVersionKind()]
+			d, ok := all.of(t, u.GroupVersionKind())
 			if !ok {
 				unjudged[u.GroupVersionKind().String()] = true
 				continue
@@ -191,8 +204,7 @@ func TestShippedTemplatesFitTheirProviders(t *testing.T) {
 // The files that ship are what the API takes.
 func TestShippedFilesFitTheAPI(t *testing.T) {
 	t.Parallel()
-	all := definitions{}
-	all.load(t, filepath.Join("..", "..", "crds", "fleet"))
+	all := &definitions{folders: []string{filepath.Join("..", "..", "crds", "fleet")}}
 	top := filepath.Join("..", "..", "..", "templates", "*")
 	examples, err := filepath.Glob(filepath.Join(top, "examples", "*.yaml"))
 	if err != nil {
@@ -215,7 +227,7 @@ func TestShippedFilesFitTheAPI(t *testing.T) {
 		if err := u.UnmarshalJSON(text); err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
-		d, ok := all[u.GroupVersionKind()]
+		d, ok := all.of(t, u.GroupVersionKind())
 		if !ok {
 			t.Fatalf("%s: no definition of %s", file, u.GroupVersionKind())
 		}
@@ -228,8 +240,8 @@ func TestShippedFilesFitTheAPI(t *testing.T) {
 // What is wrong is found: the definitions are read as the API server reads them.
 func TestDefinitionsJudge(t *testing.T) {
 	t.Parallel()
-	all, _ := loadDefinitions(t)
-	d, ok := all[kinds.GroupVersionKind{Group: "cluster.x-k8s.io", Version: "v1beta2", Kind: "MachinePool"}]
+	all, _ := findDefinitions(t)
+	d, ok := all.of(t, kinds.GroupVersionKind{Group: "cluster.x-k8s.io", Version: "v1beta2", Kind: "MachinePool"})
 	if !ok {
 		t.Skip("the definitions of Cluster API are not here: run `go mod download` in tools/capi")
 	}
