@@ -3,7 +3,13 @@ package localprovider_test
 import (
 	"testing"
 
+	"github.com/go-logr/logr"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m, testkit.WithControllers(), testkit.WithNodes(0)) }
+func TestMain(m *testing.M) {
+	ctrllog.SetLogger(logr.Discard())
+	testkit.Main(m, testkit.WithControllers(), testkit.WithNodes(0))
+}

@@ -77,7 +77,10 @@ func Register(mgr ctrl.Manager, planes ControlPlanes) error {
 	} {
 		b := ctrl.NewControllerManagedBy(mgr).Named("local-"+c.kind).For(c.object).
 			WithOptions(controller.Options{MaxConcurrentReconciles: c.workers}).
-			Watches(&clusterv1.Cluster{}, base.ofCluster(c.list))
+			Watches(&clusterv1.Cluster{}, base.ofCluster(c.list, client.Object.GetName))
+		if c.kind == localv1.LocalClusterKind {
+			b = b.Watches(&localv1.LocalControlPlane{}, base.ofCluster(c.list, func(o client.Object) string { return o.GetLabels()[clusterv1.ClusterNameLabel] }))
+		}
 		if c.machine {
 			b = b.Watches(&clusterv1.Machine{}, handler.EnqueueRequestsFromMapFunc(
 				util.MachineToInfrastructureMapFunc(localv1.GroupVersion.WithKind(c.kind))))
@@ -96,11 +99,12 @@ type base struct {
 	reader client.Reader
 }
 
-// ofCluster enqueues the objects of a Cluster, which may have been paused or have come to its control plane.
-func (b base) ofCluster(list client.ObjectList) handler.EventHandler {
+// ofCluster enqueues the objects of the Cluster that an object is or belongs to: it may have been paused, or have come to
+// its control plane.
+func (b base) ofCluster(list client.ObjectList, name func(client.Object) string) handler.EventHandler {
 	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
 		all, ok := list.DeepCopyObject().(client.ObjectList)
-		if !ok || b.client.List(ctx, all, client.InNamespace(o.GetNamespace()), client.MatchingLabels{clusterv1.ClusterNameLabel: o.GetName()}) != nil {
+		if !ok || b.client.List(ctx, all, client.InNamespace(o.GetNamespace()), client.MatchingLabels{clusterv1.ClusterNameLabel: name(o)}) != nil {
 			return nil
 		}
 		var requests []reconcile.Request

@@ -2,12 +2,16 @@ package localprovider_test
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -20,10 +24,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/yaml"
 
+	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	localv1 "github.com/bowline-dev/bowline/api/local/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/crds"
 	"github.com/bowline-dev/bowline/internal/fleet/localprovider"
+	"github.com/bowline-dev/bowline/internal/fleet/template"
 	"github.com/bowline-dev/bowline/internal/localkube"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
@@ -72,7 +79,7 @@ func newHub(t *testing.T) *hub {
 func (h *hub) run(cfg *rest.Config, scheme *runtime.Scheme) {
 	h.Helper()
 	twice := true // other tests have controllers of these names
-	mgr, err := ctrl.NewManager(cfg, ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &twice}})
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{Scheme: scheme, Logger: logr.Discard(), Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &twice}})
 	if err == nil {
 		err = localprovider.Register(mgr, h.planes)
 	}
@@ -114,6 +121,7 @@ func until[T client.Object](h *hub, c client.Reader, object T, what string, is f
 	if err != nil {
 		h.Fatalf("%s: not %s: %v; it is %+v", key, what, err, object)
 	}
+	h.Logf("%s: %s", key.Name, what)
 }
 
 func (h *hub) untilGone(object client.Object) {
@@ -128,41 +136,42 @@ func (h *hub) untilGone(object client.Object) {
 	}
 }
 
-func (h *hub) create(objects ...client.Object) {
-	h.Helper()
-	for _, o := range objects {
-		o.SetNamespace(h.namespace)
-		if err := h.Create(h.Context(), o); err != nil {
-			h.Fatalf("create %T %s: %v", o, o.GetName(), err)
-		}
-	}
-}
-
-// declare makes a cluster with workers, as a template would.
+// declare makes a cluster with workers from the template that ships.
 func (h *hub) declare(name, version string, workers int32) (*clusterv1.Cluster, *clusterv1.MachineDeployment) {
 	h.Helper()
-	group := localv1.GroupVersion.Group
-	cluster := &clusterv1.Cluster{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: clusterv1.ClusterSpec{
-		InfrastructureRef: clusterv1.ContractVersionedObjectReference{APIGroup: group, Kind: localv1.LocalClusterKind, Name: name},
-		ControlPlaneRef:   clusterv1.ContractVersionedObjectReference{APIGroup: group, Kind: localv1.LocalControlPlaneKind, Name: name},
-	}}
-	deployment := &clusterv1.MachineDeployment{ObjectMeta: metav1.ObjectMeta{Name: name + "-md"}, Spec: clusterv1.MachineDeploymentSpec{
-		ClusterName: name, Replicas: &workers,
-		Template: clusterv1.MachineTemplateSpec{Spec: clusterv1.MachineSpec{
-			ClusterName: name, Version: version,
-			Bootstrap:         clusterv1.Bootstrap{ConfigRef: clusterv1.ContractVersionedObjectReference{APIGroup: group, Kind: localv1.LocalConfigTemplateKind, Name: name}},
-			InfrastructureRef: clusterv1.ContractVersionedObjectReference{APIGroup: group, Kind: localv1.LocalMachineTemplateKind, Name: name},
-		}},
-	}}
-	h.create(
-		&localv1.LocalCluster{ObjectMeta: metav1.ObjectMeta{Name: name}},
-		&localv1.LocalControlPlane{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: localv1.LocalControlPlaneSpec{Version: version}},
-		&localv1.LocalMachineTemplate{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: localv1.LocalMachineTemplateSpec{
-			Template: localv1.LocalMachineTemplateResource{Spec: localv1.LocalMachineSpec{CPU: "4", Memory: "16Gi", Zone: "a"}}}},
-		&localv1.LocalConfigTemplate{ObjectMeta: metav1.ObjectMeta{Name: name}},
-		cluster, deployment,
-	)
-	return cluster, deployment
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "templates", "local", "template.yaml"))
+	if err != nil {
+		h.Fatal(err)
+	}
+	of := &fleetv1.ClusterTemplate{}
+	if err := yaml.UnmarshalStrict(text, of); err != nil {
+		h.Fatal(err)
+	}
+	parameters := fmt.Sprintf(`{"nodeGroups": [{"name": "md", "size": %d, "zone": "a"}]`, workers)
+	if version != "" {
+		parameters += fmt.Sprintf(`, "version": %q`, version)
+	}
+	cluster := &fleetv1.FleetCluster{
+		ObjectMeta: metav1.ObjectMeta{Namespace: h.namespace, Name: name, Labels: map[string]string{"environment": "test"}},
+		Spec: fleetv1.FleetClusterSpec{Template: &fleetv1.TemplateReference{
+			Name: of.Name, Parameters: &apiextensionsv1.JSON{Raw: []byte(parameters + "}")}}},
+	}
+	objects, err := template.NewCompiler().Render(h.Context(), of, cluster)
+	if err != nil {
+		h.Fatal(err)
+	}
+	for _, o := range objects {
+		if err := h.Create(h.Context(), o); err != nil {
+			h.Fatalf("create %s %s: %v", o.GetKind(), o.GetName(), err)
+		}
+	}
+	meta := metav1.ObjectMeta{Namespace: h.namespace, Name: name}
+	deployment := &clusterv1.MachineDeployment{ObjectMeta: meta}
+	deployment.Name += "-md"
+	if err := h.Get(h.Context(), client.ObjectKeyFromObject(deployment), deployment); err != nil {
+		h.Fatal(err)
+	}
+	return &clusterv1.Cluster{ObjectMeta: meta}, deployment
 }
 
 // member returns a client of a cluster by the kubeconfig that everybody uses.

@@ -89,7 +89,7 @@ func TestShippedTemplates(t *testing.T) {
 			golden(t, "shipped-"+e.name+".yaml", asYAML(t, objects))
 		})
 	}
-	for _, name := range []string{"eks", "aks", "vsphere"} {
+	for _, name := range []string{"eks", "aks", "vsphere", "local"} {
 		if sets[name] != 3 {
 			t.Errorf("%s has %d examples", name, sets[name])
 		}
