@@ -72,7 +72,7 @@ func (r *helmReleases) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Re
 		r.references.end(reader)
 	}
 	if ctx.Err() != nil {
-		return ctrl.Result{}, nil //nolint:nilerr // the engine stops: what failed now says nothing
+		return ctrl.Result{}, nil // the engine stops: what failed now says nothing
 	}
 	if err := run.write(ctx); err != nil {
 		return ctrl.Result{}, err
