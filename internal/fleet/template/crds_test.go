@@ -2,12 +2,9 @@ package template
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,6 +23,8 @@ import (
 	kinds "k8s.io/apimachinery/pkg/runtime/schema"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"sigs.k8s.io/yaml"
+
+	"github.com/bowline-dev/bowline/internal/fleet/template/shipped"
 )
 
 // definition is one version of a custom resource, ready to judge objects as the API
@@ -118,56 +117,15 @@ func (d definition) judge(ctx context.Context, u *unstructured.Unstructured) []s
 	return wrong
 }
 
-// moduleDir is where the module is that a module of tools pins, and "" where that is not here.
-func moduleDir(t *testing.T, tool, module string) string {
-	t.Helper()
-	dir := filepath.Join("..", "..", "..", "tools", tool)
-	if _, err := os.Stat(filepath.Join(dir, "go.mod")); err != nil {
-		return ""
-	}
-	list := exec.CommandContext(t.Context(), "go", "list", "-m", "-json", module)
-	list.Dir = dir
-	list.Env = append(os.Environ(), "GOFLAGS=-mod=readonly", "GOPROXY=off", "GOWORK=off")
-	out, err := list.Output()
-	if err != nil {
-		t.Logf("go list -m %s in %s: %v", module, dir, err)
-		return ""
-	}
-	var found struct{ Dir string }
-	if err := json.Unmarshal(out, &found); err != nil {
-		t.Fatal(err)
-	}
-	return found.Dir
-}
-
 // findDefinitions finds those of Cluster API and of the providers; missing says which are not here.
 func findDefinitions(t *testing.T) (all *definitions, missing []string) {
 	t.Helper()
 	all = &definitions{}
-	for _, from := range []struct {
-		tool, module string
-		folders      []string
-	}{
-		{"capi", "sigs.k8s.io/cluster-api", []string{"config/crd/bases", "controlplane/kubeadm/config/crd/bases", "bootstrap/kubeadm/config/crd/bases"}},
-		{"capa", "sigs.k8s.io/cluster-api-provider-aws/v2", []string{"config/crd/bases"}},
-	} {
-		dir := moduleDir(t, from.tool, from.module)
-		if dir == "" {
-			missing = append(missing, fmt.Sprintf("%s: run `go mod download` in tools/%s", from.module, from.tool))
-			continue
+	for _, d := range shipped.Find(t.Context(), repository) {
+		all.folders = append(all.folders, d.Folders...)
+		if d.Missing != "" {
+			missing = append(missing, d.Provider+": "+d.Missing)
 		}
-		for _, folder := range from.folders {
-			all.folders = append(all.folders, filepath.Join(dir, folder))
-		}
-	}
-	all.folders = append(all.folders, filepath.Join("..", "..", "crds", "local"))
-	folder := os.Getenv("BOWLINE_CRDS")
-	for _, provider := range []string{"azure", "vsphere"} {
-		if folder == "" {
-			missing = append(missing, provider+": BOWLINE_CRDS does not name a folder with its definitions")
-			continue
-		}
-		all.folders = append(all.folders, filepath.Join(folder, provider))
 	}
 	return all, missing
 }
@@ -180,7 +138,7 @@ func TestShippedTemplatesFitTheirProviders(t *testing.T) {
 		t.Logf("NOT CHECKED: %s", what)
 	}
 	judged, unjudged := 0, map[string]bool{}
-	for _, example := range shipped(t) {
+	for _, example := range shippedExamples(t) {
 		for _, u := range example.render(t) {
 			d, ok := all.of(t, u.GroupVersionKind())
 			if !ok {
@@ -189,7 +147,7 @@ func TestShippedTemplatesFitTheirProviders(t *testing.T) {
 			}
 			judged++
 			for _, line := range d.judge(t.Context(), u) {
-				t.Errorf("%s: %s/%s: %s", example.file, u.GetKind(), u.GetName(), line)
+				t.Errorf("%s: %s/%s: %s", example.File, u.GetKind(), u.GetName(), line)
 			}
 		}
 	}
@@ -206,7 +164,7 @@ func TestShippedTemplatesFitTheirProviders(t *testing.T) {
 func TestShippedFilesFitTheAPI(t *testing.T) {
 	t.Parallel()
 	all := &definitions{folders: []string{filepath.Join("..", "..", "crds", "fleet")}}
-	top := filepath.Join("..", "..", "..", "templates", "*")
+	top := filepath.Join(repository, "templates", "*")
 	examples, err := filepath.Glob(filepath.Join(top, "examples", "*.yaml"))
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package template
 
 import (
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -9,58 +8,37 @@ import (
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"sigs.k8s.io/yaml"
 
-	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+	"github.com/bowline-dev/bowline/internal/fleet/template/shipped"
 )
 
-// example is a FleetCluster of one of the templates that ship.
+var repository = filepath.Join("..", "..", "..")
+
 type example struct {
-	name     string // template-example
-	file     string
-	template *fleetv1.ClusterTemplate
-	cluster  *fleetv1.FleetCluster
+	shipped.Example
 	compiler *Compiler // the same for all of them
 }
 
-// shipped reads the templates at the top of the repository, with their examples.
-func shipped(t testing.TB) []example {
+// shippedExamples are those of the templates at the top of the repository.
+func shippedExamples(t testing.TB) []example {
 	t.Helper()
-	top := filepath.Join("..", "..", "..", "templates")
-	files, err := filepath.Glob(filepath.Join(top, "*", "examples", "*.yaml"))
+	found, err := shipped.Examples(repository)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all []example
 	compiler := NewCompiler()
-	for _, file := range files {
-		folder := filepath.Dir(filepath.Dir(file))
-		e := example{compiler: compiler, file: file, template: &fleetv1.ClusterTemplate{}, cluster: &fleetv1.FleetCluster{}}
-		e.name = filepath.Base(folder) + "-" + strings.TrimSuffix(filepath.Base(file), ".yaml")
-		decode(t, filepath.Join(folder, "template.yaml"), e.template)
-		decode(t, file, e.cluster)
-		e.template.Namespace = e.cluster.Namespace
-		all = append(all, e)
+	all := make([]example, 0, len(found))
+	for _, e := range found {
+		all = append(all, example{Example: e, compiler: compiler})
 	}
 	return all
 }
 
-func decode(t testing.TB, file string, into any) {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := yaml.UnmarshalStrict(text, into); err != nil {
-		t.Fatalf("%s: %v", file, err)
-	}
-}
-
 func (e example) render(t testing.TB) []*unstructured.Unstructured {
 	t.Helper()
-	objects, err := e.compiler.Render(t.Context(), e.template, e.cluster)
+	objects, err := e.compiler.Render(t.Context(), e.Template, e.Cluster)
 	if err != nil {
-		t.Fatalf("%s: %v", e.file, err)
+		t.Fatalf("%s: %v", e.File, err)
 	}
 	return objects
 }
@@ -69,15 +47,15 @@ func (e example) render(t testing.TB) []*unstructured.Unstructured {
 func TestShippedTemplates(t *testing.T) {
 	t.Parallel()
 	sets := map[string]int{}
-	for _, e := range shipped(t) {
-		sets[e.template.Name]++
-		t.Run(e.name, func(t *testing.T) {
+	for _, e := range shippedExamples(t) {
+		sets[e.Template.Name]++
+		t.Run(e.Name, func(t *testing.T) {
 			t.Parallel()
-			folder := filepath.Base(filepath.Dir(filepath.Dir(e.file)))
-			if e.template.Name != folder || e.cluster.Spec.Template == nil || e.cluster.Spec.Template.Name != folder {
-				t.Errorf("the folder is %s, the template %s", folder, e.template.Name)
+			folder := filepath.Base(filepath.Dir(filepath.Dir(e.File)))
+			if e.Template.Name != folder || e.Cluster.Spec.Template == nil || e.Cluster.Spec.Template.Name != folder {
+				t.Errorf("the folder is %s, the template %s", folder, e.Template.Name)
 			}
-			if err := e.compiler.CheckTemplate(t.Context(), e.template); err != nil {
+			if err := e.compiler.CheckTemplate(t.Context(), e.Template); err != nil {
 				t.Fatal(err)
 			}
 			objects := e.render(t)
@@ -86,7 +64,7 @@ func TestShippedTemplates(t *testing.T) {
 					t.Errorf("%s: credentials do not come from a template", u.GetName())
 				}
 			}
-			golden(t, "shipped-"+e.name+".yaml", asYAML(t, objects))
+			golden(t, "shipped-"+e.Name+".yaml", asYAML(t, objects))
 		})
 	}
 	for _, name := range []string{"eks", "aks", "vsphere", "local"} {
@@ -100,7 +78,7 @@ func TestShippedTemplates(t *testing.T) {
 func TestShippedReferencesHold(t *testing.T) {
 	t.Parallel()
 	outside := map[string]bool{"InClusterIPPool": true, "GlobalInClusterIPPool": true}
-	for _, e := range shipped(t) {
+	for _, e := range shippedExamples(t) {
 		objects := e.render(t)
 		made := map[string]bool{}
 		for _, u := range objects {
@@ -111,12 +89,12 @@ func TestShippedReferencesHold(t *testing.T) {
 			references(u.Object, func(ref string, kind string) {
 				found++
 				if !made[ref] && !outside[kind] {
-					t.Errorf("%s: %s/%s refers to %s, which is not made", e.file, u.GetKind(), u.GetName(), ref)
+					t.Errorf("%s: %s/%s refers to %s, which is not made", e.File, u.GetKind(), u.GetName(), ref)
 				}
 			})
 		}
 		if found < 3 {
-			t.Errorf("%s: found %d references", e.file, found)
+			t.Errorf("%s: found %d references", e.File, found)
 		}
 	}
 }
@@ -144,15 +122,15 @@ func references(value any, found func(ref, kind string)) {
 // Machines are made anew when what they are made from changes, and only then.
 func TestMachineTemplatesAreRenamed(t *testing.T) {
 	t.Parallel()
-	all := shipped(t)
-	at := slices.IndexFunc(all, func(e example) bool { return e.name == "vsphere-production" })
+	all := shippedExamples(t)
+	at := slices.IndexFunc(all, func(e example) bool { return e.Name == "vsphere-production" })
 	if at < 0 {
 		t.Fatal("the example is gone")
 	}
 	names := func(change func(parameters string) string) map[string]bool {
 		e := all[at]
-		e.cluster = e.cluster.DeepCopy()
-		e.cluster.Spec.Template.Parameters.Raw = []byte(change(string(e.cluster.Spec.Template.Parameters.Raw)))
+		e.Cluster = e.Cluster.DeepCopy()
+		e.Cluster.Spec.Template.Parameters.Raw = []byte(change(string(e.Cluster.Spec.Template.Parameters.Raw)))
 		out := map[string]bool{}
 		for _, u := range e.render(t) {
 			if u.GetKind() == "VSphereMachineTemplate" || u.GetKind() == "KubeadmConfigTemplate" {
@@ -192,17 +170,17 @@ func TestMachineTemplatesAreRenamed(t *testing.T) {
 // Many clusters are rendered at the same time, and each is the same each time.
 func TestRenderAtTheSameTime(t *testing.T) {
 	t.Parallel()
-	all := shipped(t)
+	all := shippedExamples(t)
 	var wg sync.WaitGroup
 	for range 3 {
 		for _, e := range all {
 			wg.Go(func() {
-				objects, err := e.compiler.Render(t.Context(), e.template, e.cluster)
+				objects, err := e.compiler.Render(t.Context(), e.Template, e.Cluster)
 				if err != nil {
-					t.Errorf("%s: %v", e.file, err)
+					t.Errorf("%s: %v", e.File, err)
 					return
 				}
-				golden(t, "shipped-"+e.name+".yaml", asYAML(t, objects))
+				golden(t, "shipped-"+e.Name+".yaml", asYAML(t, objects))
 			})
 		}
 	}
@@ -213,8 +191,8 @@ func TestRenderAtTheSameTime(t *testing.T) {
 // many.
 func BenchmarkRender(b *testing.B) {
 	var e example
-	for _, candidate := range shipped(b) {
-		if candidate.name == "eks-mixed" {
+	for _, candidate := range shippedExamples(b) {
+		if candidate.Name == "eks-mixed" {
 			e = candidate
 		}
 	}
@@ -228,7 +206,7 @@ func BenchmarkRender(b *testing.B) {
 	b.Run("next", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := c.Render(b.Context(), e.template, e.cluster); err != nil {
+			if _, err := c.Render(b.Context(), e.Template, e.Cluster); err != nil {
 				b.Fatal(err)
 			}
 		}
