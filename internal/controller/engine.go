@@ -172,7 +172,7 @@ func (e *engine) register(ctx context.Context) error {
 	// Sources first: units watch those that the cluster has.
 	for _, register := range []func(context.Context) error{
 		e.registerGitRepositories, e.registerBuckets, e.registerOCIRepositories, e.registerHelmSources,
-		e.registerComposition, e.registerUnits, e.registerReleases,
+		e.registerComposition, e.registerUnits, e.registerReleases, e.registerFleet,
 	} {
 		if err := register(ctx); err != nil {
 			return err

@@ -138,7 +138,7 @@ func (a *assignment) syncUnit(ctx context.Context, s *v1alpha1.SyncSpec, field s
 		Interval: s.Interval, Path: s.Path, Prune: s.Prune == nil || *s.Prune, ServiceAccountName: s.ServiceAccountName,
 		SourceRef: kustomizev1.CrossNamespaceSourceReference{Kind: s.Source.Kind, Name: orElse(v.as, s.Source.Name)},
 	}
-	raw, err := json.Marshal(spec)
+	raw, err := canonical(spec)
 	return v1alpha1.AssignedUnit{Kind: kustomizev1.KustomizationKind, Namespace: namespace, Name: s.Name, Spec: apiextensionsv1.JSON{Raw: raw}}, err
 }
 

@@ -86,7 +86,7 @@ func shown(s v1alpha1.ClusterAssignmentSpec) string {
 	return b.String()
 }
 
-const pinnedSource = `{"url":"https://git.example.org/fleet","interval":"0s","ref":{"branch":"main","commit":"` + commit + `"}}`
+const pinnedSource = `{"interval":"0s","ref":{"branch":"main","commit":"` + commit + `"},"url":"https://git.example.org/fleet"}`
 
 // What is placed is what the selector finds, with the values of the cluster, its overrides, and the revision of the hub.
 func TestAssign(t *testing.T) {
@@ -146,7 +146,7 @@ func TestAssign(t *testing.T) {
 				}
 			}),
 			want: "source GitRepository/bowline-system/fleet " + pinnedSource + "\n" +
-				`source GitRepository/team/team {"url":"https://git.example.org/fleet","interval":"0s","ref":{"branch":"prod"}}` + "\n" +
+				`source GitRepository/team/team {"interval":"0s","ref":{"branch":"prod"},"url":"https://git.example.org/fleet"}` + "\n" +
 				`sync Kustomization/bowline-system/own {"interval":"0s","path":"clusters/a","prune":true,"sourceRef":{"kind":"GitRepository","name":"fleet"}}` + "\n" +
 				`sync Kustomization/team/team {"interval":"0s","prune":true,"serviceAccountName":"deployer","sourceRef":{"kind":"GitRepository","name":"team"}}` + "\n",
 		},

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -53,7 +54,7 @@ func (a *assignment) source(key SourceKey, namespace string, variant variant) er
 	if err != nil {
 		return &failure.Error{Op: "use", Object: key.String(), Kind: kindOr(err, failure.Unavailable), Err: err}
 	}
-	raw, err := json.Marshal(spec)
+	raw, err := canonical(spec)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", key, err)
 	}
@@ -66,6 +67,22 @@ func (a *assignment) source(key SourceKey, namespace string, variant variant) er
 		}
 	}
 	return nil
+}
+
+// canonical returns a value as the JSON that an API server gives back: with its fields in order. So what a cluster has
+// compares with what is made anew.
+func canonical(value any) ([]byte, error) {
+	raw, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	var fields any
+	if err := decoder.Decode(&fields); err != nil {
+		return nil, err
+	}
+	return json.Marshal(fields)
 }
 
 // variant is how a source differs on a member from the hub's.
