@@ -22,7 +22,7 @@ func thousand(revision string, placements int) namespace {
 	for i := range placements {
 		n.placements = append(n.placements, v1alpha1.Placement{
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("p%02d", i), Namespace: "fleet", UID: types.UID(fmt.Sprint(i)), Generation: 1},
-			Spec: v1alpha1.PlacementSpec{Clusters: metav1.LabelSelector{MatchLabels: prod}, Units: []v1alpha1.PlacementUnit{unit(fmt.Sprintf("unit-%02d", i))}},
+			Spec:       v1alpha1.PlacementSpec{Clusters: metav1.LabelSelector{MatchLabels: prod}, Units: []v1alpha1.PlacementUnit{unit(fmt.Sprintf("unit-%02d", i))}},
 		})
 	}
 	for i := range 1000 {

@@ -187,7 +187,10 @@ func TestProblems(t *testing.T) {
 	if c.Status.Phase != v1alpha1.PhaseFailing {
 		t.Errorf("the phase is %s", c.Status.Phase)
 	}
-	change(s, p, func(p *v1alpha1.Placement) { p.Spec.Units = append(p.Spec.Units, unit("broken")); p.Spec.Units[1].When = "nonsense(" })
+	change(s, p, func(p *v1alpha1.Placement) {
+		p.Spec.Units = append(p.Spec.Units, unit("broken"))
+		p.Spec.Units[1].When = "nonsense("
+	})
 	says(s, p, meta.ReadyCondition, metav1.ConditionFalse, v1alpha1.InvalidUnitReason, "spec.units[1].when")
 	now := s.assignment("a", "apps as it was", placements("apps"))
 	if now.Spec.Digest != a.Spec.Digest {

@@ -40,7 +40,9 @@ func TestLeaving(t *testing.T) {
 		}
 		s.must(s.Delete(s.Context(), c))
 		if tc.joined {
-			s.assignment(tc.name, tc.reason, func(spec v1alpha1.ClusterAssignmentSpec) bool { return spec.Leave == tc.leave && len(spec.Placements) == 1 })
+			s.assignment(tc.name, tc.reason, func(spec v1alpha1.ClusterAssignmentSpec) bool {
+				return spec.Leave == tc.leave && len(spec.Placements) == 1
+			})
 			says(s, c, meta.ReadyCondition, metav1.ConditionFalse, v1alpha1.DeletingReason, v1alpha1.LostAnnotation+"=true")
 			if c.Status.Phase != v1alpha1.PhaseDeleting {
 				t.Errorf("%s: the phase is %s", tc.name, c.Status.Phase)
