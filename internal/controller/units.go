@@ -123,14 +123,15 @@ func (u *units[T]) hold(ctx context.Context, o T, finalizer string) error {
 // cache that is behind must not have it deleted once more.
 func (u *units[T]) letGo(ctx context.Context, o T, finalizer string, forget func(context.Context, types.NamespacedName)) error {
 	before := o.DeepCopy()
+	before.SetUID("") // so that the patch names it: one that was made anew under this name is another unit
 	controllerutil.RemoveFinalizer(o, finalizer)
+	gone := o.DeepCopy() // the answer is the unit as it is now, and need not be this one
 	if err := client.IgnoreNotFound(u.client.Patch(ctx, o, client.MergeFrom(before), owner)); err != nil {
 		return fmt.Errorf("remove the finalizer: %w", err)
 	}
-	forget(ctx, client.ObjectKeyFromObject(o))
-	// The API server answers with the version of before. Nothing comes after the end.
-	o.SetResourceVersion(strconv.FormatUint(math.MaxUint64, 10))
-	u.written.note(o)
+	forget(ctx, client.ObjectKeyFromObject(gone))
+	gone.SetResourceVersion(strconv.FormatUint(math.MaxUint64, 10)) // nothing comes after the end
+	u.written.note(gone)
 	return nil
 }
 

@@ -6,7 +6,9 @@ import (
 	"testing"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 )
 
@@ -37,4 +39,32 @@ func TestLetGoOnce(t *testing.T) {
 		t.Error("it would be deleted again")
 	}
 	s.awaitGone(h, &helmv2.HelmReleaseList{})
+}
+
+// What was made anew under the name of a unit that goes is another unit: it is neither let go, nor is what
+// is known of it what it was then.
+func TestLetGoOfAnother(t *testing.T) {
+	t.Parallel()
+	const finalizer = "example.org/hold"
+	s := newStage(t)
+	h := s.release("web", func(h *helmv2.HelmRelease) {
+		h.Spec.Suspend = true
+		controllerutil.AddFinalizer(h, finalizer)
+	})
+	h = s.awaitRelease("web", "held by the engine beside", func(h *helmv2.HelmRelease) bool { return len(h.Finalizers) == 2 })
+	gone := h.DeepCopy()
+	gone.UID, gone.DeletionTimestamp = "the-one-before", ptr.To(metav1.Now())
+	u := &units[*helmv2.HelmRelease]{client: s.client, written: newWritten[*helmv2.HelmRelease]()}
+	if err := u.letGo(t.Context(), gone, finalizer, func(context.Context, types.NamespacedName) {}); err == nil {
+		t.Error("it was let go, though it is not there any more")
+	}
+	edit(s, h, func(h *helmv2.HelmRelease) { h.Spec.ReleaseName = "other" })
+	h = s.helmRelease("web")
+	if !controllerutil.ContainsFinalizer(h, finalizer) {
+		t.Error("the new one lost its finalizer")
+	}
+	if got := u.written.freshest(h); got.Spec.ReleaseName != "other" {
+		t.Error("the new one is seen as it was")
+	}
+	edit(s, h, func(h *helmv2.HelmRelease) { controllerutil.RemoveFinalizer(h, finalizer) })
 }
