@@ -222,13 +222,14 @@ func TestUninstallBesides(t *testing.T) {
 	rows := []struct {
 		name, reason, release string
 		owner                 object.Owner
-		annotations           map[string]string
+		labels, annotations   map[string]string
 		stays                 bool
 	}{
 		{name: "left", reason: "the revision before had it", release: "demo", owner: ours},
 		{name: "unlabelled", reason: "nothing says that the unit delivered it", release: "demo", stays: true},
 		{name: "labelled-for-another", reason: "it is another unit's", release: "demo", owner: object.Owner{Group: object.HelmGroup, Name: "other", Namespace: r.namespace}, stays: true},
 		{name: "taken", reason: "another release took it since", release: "other", owner: ours, stays: true},
+		{name: "delivered", reason: "a Kustomization took it since", release: "demo", owner: ours, labels: object.Owner{Group: object.KustomizeGroup, Name: "apps", Namespace: r.namespace}.Labels(), stays: true},
 		{name: "kept", reason: "its policy says so", release: "demo", owner: ours, annotations: map[string]string{"helm.sh/resource-policy": "keep"}, stays: true},
 		{name: "named", reason: "the record says to keep it, whatever the live object says", release: "demo", owner: ours, stays: true},
 	}
@@ -237,6 +238,7 @@ func TestUninstallBesides(t *testing.T) {
 		u := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ConfigMap"}}
 		u.SetNamespace(r.namespace)
 		u.SetName(row.name)
+		u.SetLabels(row.labels)
 		u.SetAnnotations(row.annotations)
 		if row.owner.Name != "" {
 			object.SetOwner(u, row.owner)

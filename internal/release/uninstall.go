@@ -37,7 +37,7 @@ type Removal struct {
 	Action v2.ReleaseAction
 	// Besides are objects that the unit has delivered and that Record may not name: what was
 	// there before, where the newest revision failed half way. They go if they carry the
-	// unit's labels.
+	// unit's labels, and not those of a Kustomization as well.
 	Besides []observe.Reference
 	// Restart begins anew what an earlier attempt failed at.
 	Restart bool
@@ -210,9 +210,12 @@ func (x *Removal) delete(ctx context.Context, ref observe.Reference, named bool)
 	owner, _ := object.OwnerOf(live.Labels, object.HelmGroup)
 	labelled := owner.Name == x.Hooks.Unit.Name && owner.Namespace == x.Hooks.Unit.Namespace
 	belongs := Belongs(live, x.Record.Name, x.Record.Namespace)
+	_, delivered := object.OwnerOf(live.Labels, object.KustomizeGroup) // whose apply leaves our labels and Helm's annotations
 	switch {
 	case Kept(live):
 		return deletion{kept: "its resource policy says so"}
+	case !named && delivered:
+		return deletion{kept: "a Kustomization delivers it"}
 	// Our labels stay on what another release took since; Helm's annotations then name that.
 	case labelled && (belongs || live.Annotations[releaseAnnotation] == ""), named && belongs:
 		return deletion{going: true, err: x.Hooks.Live.remove(ctx, ref, live, x.propagation())}
