@@ -20,8 +20,8 @@ type bulkhead struct {
 	tenants map[string]int
 	sum     int      // guarded by mu
 	queue   []waiter // guarded by mu; in the order in which they came
-	// called are the units that were woken for a place and have not come yet.
-	called map[types.NamespacedName]bool // guarded by mu
+	// called are the units that were woken for a place at a cluster and have not come yet.
+	called map[types.NamespacedName]*link // guarded by mu
 }
 
 type waiter struct {
@@ -32,7 +32,7 @@ type waiter struct {
 // newBulkhead divides the workers: a cluster gets at most a quarter, and so do all of
 // a tenant's, all together a half.
 func newBulkhead(workers int, wake func(types.NamespacedName, bool)) *bulkhead {
-	return &bulkhead{each: max(1, workers/4), all: max(1, workers/2), wake: wake, inside: map[*link]int{}, tenants: map[string]int{}, called: map[types.NamespacedName]bool{}}
+	return &bulkhead{each: max(1, workers/4), all: max(1, workers/2), wake: wake, inside: map[*link]int{}, tenants: map[string]int{}, called: map[types.NamespacedName]*link{}}
 }
 
 // enter takes a place, and reports whether there was one. Otherwise the unit is woken
@@ -40,7 +40,9 @@ func newBulkhead(workers int, wake func(types.NamespacedName, bool)) *bulkhead {
 func (b *bulkhead) enter(l *link, unit types.NamespacedName) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.called, unit)
+	if b.called[unit] == l {
+		delete(b.called, unit)
+	}
 	if b.room(l) {
 		b.inside[l]++
 		b.tenants[l.tenant]++
@@ -71,10 +73,10 @@ func (b *bulkhead) leave(l *link) {
 }
 
 // passOn is called when a unit has run: if it was woken for a place and did not take it,
-// because it had nothing to do there or its cluster is away, the next one is.
+// because it had nothing to do there, its cluster is away or it has another by now, the next one is.
 func (b *bulkhead) passOn(unit types.NamespacedName) {
 	b.mu.Lock()
-	if !b.called[unit] {
+	if b.called[unit] == nil {
 		b.mu.Unlock()
 		return
 	}
@@ -89,9 +91,9 @@ func (b *bulkhead) callNext() {
 		b.mu.Unlock()
 		return
 	}
-	next := b.queue[i].unit
+	next := b.queue[i]
 	b.queue = slices.Delete(b.queue, i, i+1)
-	b.called[next] = true
+	b.called[next.unit] = next.link
 	b.mu.Unlock()
-	b.wake(next, false)
+	b.wake(next.unit, false)
 }

@@ -156,7 +156,9 @@ func TestBulkheadPassesOn(t *testing.T) {
 		{"away", "it was woken and never came", func() { b.passOn(unit("a")) }, []string{"a", "b"}},
 		{"again", "it has passed it on", func() { b.passOn(unit("a")) }, []string{"a", "b"}},
 		{"taken", "it is inside", func() { b.enter(l, unit("b")); b.passOn(unit("b")) }, []string{"a", "b"}},
+		{"behind", "all places are taken", func() { b.enter(l, unit("d")) }, []string{"a", "b"}},
 		{"left", "it was inside", func() { b.leave(l) }, []string{"a", "b", "c"}},
+		{"elsewhere", "it was woken for another cluster than it is delivered to by now", func() { b.enter(&link{}, unit("c")); b.passOn(unit("c")) }, []string{"a", "b", "c", "d"}},
 	} {
 		if step.run(); !slices.Equal(woken, step.want) {
 			t.Errorf("%s: woken %v, want %v: %s", step.name, woken, step.want, step.reason)

@@ -47,11 +47,11 @@ func TestLetGoOfAnother(t *testing.T) {
 	t.Parallel()
 	const finalizer = "example.org/hold"
 	s := newStage(t)
-	h := s.release("web", func(h *helmv2.HelmRelease) {
+	s.release("web", func(h *helmv2.HelmRelease) {
 		h.Spec.Suspend = true
 		controllerutil.AddFinalizer(h, finalizer)
 	})
-	h = s.awaitRelease("web", "held by the engine beside", func(h *helmv2.HelmRelease) bool { return len(h.Finalizers) == 2 })
+	h := s.awaitRelease("web", "held by the engine beside", func(h *helmv2.HelmRelease) bool { return len(h.Finalizers) == 2 })
 	gone := h.DeepCopy()
 	gone.UID, gone.DeletionTimestamp = "the-one-before", ptr.To(metav1.Now())
 	u := &units[*helmv2.HelmRelease]{client: s.client, written: newWritten[*helmv2.HelmRelease]()}
