@@ -113,10 +113,8 @@ func (h *hub) render(t *testing.T, e shipped.Example) []*unstructured.Unstructur
 // judge has the API server take u, with all that it asks, and forget it again. It returns
 // what is wrong with it, or else why nothing can be said: the definitions of its provider are not here.
 func (h *hub) judge(ctx context.Context, u *unstructured.Unstructured) (wrong []string, unjudged string) {
-	for beginning, why := range h.missing {
-		if strings.HasPrefix(u.GetKind(), beginning) {
-			return nil, why
-		}
+	if unjudged = h.unjudged(u); unjudged != "" {
+		return nil, unjudged
 	}
 	answer := u.DeepCopy()
 	h.warnings.take()
@@ -128,6 +126,16 @@ func (h *hub) judge(ctx context.Context, u *unstructured.Unstructured) (wrong []
 		wrong = append(wrong, "warning: "+text)
 	}
 	return append(wrong, rewritten("", u.Object, answer.Object)...), ""
+}
+
+// unjudged says why the definition of the kind of u is not here, and "" where it is.
+func (h *hub) unjudged(u *unstructured.Unstructured) string {
+	for beginning, why := range h.missing {
+		if strings.HasPrefix(u.GetKind(), beginning) {
+			return why
+		}
+	}
+	return ""
 }
 
 // rewritten returns the fields of what was sent that the answer has differently. A webhook that puts one right

@@ -38,7 +38,9 @@ func TestShippedTemplatesPassTheirWebhooks(t *testing.T) {
 			t.Logf("judged %d objects", len(objects))
 		})
 	}
+	t.Run("what is shown", h.testReadMes)
 	t.Run("what is wrong", func(t *testing.T) { h.testRefusals(t, byName) })
+	t.Run("what changes", func(t *testing.T) { h.testChanges(t, byName) })
 }
 
 // testRefusals shows, for each provider, that an object that is wrong is seen to be.
