@@ -1,0 +1,104 @@
+package join
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+)
+
+// wideName is that of an agent's ClusterRole and its binding: requests for certificates have no namespace.
+func wideName(key types.NamespacedName) string {
+	return "bowline-agent:" + key.Namespace + ":" + key.Name
+}
+
+// agentRules are all that an agent may do in the namespace of its FleetCluster: each with one object, which
+// has the FleetCluster's name.
+func agentRules(name string) []rbacv1.PolicyRule {
+	only := []string{name}
+	fleet := []string{v1alpha1.GroupVersion.Group}
+	return []rbacv1.PolicyRule{
+		{APIGroups: fleet, Resources: []string{"clusterassignments"}, ResourceNames: only, Verbs: []string{"get", "list", "watch"}},
+		{APIGroups: fleet, Resources: []string{"clusterreports"}, ResourceNames: only, Verbs: []string{"get"}},
+		{APIGroups: fleet, Resources: []string{"clusterreports/status"}, ResourceNames: only, Verbs: []string{"get", "update", "patch"}},
+		{APIGroups: []string{coordinationv1.GroupName}, Resources: []string{"leases"}, ResourceNames: only, Verbs: []string{"get", "update", "patch"}},
+	}
+}
+
+// grant gives the rights to the one incarnation that a FleetCluster has, and takes them from any other. It also makes the
+// Lease, which an agent may renew and not create. The binding of the ClusterRole is there before anything else, so that
+// rights are never without it, and it names the incarnation when all is written.
+func grant(ctx context.Context, c client.Client, cluster *v1alpha1.FleetCluster) error {
+	key := client.ObjectKeyFromObject(cluster)
+	who := []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: user(key.Namespace, key.Name, cluster.Status.Incarnation)}}
+	within, wide := metav1.ObjectMeta{Namespace: key.Namespace, Name: rolePrefix + key.Name}, metav1.ObjectMeta{Name: wideName(key)}
+	role, binding := &rbacv1.Role{ObjectMeta: within}, &rbacv1.RoleBinding{ObjectMeta: within}
+	requests, marker := &rbacv1.ClusterRole{ObjectMeta: wide}, &rbacv1.ClusterRoleBinding{ObjectMeta: wide}
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
+	bind := func() { marker.Subjects, marker.RoleRef = who, roleRef("ClusterRole", wide.Name) }
+	for _, o := range []written{
+		{marker, bind},
+		{lease, func() {}},
+		{role, func() { role.Rules = agentRules(key.Name) }},
+		{requests, func() {
+			requests.Rules = requestRules(renewalName(cluster.Status.Incarnation), "get", "list", "watch", "delete")
+		}},
+		{binding, func() { binding.Subjects, binding.RoleRef = who, roleRef("Role", within.Name) }},
+	} {
+		if err := o.write(ctx, c, cluster, nil); err != nil {
+			return err
+		}
+	}
+	return written{marker, bind}.write(ctx, c, cluster, map[string]string{annotationIncarnation: cluster.Status.Incarnation})
+}
+
+// written is an object of an agent's rights, and what is to be in it.
+type written struct {
+	client.Object
+	set func()
+}
+
+func (o written) write(ctx context.Context, c client.Client, cluster *v1alpha1.FleetCluster, more map[string]string) error {
+	key := client.ObjectKeyFromObject(cluster)
+	_, err := controllerutil.CreateOrUpdate(ctx, c, o.Object, func() error {
+		annotations := map[string]string{annotationUID: string(cluster.UID)}
+		// What names another incarnation may not say so while the rights change.
+		if now := o.GetAnnotations()[annotationIncarnation]; now == cluster.Status.Incarnation && now != "" {
+			annotations[annotationIncarnation] = now
+		}
+		maps.Copy(annotations, more)
+		if o.GetNamespace() != "" {
+			o.SetOwnerReferences(owned(cluster))
+		}
+		o.SetLabels(labels(key, identityAgent))
+		o.SetAnnotations(annotations)
+		o.set()
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("give the agent of %s its rights: write %T %s: %w", object(key), o.Object, o.GetName(), err)
+	}
+	return nil
+}
+
+// revoke takes all rights from the agents of a FleetCluster. The binding that says that there are any goes last.
+func revoke(ctx context.Context, c client.Client, key types.NamespacedName) error {
+	within := metav1.ObjectMeta{Namespace: key.Namespace, Name: rolePrefix + key.Name}
+	wide := metav1.ObjectMeta{Name: wideName(key)}
+	for _, o := range []client.Object{
+		&rbacv1.RoleBinding{ObjectMeta: within}, &rbacv1.Role{ObjectMeta: within}, &rbacv1.ClusterRole{ObjectMeta: wide}, &rbacv1.ClusterRoleBinding{ObjectMeta: wide},
+	} {
+		if err := client.IgnoreNotFound(c.Delete(ctx, o)); err != nil {
+			return fmt.Errorf("take its rights from the agent of %s: delete %T %s: %w", object(key), o, o.GetName(), err)
+		}
+	}
+	return nil
+}
