@@ -123,6 +123,9 @@ func (h *hub) cluster(name string) *v1alpha1.FleetCluster {
 			h.Fatal(err)
 		}
 	}
+	if err := h.Get(h.Context(), client.ObjectKeyFromObject(c), c); err != nil {
+		h.Fatal(err)
+	}
 	return c
 }
 
@@ -143,7 +146,7 @@ func (h *hub) invite(c *v1alpha1.FleetCluster) join.Invitation {
 	return i
 }
 
-// member is a cluster of that identity, in so far as the hub can see it.
+// join has a cluster of that identity join, in so far as the hub can see it.
 func (h *hub) join(i join.Invitation, member types.UID) (*join.Credentials, error) {
 	h.Helper()
 	ctx, cancel := context.WithTimeout(h.Context(), patience)
@@ -159,12 +162,12 @@ func (h *hub) joined(name string, member types.UID) (*v1alpha1.FleetCluster, *jo
 	if err != nil {
 		h.Fatalf("%s cannot join: %v", name, err)
 	}
-	h.until(c, "its agent has rights", func() bool { return h.may(credentials, "get", c) })
+	h.until(c, "its agent has rights", func() bool { return h.may(credentials, c) })
 	return c, credentials
 }
 
 // may reports whether an agent may read the assignment of a cluster.
-func (h *hub) may(c *join.Credentials, _ string, of *v1alpha1.FleetCluster) bool {
+func (h *hub) may(c *join.Credentials, of *v1alpha1.FleetCluster) bool {
 	h.Helper()
 	return connect(h, c.Config()).Get(h.Context(), client.ObjectKeyFromObject(of), &v1alpha1.ClusterAssignment{}) == nil
 }

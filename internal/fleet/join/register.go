@@ -119,7 +119,7 @@ func (k *keeperOfRights) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	case err != nil || right:
 		return ctrl.Result{}, err
 	case cluster == nil:
-		if err := Uninvite(ctx, k.direct, req.NamespacedName); err != nil {
+		if err := sweep(ctx, k.direct, req.NamespacedName); err != nil {
 			return ctrl.Result{}, err
 		}
 		return ctrl.Result{}, revoke(ctx, k.direct, req.NamespacedName)

@@ -2,8 +2,8 @@ package join
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"maps"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -53,11 +53,16 @@ func grant(ctx context.Context, c client.Client, cluster *v1alpha1.FleetCluster)
 		}},
 		{binding, func() { binding.Subjects, binding.RoleRef = who, roleRef("Role", within.Name) }},
 	} {
-		if err := o.write(ctx, c, cluster, nil); err != nil {
+		if err := o.write(ctx, c, cluster); err != nil {
 			return err
 		}
 	}
-	return written{marker, bind}.write(ctx, c, cluster, map[string]string{annotationIncarnation: cluster.Status.Incarnation})
+	// It is the one that was written first, or somebody took the rights away meanwhile and all is to be done again.
+	marker.Annotations[annotationIncarnation] = cluster.Status.Incarnation
+	if err := c.Update(ctx, marker, owner); err != nil {
+		return fmt.Errorf("give the agent of %s its rights: %w", object(key), err)
+	}
+	return nil
 }
 
 // written is an object of an agent's rights, and what is to be in it.
@@ -66,7 +71,7 @@ type written struct {
 	set func()
 }
 
-func (o written) write(ctx context.Context, c client.Client, cluster *v1alpha1.FleetCluster, more map[string]string) error {
+func (o written) write(ctx context.Context, c client.Client, cluster *v1alpha1.FleetCluster) error {
 	key := client.ObjectKeyFromObject(cluster)
 	_, err := controllerutil.CreateOrUpdate(ctx, c, o.Object, func() error {
 		annotations := map[string]string{annotationUID: string(cluster.UID)}
@@ -74,7 +79,6 @@ func (o written) write(ctx context.Context, c client.Client, cluster *v1alpha1.F
 		if now := o.GetAnnotations()[annotationIncarnation]; now == cluster.Status.Incarnation && now != "" {
 			annotations[annotationIncarnation] = now
 		}
-		maps.Copy(annotations, more)
 		if o.GetNamespace() != "" {
 			o.SetOwnerReferences(owned(cluster))
 		}
@@ -98,6 +102,37 @@ func revoke(ctx context.Context, c client.Client, key types.NamespacedName) erro
 	} {
 		if err := client.IgnoreNotFound(c.Delete(ctx, o)); err != nil {
 			return fmt.Errorf("take its rights from the agent of %s: delete %T %s: %w", object(key), o, o.GetName(), err)
+		}
+	}
+	return nil
+}
+
+// sweep removes what invitations of a FleetCluster that is gone left in the cluster. A new one of its name may be invited
+// meanwhile: whose they are is asked after they were listed.
+func sweep(ctx context.Context, c client.Client, key types.NamespacedName) error {
+	only := client.MatchingLabels(labels(key, identityInvitation))
+	var bindings rbacv1.ClusterRoleBindingList
+	var roles rbacv1.ClusterRoleList
+	if err := errors.Join(c.List(ctx, &bindings, only), c.List(ctx, &roles, only)); err != nil {
+		return fmt.Errorf("look for the invitations of %s: %w", object(key), err)
+	}
+	cluster := &v1alpha1.FleetCluster{}
+	if err := c.Get(ctx, key, cluster); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("read %s: %w", object(key), err)
+	}
+	var left []client.Object
+	for i := range bindings.Items {
+		left = append(left, &bindings.Items[i])
+	}
+	for i := range roles.Items {
+		left = append(left, &roles.Items[i])
+	}
+	for _, o := range left {
+		if cluster.UID != "" && o.GetAnnotations()[annotationUID] == string(cluster.UID) {
+			continue
+		}
+		if err := client.IgnoreNotFound(c.Delete(ctx, o)); err != nil {
+			return fmt.Errorf("remove an invitation of %s: %w", object(key), err)
 		}
 	}
 	return nil
