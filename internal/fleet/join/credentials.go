@@ -73,12 +73,12 @@ func newCredentials(hub Endpoint, id Identity, certificate, key []byte, from str
 }
 
 // RenewIn is after how long a certificate of that age is to be renewed: at two thirds of its life.
-func (c *Credentials) RenewIn(age time.Duration) time.Duration {
+func (c Credentials) RenewIn(age time.Duration) time.Duration {
 	return max(0, c.NotAfter.Sub(c.NotBefore)*2/3-age)
 }
 
 // Of checks that credentials are those of this member, and not of one that it was copied from.
-func (c *Credentials) Of(member types.UID) error {
+func (c Credentials) Of(member types.UID) error {
 	if c.Member == member {
 		return nil
 	}

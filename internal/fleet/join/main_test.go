@@ -2,6 +2,7 @@ package join_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -47,6 +48,13 @@ type hub struct {
 func newHub(t testing.TB, o join.Options) *hub {
 	t.Helper()
 	h := newQuietHub(t)
+	h.run(o)
+	return h
+}
+
+// run runs the room's controllers until the test ends, or until it is told to stop.
+func (h *hub) run(o join.Options) (end func()) {
+	h.Helper()
 	twice := true // other tests have controllers of these names
 	mgr, err := ctrl.NewManager(h.config, ctrl.Options{Scheme: h.Scheme(), Logger: logr.Discard(), Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &twice}})
 	if err == nil {
@@ -54,18 +62,19 @@ func newHub(t testing.TB, o join.Options) *hub {
 		err = join.Register(mgr, o)
 	}
 	if err != nil {
-		t.Fatal(err)
+		h.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(h.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- mgr.Start(ctx) }()
-	t.Cleanup(func() {
+	end = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
-			t.Errorf("the hub ended: %v", err)
+			h.Errorf("the hub ended: %v", err)
 		}
 	})
-	return h
+	h.Cleanup(end)
+	return end
 }
 
 // newQuietHub runs nothing.

@@ -117,7 +117,7 @@ func sweep(ctx context.Context, c client.Client, key types.NamespacedName) error
 		return fmt.Errorf("look for the invitations of %s: %w", object(key), err)
 	}
 	cluster := &v1alpha1.FleetCluster{}
-	if err := c.Get(ctx, key, cluster); client.IgnoreNotFound(err) != nil {
+	if err := client.IgnoreNotFound(c.Get(ctx, key, cluster)); err != nil {
 		return fmt.Errorf("read %s: %w", object(key), err)
 	}
 	var left []client.Object

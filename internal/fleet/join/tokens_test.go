@@ -62,8 +62,8 @@ func TestTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	real, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok || real.Curve != elliptic.P256() {
+	signing, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok || signing.Curve != elliptic.P256() {
 		t.Fatalf("the cluster signs tokens with a %T", parsed)
 	}
 	past := float64(time.Now().Add(-2 * time.Minute).Unix())
@@ -73,10 +73,10 @@ func TestTokens(t *testing.T) {
 		change       func(map[string]any)
 		good         bool
 	}{
-		{"signed again", "shows that the others are refused for what they change", real, func(map[string]any) {}, true},
+		{"signed again", "shows that the others are refused for what they change", signing, func(map[string]any) {}, true},
 		{"forged", "it is signed by somebody else", key(t), func(map[string]any) {}, false},
-		{"after its hour", "the invitation is over", real, func(c map[string]any) { c["exp"] = past }, false},
-		{"of another Secret", "it ends with the Secret that it is bound to", real, func(c map[string]any) {
+		{"after its hour", "the invitation is over", signing, func(c map[string]any) { c["exp"] = past }, false},
+		{"of another Secret", "it ends with the Secret that it is bound to", signing, func(c map[string]any) {
 			c["kubernetes.io"].(map[string]any)["secret"].(map[string]any)["uid"] = "00000000-0000-0000-0000-000000000000"
 		}, false},
 	}
