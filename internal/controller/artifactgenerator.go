@@ -41,16 +41,14 @@ type artifactGenerators struct {
 	attempts  *attempts
 	tenancy   Tenancy
 	self      *feed
-	published *published
-	// changed is told of every artifact that changed.
-	changed func(context.Context, sourceKey)
+	handouts  *handouts
 
 	mu sync.Mutex
 	// made is what each generator has put together last.
 	made map[types.NamespacedName]*made // guarded by mu; what it points to belongs to the reconcile of the generator
-	// makers holds the generator of each artifact that is handed out.
-	makers map[types.NamespacedName]types.NamespacedName // guarded by mu
 }
+
+func generatorMaker(name types.NamespacedName) maker { return maker{swapi.ArtifactGeneratorKind, name} }
 
 // made is what a generator has put together.
 type made struct {
@@ -194,13 +192,7 @@ func (r *generatorRun) hand(ctx context.Context, now *made) error {
 		if o.Tree == nil {
 			continue
 		}
-		key := sourceKey{Kind: sourcev1.ExternalArtifactKind, NamespacedName: types.NamespacedName{Namespace: r.g.Namespace, Name: o.name}}
-		r.mu.Lock()
-		r.makers[key.NamespacedName] = r.name
-		r.mu.Unlock()
-		if r.artifacts.put(key, o.Artifact) {
-			r.changed(ctx, key)
-		}
+		r.handouts.hand(ctx, generatorMaker(r.name), r.beside(o.name), o.Artifact)
 	}
 	if foreign != nil {
 		// Its inputs stay unknown, so that it is looked at anew.
@@ -216,17 +208,13 @@ func (r *generatorRun) hand(ctx context.Context, now *made) error {
 // they are still what the ExternalArtifacts say.
 func (r *generatorRun) resume(ctx context.Context, now *made) {
 	for _, o := range now.outputs {
-		key := sourceKey{Kind: sourcev1.ExternalArtifactKind, NamespacedName: types.NamespacedName{Namespace: r.g.Namespace, Name: o.name}}
+		key := artifactKey(r.beside(o.name))
 		ea := &sourcev1.ExternalArtifact{}
 		if _, ok := r.artifacts.get(key); ok || o.Tree == nil || r.client.Get(ctx, key.NamespacedName, ea) != nil {
 			continue
 		}
 		if made := ea.Status.Artifact; made != nil && made.Revision == o.Revision && r.owns(ea) {
-			r.mu.Lock()
-			r.makers[key.NamespacedName] = r.name
-			r.mu.Unlock()
-			r.artifacts.put(key, o.Artifact)
-			r.changed(ctx, key)
+			r.handouts.hand(ctx, generatorMaker(r.name), key.NamespacedName, o.Artifact)
 		}
 	}
 }
@@ -237,33 +225,14 @@ func (r *artifactGenerators) forget(ctx context.Context, name types.NamespacedNa
 	r.mu.Lock()
 	delete(r.made, name)
 	r.mu.Unlock()
-	for _, artifact := range r.madeBy(name) {
-		r.drop(ctx, artifact)
+	for _, artifact := range r.handouts.madeBy(generatorMaker(name)) {
+		r.handouts.drop(ctx, artifact)
 	}
 }
 
-// madeBy returns the artifacts that are handed out and from a generator.
-func (r *artifactGenerators) madeBy(name types.NamespacedName) []types.NamespacedName {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var out []types.NamespacedName
-	for artifact, maker := range r.makers {
-		if maker == name {
-			out = append(out, artifact)
-		}
-	}
-	return out
-}
-
-// drop takes an artifact away from those who use it.
-func (r *artifactGenerators) drop(ctx context.Context, name types.NamespacedName) {
-	r.mu.Lock()
-	delete(r.makers, name)
-	r.mu.Unlock()
-	key := sourceKey{Kind: sourcev1.ExternalArtifactKind, NamespacedName: name}
-	r.artifacts.drop(key)
-	r.published.withdraw(key)
-	r.changed(ctx, key)
+// beside is the name of an object in the generator's namespace.
+func (r *generatorRun) beside(name string) types.NamespacedName {
+	return types.NamespacedName{Namespace: r.g.Namespace, Name: name}
 }
 
 func (r *artifactGenerators) get(ctx context.Context, name types.NamespacedName) (*swapi.ArtifactGenerator, error) {
@@ -271,12 +240,10 @@ func (r *artifactGenerators) get(ctx context.Context, name types.NamespacedName)
 	return g, r.client.Get(ctx, name, g)
 }
 
-// maker returns the generator that an artifact is from.
-func (r *artifactGenerators) maker(artifact types.NamespacedName) (types.NamespacedName, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	maker, ok := r.makers[artifact]
-	return maker, ok
+// exists reports whether there is a generator of that name which is not on its way out.
+func (r *artifactGenerators) exists(ctx context.Context, name types.NamespacedName) bool {
+	g, err := r.get(ctx, name)
+	return err == nil && g.DeletionTimestamp.IsZero()
 }
 
 // indexBySources is the index of generators by what they are made of.

@@ -76,10 +76,11 @@ func (r *generatorRun) cycle(from sourceKey, path []types.NamespacedName) string
 	if from.Kind != sourcev1.ExternalArtifactKind {
 		return ""
 	}
-	maker, ok := r.maker(from.NamespacedName)
-	if !ok {
+	by, ok := r.handouts.of(from.NamespacedName)
+	if !ok || by.Kind != swapi.ArtifactGeneratorKind {
 		return ""
 	}
+	maker := by.NamespacedName
 	if slices.Contains(path, maker) {
 		names := make([]string, 0, len(path)+1)
 		for _, name := range append(slices.Clone(path), maker) {

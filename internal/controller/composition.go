@@ -20,20 +20,26 @@ import (
 
 // composition is what makes artifacts out of others: the two kinds that a cluster may lack.
 type composition struct {
+	handouts   *handouts
 	generators *artifactGenerators
 	externals  *externalArtifacts
 }
 
 func newComposition(e *engine) *composition {
+	h := &handouts{
+		client: e.mgr.GetClient(), artifacts: e.units.artifacts, published: e.published, changed: e.sourceChanged,
+		kinds: map[string]makerKind{}, makers: map[types.NamespacedName]maker{},
+	}
 	generators := &artifactGenerators{
 		turns: e.turns, client: e.mgr.GetClient(), events: e.events, clock: clock.RealClock{},
-		artifacts: e.units.artifacts, attempts: newAttempts(), tenancy: e.options.Tenancy, self: &feed{}, published: e.published, changed: e.sourceChanged,
-		made: map[types.NamespacedName]*made{}, makers: map[types.NamespacedName]types.NamespacedName{},
+		artifacts: e.units.artifacts, attempts: newAttempts(), tenancy: e.options.Tenancy, self: &feed{}, handouts: h,
+		made: map[types.NamespacedName]*made{},
 	}
+	h.kinds[swapi.ArtifactGeneratorKind] = makerKind{apiVersion: swapi.GroupVersion.String(), self: generators.self, exists: generators.exists}
 	transport, _ := http.DefaultTransport.(*http.Transport)
-	return &composition{generators: generators, externals: &externalArtifacts{
+	return &composition{handouts: h, generators: generators, externals: &externalArtifacts{
 		turns: e.turns, client: e.mgr.GetClient(), clock: clock.RealClock{}, artifacts: e.units.artifacts, attempts: newAttempts(),
-		generators: generators, transport: transport.Clone(), limits: archive.Limits{MaxFileSize: e.options.MaxFileSize}, changed: e.sourceChanged,
+		handouts: h, transport: transport.Clone(), limits: archive.Limits{MaxFileSize: e.options.MaxFileSize}, changed: e.sourceChanged,
 	}}
 }
 

@@ -57,8 +57,10 @@ type engine struct {
 	releases *helmReleases
 	// composition is nil where the cluster lacks its kinds.
 	composition *composition
-	events      record.EventRecorder
-	published   *published
+	// held is what waits for approval.
+	held      *heldPlans
+	events    record.EventRecorder
+	published *published
 	// references is what units and sources read from ConfigMaps and Secrets.
 	references *references
 	// signatures is what sources in registries ask who signed something.
@@ -72,7 +74,7 @@ type engine struct {
 // newEngine wires the stages together: the one place where each learns of the
 // others.
 func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.Cluster, store *git.Store, served *artifactserve.Server, budget plan.Budget) *engine {
-	e := &engine{options: o, mgr: mgr, log: o.Logger, meters: newMeters(), turns: &atomic.Uint64{}, repositories: store, sources: map[string]*sourceRoom{}}
+	e := &engine{options: o, mgr: mgr, log: o.Logger, meters: newMeters(), turns: &atomic.Uint64{}, held: newHeldPlans(), repositories: store, sources: map[string]*sourceRoom{}}
 	realClock := clock.RealClock{}
 	e.signatures = newSignatures(realClock)
 	e.references = newReferences(ctx, mgr.GetAPIReader(), cluster.Metadata, realClock, e.wake)
@@ -172,7 +174,7 @@ func (e *engine) register(ctx context.Context) error {
 	// Sources first: units watch those that the cluster has.
 	for _, register := range []func(context.Context) error{
 		e.registerGitRepositories, e.registerBuckets, e.registerOCIRepositories, e.registerHelmSources,
-		e.registerComposition, e.registerUnits, e.registerReleases, e.registerFleet,
+		e.registerComposition, e.registerUnits, e.registerReleases, e.registerAssignments, e.registerFleet,
 	} {
 		if err := register(ctx); err != nil {
 			return err

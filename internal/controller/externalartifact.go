@@ -9,7 +9,6 @@ import (
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -17,19 +16,19 @@ import (
 	"github.com/bowline-dev/bowline/internal/source/archive"
 )
 
-// externalArtifacts reconciles ExternalArtifacts. Those that a generator makes are
-// handed out by it, without a way over HTTP; here they are only looked after. What
+// externalArtifacts reconciles ExternalArtifacts. Those that are made here are
+// handed out without a way over HTTP, and only looked after. What
 // somebody else's controller publishes is fetched from where its status says. Its
 // object stays that controller's: nothing is written into it.
 type externalArtifacts struct {
-	turns      *atomic.Uint64 // counts reconciles
-	client     client.Client
-	clock      interface{ Now() time.Time }
-	artifacts  *artifacts
-	attempts   *attempts
-	generators *artifactGenerators
-	transport  http.RoundTripper
-	limits     archive.Limits
+	turns     *atomic.Uint64 // counts reconciles
+	client    client.Client
+	clock     interface{ Now() time.Time }
+	artifacts *artifacts
+	attempts  *attempts
+	handouts  *handouts
+	transport http.RoundTripper
+	limits    archive.Limits
 	// changed is told of every artifact that changed.
 	changed func(context.Context, sourceKey)
 }
@@ -47,9 +46,9 @@ func (r *externalArtifacts) Reconcile(ctx context.Context, req ctrl.Request) (ct
 		return ctrl.Result{}, fmt.Errorf("read %s: %w", key, err)
 	}
 	gone := apierrors.IsNotFound(err) || !ea.DeletionTimestamp.IsZero()
-	if maker, ok := r.generators.maker(req.NamespacedName); ok {
-		if gone || !r.asMade(key, ea) {
-			r.generators.self.add(maker, soon)
+	if maker, ok := r.handouts.of(req.NamespacedName); ok {
+		if gone || !r.handouts.asMade(maker, ea) {
+			r.handouts.wake(maker)
 		}
 		return ctrl.Result{}, nil
 	}
@@ -57,21 +56,11 @@ func (r *externalArtifacts) Reconcile(ctx context.Context, req ctrl.Request) (ct
 		r.drop(ctx, key)
 		return ctrl.Result{}, nil
 	}
-	if maker, ok := generatorOf(ea); ok && r.generators.exists(ctx, maker) {
-		r.generators.self.add(maker, soon)
+	if maker, ok := r.handouts.named(ea); ok && r.handouts.exists(ctx, maker) {
+		r.handouts.wake(maker)
 		return ctrl.Result{}, nil // after a start: it will make it
 	}
 	return ctrl.Result{RequeueAfter: r.fetch(ctx, key, ea)}, nil
-}
-
-// asMade reports whether the object still says what its generator wrote.
-func (r *externalArtifacts) asMade(key sourceKey, ea *sourcev1.ExternalArtifact) bool {
-	made, ok := r.artifacts.get(key)
-	if !ok {
-		return true
-	}
-	_, named := generatorOf(ea)
-	return named && ea.Status.Artifact != nil && ea.Status.Artifact.Revision == made.Revision
 }
 
 // drop takes away what is handed out. Those who wait for it say why then.
@@ -113,10 +102,4 @@ func (r *externalArtifacts) fetch(ctx context.Context, key sourceKey, ea *source
 		r.changed(ctx, key)
 	}
 	return 0
-}
-
-// exists reports whether there is a generator of that name which is not on its way out.
-func (r *artifactGenerators) exists(ctx context.Context, name types.NamespacedName) bool {
-	g, err := r.get(ctx, name)
-	return err == nil && g.DeletionTimestamp.IsZero()
 }

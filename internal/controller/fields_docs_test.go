@@ -14,6 +14,8 @@ import (
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	swapi "github.com/fluxcd/source-watcher/api/v2/v1beta1"
+
+	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 )
 
 // fieldRow is a row of docs/fields.md.
@@ -85,6 +87,7 @@ func TestFieldsAreDocumented(t *testing.T) {
 		"HelmRelease":       {"spec": helmv2.HelmReleaseSpec{}, "status": helmv2.HelmReleaseStatus{}},
 		"ArtifactGenerator": {"spec": swapi.ArtifactGeneratorSpec{}, "status": swapi.ArtifactGeneratorStatus{}},
 		"ExternalArtifact":  {"spec": sourcev1.ExternalArtifactSpec{}, "status": sourcev1.ExternalArtifactStatus{}},
+		"ClusterAssignment": {"spec": fleetv1.ClusterAssignmentSpec{}, "status": fleetv1.ClusterAssignmentStatus{}},
 	} {
 		found := map[string]bool{}
 		for part, of := range parts {

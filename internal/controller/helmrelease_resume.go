@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/object"
@@ -171,6 +172,7 @@ func (r *helmReleaseRun) keep(out pipeline.Outcome, definitions []plan.Entry) {
 		return
 	}
 	r.references.wrote(touched(out.Changes))
+	r.held.note(releaseUser(client.ObjectKeyFromObject(r.h)), out.Plan)
 	all := slices.Clone(out.Inventory)
 	for _, d := range definitions {
 		if !slices.ContainsFunc(all, func(e plan.Entry) bool { return e.ID == d.ID }) {

@@ -243,6 +243,7 @@ func (r *kustomizationRun) keep(out pipeline.Outcome) {
 		return
 	}
 	r.references.wrote(touched(out.Changes))
+	r.held.note(unitUser(client.ObjectKeyFromObject(r.k)), out.Plan)
 	r.setInventory(out.Inventory)
 	if words := report.Changes(out.Changes); words != "" {
 		r.attempt.changed = true

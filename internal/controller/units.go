@@ -36,6 +36,8 @@ type units[T unitKind[T]] struct {
 	wording   *wording
 	// references is what values, variables, keys and kubeconfigs are read through.
 	references *references
+	// held is told what the runs of units leave waiting for approval.
+	held *heldPlans
 	// claimed is closed when the ledger knows what every unit had delivered before
 	// the engine started.
 	claimed chan struct{}
@@ -58,7 +60,7 @@ func newUnits[T unitKind[T]](e *engine, events record.EventRecorder, artifacts *
 	return &units[T]{
 		turns: e.turns, client: e.mgr.GetClient(), events: events, clock: clock.RealClock{}, pipeline: p,
 		artifacts: artifacts, attempts: newAttempts(), written: newWritten[T](), self: &feed{}, wording: newWording(),
-		references: e.references, claimed: make(chan struct{}),
+		references: e.references, held: e.held, claimed: make(chan struct{}),
 		tenancy: e.options.Tenancy, additiveReadyExpr: e.options.AdditiveReadyExpr,
 	}
 }
@@ -143,6 +145,7 @@ func (u *units[T]) forget(ctx context.Context, as user) {
 	u.written.forget(unit)
 	u.wording.forget(unit)
 	u.references.forget(as)
+	u.held.forget(as)
 	u.targets.forget(ctx, unit)
 }
 

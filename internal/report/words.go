@@ -38,10 +38,14 @@ func Names(names []string) string {
 
 // Held says which deletions wait for approval and how to approve them.
 func Held(kind, name, namespace string, p *plan.Plan) string {
+	return fmt.Sprintf("%s; approve with: bowline approve %s %s -n %s --plan %s", HeldWhat(p), kind, name, namespace, p.HeldDigest)
+}
+
+// HeldWhat says which deletions wait for approval, and why.
+func HeldWhat(p *plan.Plan) string {
 	names := make([]string, 0, len(p.Held))
 	for _, a := range p.Held {
 		names = append(names, a.ID.String())
 	}
-	return fmt.Sprintf("%s; waiting to delete %s; approve with: bowline approve %s %s -n %s --plan %s",
-		p.HeldReason, Names(names), kind, name, namespace, p.HeldDigest)
+	return fmt.Sprintf("%s; waiting to delete %s", p.HeldReason, Names(names))
 }

@@ -227,3 +227,13 @@ func unite(n, over *node, at string, behind bool) error {
 	}
 	return nil
 }
+
+// Write adds a file that is made here, over what is at the path to. The data is the builder's
+// from then on.
+func (b *Builder) Write(to string, data []byte) error {
+	clean, err := inside("the artifact", to)
+	if err != nil {
+		return err
+	}
+	return b.lay(clean, file(data))
+}

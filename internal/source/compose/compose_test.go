@@ -400,3 +400,26 @@ func TestExtract(t *testing.T) {
 		t.Errorf("an archive that leads outside: %v", err)
 	}
 }
+
+func TestWrite(t *testing.T) {
+	made := func(content string) *compose.Tree {
+		b := compose.New()
+		if err := errors.Join(b.Write("apps/a.yaml", []byte(content)), b.Write("./b.yaml", []byte("b"))); err != nil {
+			t.Fatal(err)
+		}
+		return b.Tree()
+	}
+	one := made("a")
+	if got, want := files(t, one), map[string]string{"apps/a.yaml": "a", "b.yaml": "b"}; !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if digest(t, one) != digest(t, made("a")) || digest(t, one) == digest(t, made("A")) {
+		t.Error("the digest is not that of the content")
+	}
+	b := compose.New()
+	for _, to := range []string{"../a", "/a", "."} {
+		if err := b.Write(to, nil); failure.KindOf(err) != failure.Invalid {
+			t.Errorf("written to %q: %v, want it refused", to, err)
+		}
+	}
+}

@@ -1,0 +1,63 @@
+package controller
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/bowline-dev/bowline/internal/plan"
+	"github.com/bowline-dev/bowline/internal/report"
+)
+
+// heldPlans are the deletions that wait for approval, of all units of both kinds. It is as new as
+// the last run of each unit, and made anew by the first after a start.
+type heldPlans struct {
+	mu    sync.Mutex
+	plans map[user]heldPlan // guarded by mu
+	// changed is told of a plan that has come to wait. It is set before the engine runs.
+	changed func()
+}
+
+// heldPlan is one that waits.
+type heldPlan struct {
+	unit user
+	// digest is that of the deletions, with which they are approved.
+	digest string
+	// message names what would go, and why it waits.
+	message string
+}
+
+func newHeldPlans() *heldPlans {
+	return &heldPlans{plans: map[user]heldPlan{}, changed: func() {}}
+}
+
+// note takes what a run of a unit came to.
+func (h *heldPlans) note(unit user, p *plan.Plan) {
+	if len(p.Held) == 0 {
+		h.forget(unit)
+		return
+	}
+	h.mu.Lock()
+	old := h.plans[unit]
+	h.plans[unit] = heldPlan{unit: unit, digest: p.HeldDigest, message: report.HeldWhat(p)}
+	h.mu.Unlock()
+	if old.digest != p.HeldDigest {
+		h.changed()
+	}
+}
+
+func (h *heldPlans) forget(unit user) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.plans, unit)
+}
+
+// all returns what waits, in the order of kind, namespace and name.
+func (h *heldPlans) all() []heldPlan {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.SortedFunc(maps.Values(h.plans), func(a, b heldPlan) int {
+		return cmp.Or(cmp.Compare(a.unit.Kind, b.unit.Kind), cmp.Compare(a.unit.Namespace, b.unit.Namespace), cmp.Compare(a.unit.Name, b.unit.Name))
+	})
+}
