@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
+	"strings"
 	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -19,8 +21,10 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -35,6 +39,9 @@ const FieldManager = "bowline"
 // establishTimeout bounds the wait for one definition; an API server that is
 // up takes well under a second.
 const establishTimeout = 30 * time.Second
+
+// discoveryPoll is how long it takes to look again whether discovery tells of a definition.
+const discoveryPoll = 20 * time.Millisecond
 
 var definitions = apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions")
 
@@ -110,7 +117,8 @@ func Apply(ctx context.Context, cfg *rest.Config) error {
 	return Install(ctx, cfg, all)
 }
 
-// Install applies the definitions and returns when each is established. It
+// Install applies the definitions and returns when each is established and
+// discovery tells of it: who asks for a kind then finds it. It
 // takes over fields that others own: two engines serving different schemas for
 // one kind is never wanted.
 func Install(ctx context.Context, cfg *rest.Config, all []*unstructured.Unstructured) error {
@@ -128,6 +136,37 @@ func Install(ctx context.Context, cfg *rest.Config, all []*unstructured.Unstruct
 		if err := waitEstablished(ctx, crds, u.GetName()); err != nil {
 			return err
 		}
+	}
+	return waitDiscovered(ctx, cfg, all)
+}
+
+// waitDiscovered asks discovery until it tells of all definitions, which it does a moment after they
+// are established. There is nothing to watch.
+func waitDiscovered(ctx context.Context, cfg *rest.Config, all []*unstructured.Unstructured) error {
+	client, err := discovery.NewDiscoveryClientForConfig(cfg)
+	if err != nil {
+		return &failure.Error{Op: "connect", Kind: failure.Invalid, Object: cfg.Host, Err: err}
+	}
+	missing := ""
+	err = wait.PollUntilContextTimeout(ctx, discoveryPoll, establishTimeout, true, func(context.Context) (bool, error) {
+		// Groups whose own servers are away are an error beside the answer, and not ours.
+		_, lists, _ := client.ServerGroupsAndResources()
+		known := map[string]bool{}
+		for _, list := range lists {
+			group, _, ok := strings.Cut(list.GroupVersion, "/")
+			for _, r := range list.APIResources {
+				known[r.Name+"."+group] = ok
+			}
+		}
+		i := slices.IndexFunc(all, func(u *unstructured.Unstructured) bool { return !known[u.GetName()] })
+		if i >= 0 {
+			missing = all[i].GetName()
+		}
+		return i < 0, nil
+	})
+	if err != nil {
+		return &failure.Error{Op: "discover", Kind: failure.Timeout, Object: "CustomResourceDefinition/" + missing, Err: err,
+			Remedy: "look at the API server, which does not tell of a kind that it has established"}
 	}
 	return nil
 }
