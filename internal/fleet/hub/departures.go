@@ -19,6 +19,8 @@ type departures struct {
 	since   time.Time
 	// approval is what has to be approved first; nil where nothing has to.
 	approval *placement.Emptying
+	// selected is how many clusters the Placement is for.
+	selected int
 }
 
 // judge takes in what a Placement would leave besides what is released already, and returns what is released now, and

@@ -178,7 +178,7 @@ func TestProblems(t *testing.T) {
 	s.fetched("fleet", first)
 	a := s.assignment("a", "apps", placements("apps"))
 	s.report("a", v1alpha1.UnitFailed)
-	says(s, p, meta.ReadyCondition, metav1.ConditionFalse, v1alpha1.UnitsFailedReason, "units fail on all of 1 cluster: a: unit web: because")
+	says(s, p, meta.ReadyCondition, metav1.ConditionFalse, v1alpha1.UnitsFailedReason, "units fail on the only cluster: a: unit web: because")
 	if len(p.Status.Failing) != 1 || p.Status.Failing[0] != (v1alpha1.PlacementFailure{Cluster: "a", Unit: "web", Message: "because"}) {
 		t.Errorf("failing is %+v", p.Status.Failing)
 	}
@@ -200,4 +200,30 @@ func TestProblems(t *testing.T) {
 	says(s, p, v1alpha1.PlacedCondition, metav1.ConditionTrue, v1alpha1.PlacedReason)
 	q := s.place("more", prod, unit("web"))
 	says(s, q, meta.ReadyCondition, metav1.ConditionFalse, v1alpha1.ConflictReason, "Placement apps")
+}
+
+// Reports of many clusters are few status writes.
+func TestReportsAreCoalesced(t *testing.T) {
+	t.Parallel()
+	const clusters, interval = 60, 400 * time.Millisecond
+	s := newStage(t, Options{Settle: quick.Settle, StatusInterval: interval, Grace: quick.Grace})
+	s.source("fleet", first)
+	p := s.place("apps", prod, unit("web"))
+	for i := range clusters {
+		s.cluster(fmt.Sprint("c-", i), prod)
+	}
+	for i := range clusters {
+		s.assignment(fmt.Sprint("c-", i), "apps", placements("apps"))
+	}
+	says(s, p, v1alpha1.PlacedCondition, metav1.ConditionTrue, v1alpha1.PlacedReason)
+	s.asked.reset()
+	begin := time.Now()
+	for i := range clusters {
+		s.report(fmt.Sprint("c-", i), v1alpha1.UnitReady)
+	}
+	says(s, p, meta.ReadyCondition, metav1.ConditionTrue, meta.SucceededReason, fmt.Sprintf("ready on %d clusters", clusters))
+	most := int(time.Since(begin)/interval) + 1
+	if got := s.asked.reset()["PATCH "+s.namespace+"/placements/apps/status"]; got < 1 || got > most {
+		t.Errorf("%d status writes for %d reports in %s, at most %d were expected", got, clusters, time.Since(begin), most)
+	}
 }

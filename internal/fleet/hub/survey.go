@@ -166,14 +166,26 @@ func (r *room) depart(n namespace, now time.Time, settle time.Duration) (release
 		})
 		freed, wait := d.judge(e, careful, p.Annotations[v1alpha1.ApprovedPlanAnnotation], now, settle)
 		r.release(released, freed)
-		if (before == nil) != (d.approval == nil) || before != nil && before.Digest != d.approval.Digest {
+		selected := r.selected(p.Name, clusters)
+		if (before == nil) != (d.approval == nil) || before != nil && before.Digest != d.approval.Digest || selected != d.selected {
 			told = append(told, p.Name)
 		}
+		d.selected = selected
 		if wait > 0 && (again == 0 || wait < again) {
 			again = wait
 		}
 	}
 	return released, told, again
+}
+
+// selected counts the clusters that a Placement is for. The caller holds mu.
+func (r *room) selected(name string, clusters []*v1alpha1.FleetCluster) (n int) {
+	for _, c := range clusters {
+		if r.fleet.Selects(name, c) {
+			n++
+		}
+	}
+	return n
 }
 
 // release has clusters worked on though nothing else changed. The caller holds mu.

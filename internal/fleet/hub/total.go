@@ -168,7 +168,10 @@ func reasonOf(err error) string {
 
 // on says on how many clusters something is so.
 func on(n, of int) string {
-	if n >= of {
+	switch {
+	case of == 1:
+		return "on the only cluster"
+	case n >= of:
 		return "on all of " + plural(of, "cluster", "clusters")
 	}
 	return fmt.Sprintf("on %d of %s", n, plural(of, "cluster", "clusters"))
