@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/fleet/join"
@@ -147,4 +148,15 @@ func TestHubRestarts(t *testing.T) {
 	h.until(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: h.namespace}}, "the agent of what is gone may do nothing", func() bool {
 		return !h.may(credentials, gone) && client.IgnoreNotFound(agent.Get(t.Context(), client.ObjectKeyFromObject(request), request)) != nil
 	})
+}
+
+// TestRightsFollowTheIncarnation stops letting go of a cluster after its first step: the hub takes the other.
+func TestRightsFollowTheIncarnation(t *testing.T) {
+	h := newHub(t, join.Options{})
+	c, credentials := h.joined("berlin", "member-1")
+	if err := h.Status().Patch(t.Context(), c, client.RawPatch(types.MergePatchType, []byte(`{"status":{"incarnation":null}}`))); err != nil {
+		t.Fatal(err)
+	}
+	h.gone(&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "bowline-agent:" + h.namespace + ":berlin"}})
+	h.until(c, "its agent may do nothing", func() bool { return !h.may(credentials, c) })
 }
