@@ -29,14 +29,10 @@ type LocalMachineSpec struct {
 	// CPU is the number of processors that the node claims to have, as a quantity.
 	// +optional
 	// +kubebuilder:default="8"
-	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="isQuantity(self)",message="is not a quantity, such as 8 or 500m"
 	CPU string `json:"cpu,omitempty"`
 	// Memory is what the node claims to have, as a quantity.
 	// +optional
 	// +kubebuilder:default="32Gi"
-	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="isQuantity(self)",message="is not a quantity, such as 32Gi"
 	Memory string `json:"memory,omitempty"`
 	// Labels and taints of the node are those of its Machine; Zone is its failure domain.
 	// +optional
