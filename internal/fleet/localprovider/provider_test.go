@@ -22,7 +22,6 @@ import (
 	"sigs.k8s.io/cluster-api/util/kubeconfig"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/yaml"
 
@@ -78,8 +77,7 @@ func newHub(t *testing.T) *hub {
 // run runs the provider until the test ends.
 func (h *hub) run(cfg *rest.Config, scheme *runtime.Scheme) {
 	h.Helper()
-	twice := true // other tests have controllers of these names
-	mgr, err := ctrl.NewManager(cfg, ctrl.Options{Scheme: scheme, Logger: logr.Discard(), Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &twice}})
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{Scheme: scheme, Logger: logr.Discard(), Metrics: server.Options{BindAddress: "0"}})
 	if err == nil {
 		err = localprovider.Register(mgr, h.planes)
 	}
@@ -97,15 +95,23 @@ func (h *hub) run(cfg *rest.Config, scheme *runtime.Scheme) {
 	})
 }
 
+// planesOf returns the control planes on disk whose names hold a word.
+func (h *hub) planesOf(word string) (all []localkube.ControlPlane) {
+	entries, _ := os.ReadDir(h.planes.Root)
+	for _, entry := range entries {
+		p := localkube.ControlPlane{Executable: h.planes.Executable, Root: h.planes.Root, Name: entry.Name()}
+		if strings.Contains(p.Name, word) && p.Exists() {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
 // deletePlanes ends what a failed test left.
 func (h *hub) deletePlanes() {
-	all, _ := os.ReadDir(h.planes.Root)
-	for _, entry := range all {
-		p := localkube.ControlPlane{Executable: h.planes.Executable, Root: h.planes.Root, Name: entry.Name()}
-		if p.Exists() {
-			if err := p.Delete(context.WithoutCancel(h.Context())); err != nil {
-				h.Error(err)
-			}
+	for _, p := range h.planesOf("") {
+		if err := p.Delete(context.WithoutCancel(h.Context())); err != nil {
+			h.Error(err)
 		}
 	}
 }
@@ -216,24 +222,38 @@ func replicas(deployment *clusterv1.MachineDeployment, n int32) func() bool {
 	}
 }
 
-// A cluster is made, scaled, upgraded and deleted by Cluster API's own manager, through nothing but its contracts.
-func TestLifeOfACluster(t *testing.T) {
-	t.Parallel()
+// One hub serves all: a management cluster has one manager of Cluster API, and one provider of a kind.
+func TestProvider(t *testing.T) {
 	h := newHub(t)
-	built, err := localkube.ControlPlane{Executable: h.planes.Executable}.Version(t.Context())
+	t.Run("cases", func(t *testing.T) { // ends before the hub does
+		t.Run("life", func(t *testing.T) { t.Parallel(); lifeOfACluster(h.of(t)) })
+		t.Run("control plane", func(t *testing.T) { t.Parallel(); controlPlane(h.of(t)) })
+	})
+}
+
+// of returns the hub for another test.
+func (h *hub) of(t testing.TB) *hub {
+	other := *h
+	other.TB = t
+	return &other
+}
+
+// A cluster is made, scaled, upgraded and deleted by Cluster API's own manager, through nothing but its contracts.
+func lifeOfACluster(h *hub) {
+	built, err := localkube.ControlPlane{Executable: h.planes.Executable}.Version(h.Context())
 	if err != nil {
-		t.Fatal(err)
+		h.Fatal(err)
 	}
 	cluster, workers := h.declare("edge", "v1.35.0", 2)
 
 	until(h, h, cluster, "provisioned", func() bool { return cluster.Status.Phase == string(clusterv1.ClusterPhaseProvisioned) })
 	until(h, h, workers, "two workers", replicas(workers, 2))
 	if e := cluster.Spec.ControlPlaneEndpoint; e.Host != "127.0.0.1" || e.Port == 0 {
-		t.Errorf("its endpoint is %+v", e)
+		h.Errorf("its endpoint is %+v", e)
 	}
 	member := h.member(cluster)
 	if all := h.nodes(member); len(all) != 2 || all[0] != "v1.35.0" {
-		t.Errorf("the ready nodes are %v", all)
+		h.Errorf("the ready nodes are %v", all)
 	}
 
 	h.change(workers, func() { *workers.Spec.Replicas = 1 })
@@ -246,16 +266,16 @@ func TestLifeOfACluster(t *testing.T) {
 	h.change(workers, func() { workers.Spec.Template.Spec.Version = built })
 	until(h, h, workers, "upgraded", func() bool { all := h.nodes(member); return len(all) == 1 && all[0] == built })
 
-	if err := h.Delete(t.Context(), cluster); err != nil {
-		t.Fatal(err)
+	if err := h.Delete(h.Context(), cluster); err != nil {
+		h.Fatal(err)
 	}
 	h.untilGone(cluster)
-	if left, _ := os.ReadDir(h.planes.Root); len(left) > 0 {
-		t.Errorf("%s is left behind", left[0].Name())
+	if left := h.planesOf("edge"); len(left) > 0 {
+		h.Errorf("%s is left behind", left[0].Name)
 	}
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: h.namespace, Name: "edge-kubeconfig"}}
-	if err := h.Get(t.Context(), client.ObjectKeyFromObject(secret), secret); !apierrors.IsNotFound(err) {
-		t.Errorf("the kubeconfig is still there: %v", err)
+	if err := h.Get(h.Context(), client.ObjectKeyFromObject(secret), secret); !apierrors.IsNotFound(err) {
+		h.Errorf("the kubeconfig is still there: %v", err)
 	}
 }
 
@@ -272,9 +292,7 @@ func (h *hub) change(o client.Object, change func()) {
 }
 
 // A control plane that is killed comes back with all that it had; one of a version that there is none of says so.
-func TestControlPlane(t *testing.T) {
-	t.Parallel()
-	h := newHub(t)
+func controlPlane(h *hub) {
 	h.declare("odd", "v1.12.0", 0)
 	plane := &localv1.LocalControlPlane{ObjectMeta: metav1.ObjectMeta{Namespace: h.namespace, Name: "odd"}}
 	until(h, h, plane, "refused", func() bool {
@@ -286,10 +304,10 @@ func TestControlPlane(t *testing.T) {
 	until(h, h, cluster, "provisioned", func() bool { return cluster.Status.Phase == string(clusterv1.ClusterPhaseProvisioned) })
 	member := h.member(cluster)
 	kept := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "kept"}}
-	if err := member.Create(t.Context(), kept); err != nil {
-		t.Fatal(err)
+	if err := member.Create(h.Context(), kept); err != nil {
+		h.Fatal(err)
 	}
-	h.kill()
+	h.kill("killed")
 	until(h, reachable{member}, kept, "back", func() bool { return true })
 }
 
@@ -303,27 +321,22 @@ func (r reachable) Get(ctx context.Context, key client.ObjectKey, o client.Objec
 	return nil
 }
 
-// kill ends the only control plane that runs, as a power cut would.
-func (h *hub) kill() {
+// kill ends a control plane as a power cut would.
+func (h *hub) kill(name string) {
 	h.Helper()
-	all, err := os.ReadDir(h.planes.Root)
+	planes := h.planesOf("-" + name + "-")
+	if len(planes) != 1 {
+		h.Fatalf("there are %d control planes of %s", len(planes), name)
+	}
+	state, err := planes[0].State(h.Context())
+	if err != nil || !state.Running() {
+		h.Fatalf("%s: %+v, %v", name, state, err)
+	}
+	process, err := os.FindProcess(state.PID)
+	if err == nil {
+		err = process.Kill()
+	}
 	if err != nil {
 		h.Fatal(err)
 	}
-	for _, entry := range all {
-		p := localkube.ControlPlane{Executable: h.planes.Executable, Root: h.planes.Root, Name: entry.Name()}
-		state, err := p.State(h.Context())
-		if err != nil || !state.Running() {
-			continue
-		}
-		process, err := os.FindProcess(state.PID)
-		if err == nil {
-			err = process.Kill()
-		}
-		if err != nil {
-			h.Fatal(err)
-		}
-		return
-	}
-	h.Fatal("no control plane runs")
 }
