@@ -9,6 +9,7 @@ import (
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/fleet/hub"
+	"github.com/bowline-dev/bowline/internal/fleet/join"
 )
 
 // registerFleet makes the engine a hub, where the cluster has the kinds that this takes.
@@ -21,5 +22,13 @@ func (e *engine) registerFleet(ctx context.Context) error {
 			return err
 		}
 	}
-	return hub.Register(e.mgr, hub.Options{Sources: slices.Collect(maps.Keys(e.sources))})
+	for _, register := range []func() error{
+		func() error { return hub.Register(e.mgr, hub.Options{Sources: slices.Collect(maps.Keys(e.sources))}) },
+		func() error { return join.Register(e.mgr, join.Options{Events: e.events}) },
+	} {
+		if err := register(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
