@@ -19,6 +19,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/build/kustomize"
 	"github.com/bowline-dev/bowline/internal/build/sops"
 	"github.com/bowline-dev/bowline/internal/failure"
+	fleetlink "github.com/bowline-dev/bowline/internal/fleet/link"
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/pipeline"
@@ -86,6 +87,8 @@ type Options struct {
 	// Registry takes the engine's own meters; nil means the one that MetricsAddr
 	// serves, which has room for one engine per process.
 	Registry prometheus.Registerer
+	// Membership says whose member the cluster is; nil means nobody's.
+	Membership *fleetlink.Membership
 
 	// keyServices says how key services are reached.
 	keyServices sops.Options
