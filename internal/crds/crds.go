@@ -188,7 +188,7 @@ func waitEstablished(ctx context.Context, crds dynamic.ResourceInterface, name s
 	}
 	_, err := watchtools.UntilWithSync(ctx, lw, &unstructured.Unstructured{}, nil, func(e watch.Event) (bool, error) {
 		u, ok := e.Object.(*unstructured.Unstructured)
-		return ok && established(u), nil
+		return ok && Established(u), nil
 	})
 	if err != nil {
 		return &failure.Error{Op: "establish", Kind: failure.Timeout, Object: "CustomResourceDefinition/" + name, Err: err,
@@ -197,8 +197,8 @@ func waitEstablished(ctx context.Context, crds dynamic.ResourceInterface, name s
 	return nil
 }
 
-// established reports whether u carries the condition Established=True.
-func established(u *unstructured.Unstructured) bool {
+// Established reports whether a definition carries the condition Established=True.
+func Established(u *unstructured.Unstructured) bool {
 	conditions, _, err := unstructured.NestedSlice(u.Object, "status", "conditions")
 	if err != nil {
 		return false

@@ -104,7 +104,7 @@ func TestEstablished(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := established(&unstructured.Unstructured{Object: tt.object}); got != tt.want {
+			if got := Established(&unstructured.Unstructured{Object: tt.object}); got != tt.want {
 				t.Errorf("got %v, want %v: %s", got, tt.want, tt.reason)
 			}
 		})
