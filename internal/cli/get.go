@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,19 +24,22 @@ func (a *app) getCommand() *cobra.Command {
 	o := &getOptions{}
 	cmd := &cobra.Command{
 		Use:     "get KIND [NAME...] [flags]",
-		Short:   "List sources, Kustomizations and HelmReleases with their state",
+		Short:   "List clusters, placements, sources, Kustomizations and HelmReleases with their state",
 		GroupID: groupRead,
 		Long: "List sources, Kustomizations and HelmReleases: the revision that they stand at, whether they are\n" +
-			"suspended, whether they are ready, and if not, why.\n\n" +
+			"suspended, whether they are ready, and if not, why. On a hub also the clusters of its fleet, each\n" +
+			"with how many of its units are ready, and the placements, with on how many clusters they are.\n\n" +
 			"KIND is sources, one kind of them (source git|oci|bucket|helm|chart, or gitrepositories,\n" +
-			"ocirepositories, buckets, helmrepositories, helmcharts), kustomizations (ks), helmreleases (hr) or all.",
+			"ocirepositories, buckets, helmrepositories, helmcharts), kustomizations (ks), helmreleases (hr),\n" +
+			"clusters, placements or all.",
 		Example: "  bowline get all -A\n" +
 			"  bowline get sources -n apps\n" +
 			"  bowline get kustomization podinfo -o yaml\n" +
+			"  bowline get clusters -A\n" +
 			"  bowline get hr -A -o wide\n" +
 			"  bowline get ks --watch",
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: completeObjects(&o.clusterFlags, "sources", "kustomizations", "helmreleases", "all"),
+		ValidArgsFunction: completeObjects(&o.clusterFlags, "clusters", "placements", "sources", "kustomizations", "helmreleases", "all"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.get(cmd.Context(), o, args)
 		},
@@ -185,14 +186,14 @@ func (v view) write(t *table, objects []client.Object) error {
 }
 
 func (v view) header() []cell {
-	columns := []string{"NAME", "REVISION", "SUSPENDED", "READY", "MESSAGE"}
+	row := plainRow("NAME")
 	if v.namespace {
-		columns = append([]string{"NAMESPACE"}, columns...)
+		row = plainRow("NAMESPACE", "NAME")
 	}
-	if v.wide {
-		columns = append(columns, "FROM", "AGE")
+	for _, c := range v.columns() {
+		row = append(row, plain(c.title))
 	}
-	return plainRow(columns...)
+	return row
 }
 
 func plainRow(texts ...string) []cell {
@@ -211,25 +212,14 @@ func (v view) row(o client.Object) []cell {
 	if v.prefix {
 		name = v.kind.name + "/" + name
 	}
-	s := v.kind.state(o)
-	ready := s.ready()
-	revision := s.revision
-	if !v.wide {
-		revision = shortRevision(revision)
-	}
-	row := []cell{plain(name), plain(revision), plain(suspendedWord(s.suspended)), readyCell(ready), plain(line(ready.Message))}
+	row := plainRow(name)
 	if v.namespace {
-		row = append([]cell{plain(o.GetNamespace())}, row...)
+		row = plainRow(o.GetNamespace(), name)
 	}
-	if v.wide {
-		row = append(row, plain(s.from), plain(age(v.now(), o.GetCreationTimestamp().Time)))
+	for _, c := range v.columns() {
+		row = append(row, c.text(v, o))
 	}
 	return row
-}
-
-func suspendedWord(s bool) string {
-	word := strconv.FormatBool(s)
-	return strings.ToUpper(word[:1]) + word[1:]
 }
 
 func readyCell(c metav1.Condition) cell {

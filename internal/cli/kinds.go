@@ -24,6 +24,8 @@ type kind struct {
 	newObject func() client.Object
 	newList   func() client.ObjectList
 	state     func(client.Object) state
+	// columns are those of its table; nil means those that all deliveries have in common.
+	columns []column
 }
 
 // state is what the commands show and wait for.
@@ -34,6 +36,10 @@ type state struct {
 	observed   int64  // generation that the status is about
 	conditions []metav1.Condition
 	from       string // where it comes from, for the wide output
+	// outcome is what there is to say of one that is ready, where that is no revision.
+	outcome string
+	// unasked says that nobody can ask for a reconciliation: the kind has no such request.
+	unasked bool
 	// static says that nothing is ever fetched for the object, so it has no status.
 	static bool
 }
@@ -70,11 +76,8 @@ func typed[T client.Object](of func(T) state) func(client.Object) state {
 }
 
 // kinds are all kinds, in the order in which they are printed.
-func kinds() []kind { return append(sourceKinds(), kustomizationKind(), helmReleaseKind()) }
-
-// sourceKinds are the kinds that others are delivered from.
-func sourceKinds() []kind {
-	return []kind{gitRepositoryKind(), ociRepositoryKind(), bucketKind(), helmRepositoryKind(), helmChartKind()}
+func kinds() []kind {
+	return slices.Concat(sourceKinds(), []kind{kustomizationKind(), helmReleaseKind()}, fleetKinds())
 }
 
 // sourceWords are the words that follow "source".
@@ -110,7 +113,7 @@ func parseKinds(args []string) ([]kind, []string, error) {
 	}
 	return nil, nil, &failure.Error{Op: "read arguments", Kind: failure.Invalid,
 		Err:    fmt.Errorf("unknown kind %q", word),
-		Remedy: "use sources (source " + strings.Join(sourceWords(), "|") + "), kustomizations (ks), helmreleases (hr) or all"}
+		Remedy: "use sources (source " + strings.Join(sourceWords(), "|") + "), kustomizations (ks), helmreleases (hr), clusters, placements or all"}
 }
 
 // parseSources reads what follows "sources": one kind of them and its names, "all", or nothing.

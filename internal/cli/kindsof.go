@@ -7,84 +7,54 @@ import (
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-func gitRepositoryKind() kind {
+// kindOf describes the kind of the Go types T and its list; words are the plural and other names.
+func kindOf[T client.Object](title string, gvk schema.GroupVersionKind, one T, list client.ObjectList, of func(T) state, words ...string) kind {
 	return kind{
-		name:      "gitrepository",
-		title:     "source git",
-		words:     []string{"gitrepositories", "gitrepo", "gitrepos"},
-		gvk:       sourcev1.GroupVersion.WithKind(sourcev1.GitRepositoryKind),
-		newObject: func() client.Object { return &sourcev1.GitRepository{} },
-		newList:   func() client.ObjectList { return &sourcev1.GitRepositoryList{} },
-		state: typed(func(r *sourcev1.GitRepository) state {
-			return state{suspended: r.Spec.Suspend, handled: r.Status.LastHandledReconcileAt, observed: r.Status.ObservedGeneration,
-				conditions: r.Status.Conditions, from: r.Spec.URL, revision: revisionOf(r.Status.Artifact)}
-		}),
+		name: strings.ToLower(gvk.Kind), title: title, words: words, gvk: gvk, state: typed(of),
+		newObject: func() client.Object { return one.DeepCopyObject().(client.Object) },          //nolint:errcheck // a copy is of the type that was copied
+		newList:   func() client.ObjectList { return list.DeepCopyObject().(client.ObjectList) }, //nolint:errcheck // so is this
 	}
 }
 
-func ociRepositoryKind() kind {
-	return kind{
-		name:      "ocirepository",
-		title:     "source oci",
-		words:     []string{"ocirepositories", "ocirepo", "ocirepos"},
-		gvk:       sourcev1.GroupVersion.WithKind(sourcev1.OCIRepositoryKind),
-		newObject: func() client.Object { return &sourcev1.OCIRepository{} },
-		newList:   func() client.ObjectList { return &sourcev1.OCIRepositoryList{} },
-		state: typed(func(r *sourcev1.OCIRepository) state {
+// sourceKinds are the kinds that others are delivered from.
+func sourceKinds() []kind {
+	of := sourcev1.GroupVersion.WithKind
+	return []kind{
+		gitRepositoryKind(),
+		kindOf("source oci", of(sourcev1.OCIRepositoryKind), &sourcev1.OCIRepository{}, &sourcev1.OCIRepositoryList{}, func(r *sourcev1.OCIRepository) state {
 			return state{suspended: r.Spec.Suspend, handled: r.Status.LastHandledReconcileAt, observed: r.Status.ObservedGeneration,
 				conditions: r.Status.Conditions, from: r.Spec.URL, revision: revisionOf(r.Status.Artifact)}
-		}),
-	}
-}
-
-func bucketKind() kind {
-	return kind{
-		name:      "bucket",
-		title:     "source bucket",
-		words:     []string{"buckets"},
-		gvk:       sourcev1.GroupVersion.WithKind(sourcev1.BucketKind),
-		newObject: func() client.Object { return &sourcev1.Bucket{} },
-		newList:   func() client.ObjectList { return &sourcev1.BucketList{} },
-		state: typed(func(b *sourcev1.Bucket) state {
+		}, "ocirepositories", "ocirepo", "ocirepos"),
+		kindOf("source bucket", of(sourcev1.BucketKind), &sourcev1.Bucket{}, &sourcev1.BucketList{}, func(b *sourcev1.Bucket) state {
 			return state{suspended: b.Spec.Suspend, handled: b.Status.LastHandledReconcileAt, observed: b.Status.ObservedGeneration,
 				conditions: b.Status.Conditions, from: b.Spec.Endpoint + "/" + b.Spec.BucketName, revision: revisionOf(b.Status.Artifact)}
-		}),
-	}
-}
-
-func helmRepositoryKind() kind {
-	return kind{
-		name:      "helmrepository",
-		title:     "source helm",
-		words:     []string{"helmrepositories", "helmrepo", "helmrepos"},
-		gvk:       sourcev1.GroupVersion.WithKind(sourcev1.HelmRepositoryKind),
-		newObject: func() client.Object { return &sourcev1.HelmRepository{} },
-		newList:   func() client.ObjectList { return &sourcev1.HelmRepositoryList{} },
-		state: typed(func(r *sourcev1.HelmRepository) state {
+		}, "buckets"),
+		kindOf("source helm", of(sourcev1.HelmRepositoryKind), &sourcev1.HelmRepository{}, &sourcev1.HelmRepositoryList{}, func(r *sourcev1.HelmRepository) state {
 			return state{suspended: r.Spec.Suspend, handled: r.Status.LastHandledReconcileAt, observed: r.Status.ObservedGeneration,
 				conditions: r.Status.Conditions, from: r.Spec.URL, revision: revisionOf(r.Status.Artifact),
 				static: r.Spec.Type == sourcev1.HelmRepositoryTypeOCI}
-		}),
+		}, "helmrepositories", "helmrepo", "helmrepos"),
+		helmChartKind(),
 	}
 }
 
+func gitRepositoryKind() kind {
+	return kindOf("source git", sourcev1.GroupVersion.WithKind(sourcev1.GitRepositoryKind), &sourcev1.GitRepository{}, &sourcev1.GitRepositoryList{}, func(r *sourcev1.GitRepository) state {
+		return state{suspended: r.Spec.Suspend, handled: r.Status.LastHandledReconcileAt, observed: r.Status.ObservedGeneration,
+			conditions: r.Status.Conditions, from: r.Spec.URL, revision: revisionOf(r.Status.Artifact)}
+	}, "gitrepositories", "gitrepo", "gitrepos")
+}
+
 func helmChartKind() kind {
-	return kind{
-		name:      "helmchart",
-		title:     "source chart",
-		words:     []string{"helmcharts", "hc", "hcs"},
-		gvk:       sourcev1.GroupVersion.WithKind(sourcev1.HelmChartKind),
-		newObject: func() client.Object { return &sourcev1.HelmChart{} },
-		newList:   func() client.ObjectList { return &sourcev1.HelmChartList{} },
-		state: typed(func(c *sourcev1.HelmChart) state {
-			return state{suspended: c.Spec.Suspend, handled: c.Status.LastHandledReconcileAt, observed: c.Status.ObservedGeneration,
-				conditions: c.Status.Conditions, from: c.Spec.SourceRef.Kind + "/" + c.Spec.SourceRef.Name + " " + c.Spec.Chart,
-				revision: revisionOf(c.Status.Artifact)}
-		}),
-	}
+	return kindOf("source chart", sourcev1.GroupVersion.WithKind(sourcev1.HelmChartKind), &sourcev1.HelmChart{}, &sourcev1.HelmChartList{}, func(c *sourcev1.HelmChart) state {
+		return state{suspended: c.Spec.Suspend, handled: c.Status.LastHandledReconcileAt, observed: c.Status.ObservedGeneration,
+			conditions: c.Status.Conditions, from: c.Spec.SourceRef.Kind + "/" + c.Spec.SourceRef.Name + " " + c.Spec.Chart,
+			revision: revisionOf(c.Status.Artifact)}
+	}, "helmcharts", "hc", "hcs")
 }
 
 func revisionOf(a *meta.Artifact) string {
@@ -95,15 +65,8 @@ func revisionOf(a *meta.Artifact) string {
 }
 
 func kustomizationKind() kind {
-	return kind{
-		name:      "kustomization",
-		title:     "kustomization",
-		words:     []string{"kustomizations", "ks"},
-		gvk:       kustomizev1.GroupVersion.WithKind(kustomizev1.KustomizationKind),
-		newObject: func() client.Object { return &kustomizev1.Kustomization{} },
-		newList:   func() client.ObjectList { return &kustomizev1.KustomizationList{} },
-		state:     typed(kustomizationState),
-	}
+	return kindOf("kustomization", kustomizev1.GroupVersion.WithKind(kustomizev1.KustomizationKind),
+		&kustomizev1.Kustomization{}, &kustomizev1.KustomizationList{}, kustomizationState, "kustomizations", "ks")
 }
 
 func kustomizationState(k *kustomizev1.Kustomization) state {
@@ -113,15 +76,8 @@ func kustomizationState(k *kustomizev1.Kustomization) state {
 }
 
 func helmReleaseKind() kind {
-	return kind{
-		name:      "helmrelease",
-		title:     "helmrelease",
-		words:     []string{"helmreleases", "hr", "hrs"},
-		gvk:       helmv2.GroupVersion.WithKind(helmv2.HelmReleaseKind),
-		newObject: func() client.Object { return &helmv2.HelmRelease{} },
-		newList:   func() client.ObjectList { return &helmv2.HelmReleaseList{} },
-		state:     typed(helmReleaseState),
-	}
+	return kindOf("helmrelease", helmv2.GroupVersion.WithKind(helmv2.HelmReleaseKind),
+		&helmv2.HelmRelease{}, &helmv2.HelmReleaseList{}, helmReleaseState, "helmreleases", "hr", "hrs")
 }
 
 // helmReleaseState takes the version of the chart for the revision: that of the newest

@@ -90,6 +90,10 @@ func (a *app) reconcileOne(ctx context.Context, c *cluster, k kind, name string,
 	if err != nil {
 		return err
 	}
+	if k.state(obj).unasked {
+		return &failure.Error{Op: "reconcile", Object: k.name + "/" + name, Kind: failure.Unsupported,
+			Err: errors.New("nobody needs to ask for it: what changes is seen at once"), Remedy: fmt.Sprintf("see how it is with `%s get %s %s`", a.name, k.title, name)}
+	}
 	if k.state(obj).suspended {
 		return &failure.Error{Op: "reconcile", Object: k.name + "/" + name, Kind: failure.Invalid,
 			Err: errors.New("it is suspended"), Remedy: fmt.Sprintf("resume it with `%s resume %s %s -n %s`", a.name, k.title, name, c.namespace)}

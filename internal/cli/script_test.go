@@ -95,8 +95,17 @@ func TestScriptsWithoutAPIs(t *testing.T) {
 
 func installAPIs(t *testing.T) {
 	t.Helper()
-	if err := crds.Apply(t.Context(), testkit.Cluster(t)); err != nil {
+	fleet, err := crds.Fleet()
+	if err != nil {
 		t.Fatal(err)
+	}
+	for _, install := range []func() error{
+		func() error { return crds.Apply(t.Context(), testkit.Cluster(t)) },
+		func() error { return crds.Install(t.Context(), testkit.Cluster(t), fleet) },
+	} {
+		if err := install(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/observe/health"
 )
@@ -22,16 +23,19 @@ type treeOptions struct {
 func (a *app) treeCommand() *cobra.Command {
 	o := &treeOptions{}
 	cmd := &cobra.Command{
-		Use:     "tree (kustomization | helmrelease) NAME [flags]",
-		Short:   "Show the objects that a Kustomization or HelmRelease delivered, with their health",
+		Use:     "tree (kustomization | helmrelease | cluster) NAME [flags]",
+		Short:   "Show what a Kustomization, a HelmRelease or a cluster is made of, with its health",
 		GroupID: groupRead,
 		Long: "Show the objects that a Kustomization or a HelmRelease delivered, each with its health and, where\n" +
-			"it is not well, the cause. Kustomizations and HelmReleases among them are expanded.",
+			"it is not well, the cause. Kustomizations and HelmReleases among them are expanded.\n\n" +
+			"Of a cluster of the fleet, show what it is built from, and what is placed on it: the units are\n" +
+			"as the cluster reported them.",
 		Example: "  bowline tree kustomization fleet -n bowline-system\n" +
 			"  bowline tree helmrelease podinfo -n apps\n" +
+			"  bowline tree cluster/production -n bowline-system\n" +
 			"  bowline tree ks apps -o json",
 		Args:              cobra.RangeArgs(1, 3),
-		ValidArgsFunction: completeObjects(&o.clusterFlags, "kustomization", "helmrelease"),
+		ValidArgsFunction: completeObjects(&o.clusterFlags, "kustomization", "helmrelease", "cluster"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.tree(cmd.Context(), o, args)
 		},
@@ -46,15 +50,19 @@ func (a *app) tree(ctx context.Context, o *treeOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	if !delivers(k.gvk.GroupKind()) {
+	read := (*cluster).readTree
+	switch {
+	case k.gvk.Kind == fleetv1.FleetClusterKind:
+		read = (*cluster).readClusterTree
+	case !delivers(k.gvk.GroupKind()):
 		return &failure.Error{Op: "read arguments", Kind: failure.Invalid,
-			Err: fmt.Errorf("a %s delivers no objects of its own", k.name), Remedy: "use kustomization or helmrelease"}
+			Err: fmt.Errorf("a %s delivers no objects of its own", k.name), Remedy: "use kustomization, helmrelease or cluster"}
 	}
 	c, err := o.connect()
 	if err != nil {
 		return err
 	}
-	root, err := c.readTree(ctx, k, name)
+	root, err := read(c, ctx, k, name)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ type node struct {
 	Kind       string `json:"kind"`
 	Namespace  string `json:"namespace,omitempty"`
 	Name       string `json:"name"`
-	// Health is a kstatus word, or NotFound.
+	// Health is a kstatus word, NotFound, or of a unit on another cluster Suspended.
 	Health string `json:"health"`
 	// Message says what is wrong, or for what delivers others what it stands at.
 	Message string `json:"message,omitempty"`
@@ -58,13 +58,14 @@ func (c *cluster) readTree(ctx context.Context, k kind, name string) (*node, err
 		return nil, err
 	}
 	u := &unstructured.Unstructured{Object: raw}
-	n := &node{APIVersion: u.GetAPIVersion(), id: object.IDOf(u)}
-	n.setID()
+	n := nodeOf(object.IDOf(u), u.GetAPIVersion())
 	n.judge(ctx, c, u)
 	return n, c.expand(ctx, n, u, map[object.ID]bool{})
 }
 
-func (n *node) setID() { n.Kind, n.Namespace, n.Name = n.id.Kind, n.id.Namespace, n.id.Name }
+func nodeOf(id object.ID, apiVersion string) *node {
+	return &node{APIVersion: apiVersion, Kind: id.Kind, Namespace: id.Namespace, Name: id.Name, id: id}
+}
 
 // inventoried is what Kustomizations and HelmReleases have in common.
 type inventoried struct {
@@ -129,8 +130,8 @@ func (c *cluster) readEntry(ctx context.Context, entry kustomizev1.ResourceRef) 
 		return nil, nil, err
 	}
 	gvk := id.GroupKind().WithVersion(entry.Version)
-	n := &node{APIVersion: gvk.GroupVersion().String(), id: id, Health: notThere}
-	n.setID()
+	n := nodeOf(id, gvk.GroupVersion().String())
+	n.Health = notThere
 	u := &unstructured.Unstructured{}
 	u.SetGroupVersionKind(gvk)
 	err = c.Get(ctx, client.ObjectKey{Namespace: id.Namespace, Name: id.Name}, u)

@@ -66,6 +66,9 @@ func verdict(k kind, name string, s state) error {
 
 // result is the line that tells of a success.
 func result(k kind, name string, s state) string {
+	if s.outcome != "" {
+		return fmt.Sprintf("%s/%s %s", k.name, name, s.outcome)
+	}
 	verb := "fetched"
 	switch k.gvk.Kind {
 	case kustomizev1.KustomizationKind:
