@@ -180,7 +180,7 @@ const (
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.upCommand(), a.downCommand(), a.statusCommand(),
-		a.getCommand(), a.treeCommand(), a.eventsCommand(),
+		a.getCommand(), a.treeCommand(), a.eventsCommand(), a.kubeconfigCommand(),
 		a.reconcileCommand(), a.suspendCommand(), a.resumeCommand(), a.approveCommand(),
 		a.buildCommand(), a.diffCommand(),
 		a.controllerCommand(), a.migrateCommand(), a.crdsCommand(), a.versionCommand(), a.docsCommand(), a.serveGitCommand(),

@@ -7,15 +7,25 @@ import (
 )
 
 func (a *app) crdsCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "crds",
+	var fleet bool
+	cmd := &cobra.Command{
+		Use:     "crds [flags]",
 		Short:   "Print the custom resource definitions that the engine serves",
 		GroupID: groupEngine,
-		Example: "  bowline crds | kubectl apply --server-side -f -",
-		Args:    cobra.NoArgs,
+		Long: "Print the custom resource definitions that the engine serves. An engine on a cluster that has\n" +
+			"those of the fleet as well, and is started after they came, is a hub.",
+		Example: "  bowline crds | kubectl apply --server-side -f -\n" +
+			"  bowline crds --fleet | kubectl apply --server-side -f -",
+		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := a.Out.Write(crds.YAML())
+			text := crds.YAML()
+			if fleet {
+				text = crds.FleetYAML()
+			}
+			_, err := a.Out.Write(text)
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&fleet, "fleet", false, "print those of the fleet's kinds instead")
+	return cmd
 }

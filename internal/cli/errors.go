@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
+	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/failure"
 )
 
@@ -24,8 +25,11 @@ func explain(err error) error {
 		return err
 	}
 	if meta.IsNoMatchError(err) {
-		return &failure.Error{Op: "ask the cluster", Kind: failure.NotFound, Err: noMatch(err),
-			Remedy: "install Bowline's APIs with `bowline crds | kubectl apply --server-side -f -`"}
+		of, remedy := noMatch(err), "install Bowline's APIs with `bowline crds | kubectl apply --server-side -f -`"
+		if strings.Contains(of.Error(), fleetv1.GroupVersion.Group) {
+			remedy = "ask a hub, or make it one with `bowline crds --fleet | kubectl apply --server-side -f -` and an engine that is started after that"
+		}
+		return &failure.Error{Op: "ask the cluster", Kind: failure.NotFound, Err: of, Remedy: remedy}
 	}
 	if apierrors.IsUnauthorized(err) {
 		return &failure.Error{Op: "ask the cluster", Kind: failure.Denied,

@@ -15,8 +15,8 @@ import (
 func kindOf[T client.Object](title string, gvk schema.GroupVersionKind, one T, list client.ObjectList, of func(T) state, words ...string) kind {
 	return kind{
 		name: strings.ToLower(gvk.Kind), title: title, words: words, gvk: gvk, state: typed(of),
-		newObject: func() client.Object { return one.DeepCopyObject().(client.Object) },          //nolint:errcheck // a copy is of the type that was copied
-		newList:   func() client.ObjectList { return list.DeepCopyObject().(client.ObjectList) }, //nolint:errcheck // so is this
+		newObject: func() client.Object { return one.DeepCopyObject().(client.Object) },
+		newList:   func() client.ObjectList { return list.DeepCopyObject().(client.ObjectList) },
 	}
 }
 

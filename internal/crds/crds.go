@@ -52,10 +52,13 @@ var files embed.FS
 // documents, ready for `kubectl apply -f -`.
 func YAML() []byte { return stream("*.yaml") }
 
+// FleetYAML returns the definitions of the fleet's kinds as such a stream.
+func FleetYAML() []byte { return stream("fleet/*.yaml") }
+
 // Fleet returns the definitions of the fleet's kinds, in the order of their
 // names. The caller owns the objects.
 func Fleet() ([]*unstructured.Unstructured, error) {
-	return Read(bytes.NewReader(stream("fleet/*.yaml")))
+	return Read(bytes.NewReader(FleetYAML()))
 }
 
 // Local returns the definitions of the local provider's kinds, in the order of
