@@ -66,7 +66,9 @@ func (a *Applier) patchOnce(ctx context.Context, client metadata.ResourceInterfa
 	}
 	a.Count("apply")
 	force := true
-	return client.Patch(ctx, name, types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: a.Manager, Force: &force})
+	// Fields that the kind lacks are refused by every apply. What else validation looks for, keys that stand twice, cannot be in data that
+	// was made here, and the API server would read the object once more for it.
+	return client.Patch(ctx, name, types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: a.Manager, Force: &force, FieldValidation: metav1.FieldValidationIgnore})
 }
 
 func (a *Applier) client(r kube.Resource, namespace string) metadata.ResourceInterface {

@@ -88,6 +88,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 			Decryption: decryptionOf(ctx, mgr, o),
 		},
 	}
+	units.statuses = cluster.Statuses(kustomizev1.GroupVersion.WithKind(kustomizev1.KustomizationKind), "kustomizations")
 	units.one = func() *kustomizev1.Kustomization { return &kustomizev1.Kustomization{} }
 	units.many = func() client.ObjectList { return &kustomizev1.KustomizationList{} }
 	units.address = addressOf

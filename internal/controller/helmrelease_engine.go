@@ -28,6 +28,7 @@ func newHelmReleases(ctx context.Context, e *engine, cluster *kube.Cluster, budg
 		units:  newUnits[*helmv2.HelmRelease](e, newRecorder(ctx, e.mgr.GetScheme(), cluster, HelmFieldManager, e.log), e.units.artifacts, pipeline.New(nil)),
 		charts: newChartTemplates(), parsed: newParsedCharts(), memories: newReleaseMemories(), rendered: e.meters.renders, budget: budget,
 	}
+	r.statuses = cluster.Statuses(helmv2.GroupVersion.WithKind(helmv2.HelmReleaseKind), "helmreleases")
 	r.one = func() *helmv2.HelmRelease { return &helmv2.HelmRelease{} }
 	r.many = func() client.ObjectList { return &helmv2.HelmReleaseList{} }
 	r.address = addressOfRelease

@@ -3,14 +3,12 @@ package controller
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	"github.com/fluxcd/pkg/apis/meta"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/object"
@@ -119,8 +117,8 @@ func (r *helmReleaseRun) write(ctx context.Context) error {
 	}
 	if !equality.Semantic.DeepEqual(r.before.Status, r.h.Status) {
 		desired := r.h.DeepCopy()
-		if err := r.client.Status().Patch(ctx, r.h, client.MergeFrom(r.before), owner); err != nil {
-			return fmt.Errorf("write the status: %w", err)
+		if err := r.publish(ctx, r.h, r.before); err != nil {
+			return err
 		}
 		r.h.Status = desired.Status
 		r.written.note(r.h)

@@ -162,8 +162,8 @@ func tellMoved(events record.EventRecorder) func(address) {
 func (r *kustomizationRun) write(ctx context.Context) error {
 	if !equality.Semantic.DeepEqual(r.before.Status, r.k.Status) {
 		desired := r.k.DeepCopy()
-		if err := r.client.Status().Patch(ctx, r.k, client.MergeFrom(r.before), owner); err != nil {
-			return fmt.Errorf("write the status: %w", err)
+		if err := r.publish(ctx, r.k, r.before); err != nil {
+			return err
 		}
 		r.k.Status = desired.Status
 		r.written.note(r.k)

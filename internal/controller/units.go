@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"sync/atomic"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -15,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
+	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/observe"
 	"github.com/bowline-dev/bowline/internal/pipeline"
 	"github.com/bowline-dev/bowline/internal/report"
@@ -25,6 +27,7 @@ import (
 type units[T unitKind[T]] struct {
 	turns     *atomic.Uint64 // counts reconciles
 	client    client.Client
+	statuses  kube.Statuses
 	events    record.EventRecorder
 	clock     clock.PassiveClock
 	pipeline  *pipeline.Pipeline
@@ -118,6 +121,19 @@ func (u *units[T]) hold(ctx context.Context, o T, finalizer string) error {
 		return fmt.Errorf("add the finalizer: %w", err)
 	}
 	u.written.note(o)
+	return nil
+}
+
+// publish sends the status of a unit, of which before is what it was when it was last read or written. Where somebody changed the
+// unit meanwhile, the difference is sent.
+func (u *units[T]) publish(ctx context.Context, o, before T) error {
+	err := u.statuses.Put(ctx, o, FieldManager)
+	if apierrors.IsConflict(err) {
+		err = u.client.Status().Patch(ctx, o, client.MergeFrom(before), owner)
+	}
+	if err != nil {
+		return fmt.Errorf("write the status: %w", err)
+	}
 	return nil
 }
 

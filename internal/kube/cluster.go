@@ -26,6 +26,8 @@ type Cluster struct {
 	Dynamic dynamic.Interface
 	// Resources knows the kinds that the cluster serves.
 	Resources *Resources
+	// plain sends requests that the other clients do not know, and reads metadata.
+	plain rest.Interface
 }
 
 // NewCluster makes the clients for config. It sends no request. The clients
@@ -66,5 +68,9 @@ func clientsOn(config *rest.Config, httpClient *http.Client) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the dynamic client for %s: %w", config.Host, err)
 	}
-	return &Cluster{Config: config, HTTP: httpClient, Metadata: named{meta}, Dynamic: dyn}, nil
+	plain, err := rest.UnversionedRESTClientForConfigAndClient(metadata.ConfigFor(config), httpClient)
+	if err != nil {
+		return nil, fmt.Errorf("set up the client for %s: %w", config.Host, err)
+	}
+	return &Cluster{Config: config, HTTP: httpClient, Metadata: named{meta}, Dynamic: dyn, plain: plain}, nil
 }
