@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/controller"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/fleet/agent"
 )
 
 type controllerOptions struct {
@@ -84,6 +86,9 @@ func (o *controllerOptions) addEngine(cmd *cobra.Command) {
 	f.BoolVar(&o.engine.Kubeconfigs.AllowExec, "insecure-kubeconfig-exec", false, "let kubeconfigs of other clusters name a program, which runs with the rights of the engine")
 	f.BoolVar(&o.engine.Kubeconfigs.AllowInsecureTLS, "insecure-kubeconfig-tls", false, "let kubeconfigs of other clusters do without TLS, or without checking who answers")
 	f.StringVar(&o.settings, "settings", defaultSettings, "ConfigMap with settings of the engine, as `NAMESPACE/NAME`; empty means none")
+	f.StringVar(&o.engine.Hub.URL, "hub-url", "", "`URL` at which members of the fleet reach this cluster's API server (default: the one that the engine uses)")
+	f.StringVar(&o.engine.Hub.CAFile, "hub-ca", "", "`file` with the certificates by which members know that API server (default: those that the engine uses)")
+	f.StringVar(&o.engine.Hub.AgentImage, "agent-image", "", "`image` that agents run on members (default: "+agent.Repository+" with the version of this engine as its tag)")
 	f.StringVar(&o.engine.DeletionBudget, "deletion-budget", "50%", "`share` of a Kustomization's objects that may be deleted without approval, or off")
 	f.DurationVar(&o.engine.AuditInterval, "audit-interval", 0, "how often a sample of what is known is compared with dry runs; 0 means the default, negative never")
 	f.Int64Var(&o.engine.MaxFileSize, "max-file-size", 0, "largest `size` in bytes of a file that is read from a repository; 0 means the default")
@@ -106,6 +111,7 @@ func (a *app) runController(ctx context.Context, o *controllerOptions, flags *pf
 	opts := o.engine
 	opts.Logger = logger
 	opts.AllowRemoteBases = !o.noRemoteBases
+	opts.Hub.AgentImage = cmp.Or(opts.Hub.AgentImage, agent.DefaultImage(buildVersion(a.version).Version))
 	if opts.RestConfig, err = o.restConfig(); err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/fleet/hub"
-	"github.com/bowline-dev/bowline/internal/fleet/join"
 )
 
 // registerFleet makes the engine a hub, where the cluster has the kinds that this takes.
@@ -24,7 +23,8 @@ func (e *engine) registerFleet(ctx context.Context) error {
 	}
 	for _, register := range []func() error{
 		func() error { return hub.Register(e.mgr, hub.Options{Sources: slices.Collect(maps.Keys(e.sources))}) },
-		func() error { return join.Register(e.mgr, join.Options{Events: e.events}) },
+		e.registerEnrolment,
+		func() error { return e.registerProfiles(ctx) },
 	} {
 		if err := register(); err != nil {
 			return err

@@ -96,10 +96,23 @@ type Options struct {
 	// programs to run nor connections that nobody checks.
 	Kubeconfigs kube.KubeconfigOptions
 
+	// Hub is what the engine tells the members of its fleet; see HubOptions.
+	Hub HubOptions
+
 	// patience is how long another cluster may take to answer; 0 means 10 s.
 	patience time.Duration
 	// builder is the build stage; nil means kustomize.
 	builder pipeline.Builder
+}
+
+// HubOptions says what a hub tells its members. The zero value is right where members reach the hub as the engine does.
+type HubOptions struct {
+	// URL is where members find the hub's API server; empty means where the engine finds it.
+	URL string
+	// CAFile has the certificates by which members know the hub, in PEM; empty means those by which the engine does.
+	CAFile string
+	// AgentImage is what agents run; empty means the image of the newest release.
+	AgentImage string
 }
 
 func (o Options) withDefaults() Options {

@@ -8,7 +8,13 @@ const (
 	// LostAnnotation, "true" on a FleetCluster that is being deleted, says that its member is gone and
 	// need not be waited for.
 	LostAnnotation = "fleet.bowline.dev/lost"
+	// AgentAnnotation is the hub's, on a FleetCluster: the digest of the agent's manifests that it installed there last.
+	AgentAnnotation = "fleet.bowline.dev/agent"
 )
 
 // LeaveFinalizer keeps a FleetCluster until its member has left the fleet.
 const LeaveFinalizer = "fleet.bowline.dev/leave"
+
+// AgentFinalizer keeps a FleetCluster until the hub has taken away the agent that it installed on a cluster which
+// stays.
+const AgentFinalizer = "fleet.bowline.dev/agent"

@@ -23,8 +23,10 @@ import (
 const (
 	// Name is that of the Deployment, its ServiceAccount and the binding of that account.
 	Name = "bowline-agent"
-	// InvitationName and InvitationKey are the Secret with the invitation, as join.Invitation.Kubeconfig wrote it.
-	InvitationName, InvitationKey = "bowline-invitation", "invitation"
+	// InvitationName is that of the Secret with the invitation.
+	InvitationName = "bowline-invitation"
+	// InvitationKey has what join.Invitation.Kubeconfig wrote.
+	InvitationKey = "invitation"
 	// Repository is where the images of releases are.
 	Repository = "ghcr.io/bowline-dev/bowline"
 )

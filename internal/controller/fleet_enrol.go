@@ -1,0 +1,55 @@
+package controller
+
+import (
+	"cmp"
+	"context"
+	"os"
+
+	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/fleet/agent"
+	"github.com/bowline-dev/bowline/internal/fleet/enroll"
+	"github.com/bowline-dev/bowline/internal/fleet/join"
+	"github.com/bowline-dev/bowline/internal/fleet/profile"
+)
+
+// registerEnrolment lets clusters join: it decides on their requests, and installs agents where it can.
+func (e *engine) registerEnrolment() error {
+	if err := join.Register(e.mgr, join.Options{Events: e.events}); err != nil {
+		return err
+	}
+	hub, err := e.endpoint()
+	if err != nil {
+		return err
+	}
+	return enroll.Register(e.mgr, enroll.Options{
+		Hub: hub, Image: cmp.Or(e.options.Hub.AgentImage, agent.DefaultImage("")), Kubeconfigs: e.options.Kubeconfigs,
+		Events: e.events, Patience: e.options.patience,
+	})
+}
+
+// endpoint is where members find the hub.
+func (e *engine) endpoint() (join.Endpoint, error) {
+	hub, err := join.EndpointOf(e.options.RestConfig)
+	if err != nil {
+		return hub, err
+	}
+	if url := e.options.Hub.URL; url != "" {
+		// The name in its certificate is that of the other way.
+		hub.Server, hub.ServerName = url, ""
+	}
+	if file := e.options.Hub.CAFile; file != "" {
+		if hub.CA, err = os.ReadFile(file); err != nil {
+			return hub, &failure.Error{Op: "read the hub's certificates from", Object: file, Kind: failure.Invalid, Err: err, Remedy: "correct --hub-ca"}
+		}
+	}
+	return hub, nil
+}
+
+// registerProfiles publishes clusters where the cluster has the kind.
+func (e *engine) registerProfiles(ctx context.Context) error {
+	there, err := e.serves(ctx, profile.Kind.Kind, profile.List())
+	if err != nil || !there {
+		return err
+	}
+	return profile.Register(e.mgr)
+}
