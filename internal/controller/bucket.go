@@ -34,7 +34,7 @@ func (e *engine) registerBuckets(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return registerSource(e.mgr, &buckets{e.sourceRoom(sourcev1.BucketKind), store, e.identity})
+	return registerSource(e, &buckets{e.sourceRoom(sourcev1.BucketKind), store, e.identity})
 }
 
 // fetch implements sourceKind.

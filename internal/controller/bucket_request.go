@@ -92,10 +92,10 @@ func directoryOf(sts *sourcev1.BucketSTSSpec, read secretReader) (*bucket.LDAP, 
 // identify adds the credentials that a cloud issues, where no Secret holds any.
 func (r *buckets) identify(ctx context.Context, b *sourcev1.Bucket, f *bucketFetch) error {
 	if b.Spec.SecretRef != nil {
-		if f.Login.Azure.ManagedIdentity() && r.identity.Tenancy.Confined(b.Namespace) {
+		if f.Login.Azure.ManagedIdentity() && !r.identity.Tenancy.ownIdentity(b.Namespace) {
 			// The machine's identities are the engine's: a tenant could read with them what is not its own.
 			return &loginError{&failure.Error{Op: "use", Object: "the managed identity " + f.Login.Azure.ClientID, Kind: failure.Refused,
-				Err: fmt.Errorf("it is the engine's, and namespace %s is confined", b.Namespace), Remedy: "name a service account with an identity of its own in spec.serviceAccountName"}}
+				Err: fmt.Errorf("it is the engine's, and not for namespace %s", b.Namespace), Remedy: "name a service account with an identity of its own in spec.serviceAccountName"}}
 		}
 		return nil
 	}

@@ -95,7 +95,7 @@ func (e *engine) registerComposition(ctx context.Context) error {
 	}
 	err = ctrl.NewControllerManagedBy(e.mgr).Named("externalartifact").
 		For(&sourcev1.ExternalArtifact{}, builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
-		WithOptions(controller.Options{MaxConcurrentReconciles: fetchers, RateLimiter: patiently()}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: e.options.fetchers, RateLimiter: patiently()}).
 		Complete(e.composition.externals)
 	if err != nil {
 		return fmt.Errorf("set up ExternalArtifacts: %w", err)

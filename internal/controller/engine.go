@@ -36,7 +36,6 @@ import (
 	"github.com/bowline-dev/bowline/internal/observe/health"
 	"github.com/bowline-dev/bowline/internal/pipeline"
 	"github.com/bowline-dev/bowline/internal/plan"
-	"github.com/bowline-dev/bowline/internal/source/git"
 	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
@@ -48,8 +47,10 @@ type engine struct {
 	ledger  *observe.Ledger
 	meters  *meters
 	// repositories is where Git repositories are kept, and identity who asks for sources.
-	repositories *git.Store
+	repositories repositories
 	identity     SourceIdentity
+	// host is what it lends to the engines of other clusters.
+	host *host
 	// sources holds the kinds of sources that the cluster has.
 	sources map[string]*sourceRoom
 	units   *kustomizations
@@ -73,8 +74,14 @@ type engine struct {
 
 // newEngine wires the stages together: the one place where each learns of the
 // others.
-func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.Cluster, store *git.Store, served *artifactserve.Server, budget plan.Budget) *engine {
-	e := &engine{options: o, mgr: mgr, log: o.Logger, meters: newMeters(), turns: &atomic.Uint64{}, held: newHeldPlans(), repositories: store, sources: map[string]*sourceRoom{}}
+func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.Cluster, h *host, served *artifactserve.Server, budget plan.Budget) *engine {
+	e := &engine{
+		options: o, mgr: mgr, log: o.Logger, host: h, meters: h.meters, turns: h.turns, held: newHeldPlans(),
+		repositories: repositories{Store: h.repositories}, sources: map[string]*sourceRoom{},
+	}
+	if o.guest != nil {
+		e.repositories.whose = o.guest.name
+	}
 	realClock := clock.RealClock{}
 	e.signatures = newSignatures(realClock)
 	e.references = newReferences(ctx, mgr.GetAPIReader(), cluster.Metadata, realClock, e.wake)
@@ -166,9 +173,6 @@ func (e *engine) wake(u user) {
 
 // register adds the reconcilers to the manager: one entry per kind.
 func (e *engine) register(ctx context.Context) error {
-	if err := e.meters.register(e.options.Registry, e.objects); err != nil {
-		return err
-	}
 	if err := e.index(ctx); err != nil {
 		return err
 	}
@@ -224,10 +228,11 @@ func (e *engine) registerTasks() error {
 			return err
 		}
 	}
-	if err := e.mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
-		return giveBack(ctx, clock.RealClock{}, e.turns.Load)
-	})); err != nil {
-		return err
+	if e.options.guest == nil { // the memory is that of the process
+		err := e.mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return giveBack(ctx, clock.RealClock{}, e.turns.Load) }))
+		if err != nil {
+			return err
+		}
 	}
 	return e.mgr.AddReadyzCheck("started", func(*http.Request) error {
 		if e.started.Load() || e.standsBy() {
@@ -262,10 +267,6 @@ func (e *engine) standsBy() bool {
 		return true
 	}
 }
-
-// fetchers is how many sources are fetched at one time. One that waits for a
-// server costs next to nothing, and servers that hang must not hold up the others.
-const fetchers = 64
 
 // patiently limits how often a reconcile is repeated that could not write its
 // status: the API server may be gone for long, and is missed no longer than that.

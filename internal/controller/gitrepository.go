@@ -16,7 +16,7 @@ import (
 // gitRepositories is the kind of sources that are Git repositories.
 type gitRepositories struct {
 	*sourceRoom
-	store    *git.Store
+	store    repositories
 	identity SourceIdentity
 }
 
@@ -25,7 +25,7 @@ func (e *engine) registerGitRepositories(ctx context.Context) error {
 	if err := e.mgr.GetFieldIndexer().IndexField(ctx, &sourcev1.GitRepository{}, indexInclude, indexByInclude); err != nil {
 		return fmt.Errorf("index GitRepositories by what they include: %w", err)
 	}
-	return registerSource(e.mgr, &gitRepositories{e.sourceRoom(sourcev1.GitRepositoryKind), e.repositories, e.identity})
+	return registerSource(e, &gitRepositories{e.sourceRoom(sourcev1.GitRepositoryKind), e.repositories, e.identity})
 }
 
 // fetch implements sourceKind. What the repository includes is added.

@@ -73,10 +73,10 @@ func (e *engine) registerHelmSources(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := registerSource(e.mgr, charts.repositories); err != nil {
+	if err := registerSource(e, charts.repositories); err != nil {
 		return err
 	}
-	if err := registerSource(e.mgr, charts); err != nil {
+	if err := registerSource(e, charts); err != nil {
 		return err
 	}
 	return e.mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {

@@ -28,7 +28,7 @@ func (d *Decryption) account(k *kustomizev1.Kustomization) string {
 		return k.Spec.Decryption.ServiceAccountName
 	case d.DefaultServiceAccount != "":
 		return d.DefaultServiceAccount
-	case d.Tenancy.Confined(k.Namespace):
+	case !d.Tenancy.ownIdentity(k.Namespace):
 		return confinedAccount
 	default:
 		return ""
@@ -38,7 +38,7 @@ func (d *Decryption) account(k *kustomizev1.Kustomization) string {
 // cloud is how the unit authenticates with the key services of clouds. Nothing is
 // asked before a file needs it; then ctx bounds it, and not the reconcile.
 func (d *Decryption) cloud(k *kustomizev1.Kustomization) sops.Cloud {
-	own := !d.Tenancy.Confined(k.Namespace)
+	own := d.Tenancy.ownIdentity(k.Namespace)
 	if d.client == nil {
 		return sops.Cloud{OwnIdentity: own}
 	}

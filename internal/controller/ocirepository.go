@@ -49,7 +49,7 @@ func (e *engine) registerOCIRepositories(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = registerSource(e.mgr, &ociRepositories{e.sourceRoom(sourcev1.OCIRepositoryKind), store, e.identity, e.signatures})
+	err = registerSource(e, &ociRepositories{e.sourceRoom(sourcev1.OCIRepositoryKind), store, e.identity, e.signatures})
 	if err != nil {
 		return err
 	}

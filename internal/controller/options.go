@@ -99,6 +99,11 @@ type Options struct {
 	// Hub is what the engine tells the members of its fleet; see HubOptions.
 	Hub HubOptions
 
+	// fetchers is how many sources of a kind are fetched at one time; 0 means 64: one that waits for a
+	// server costs next to nothing, and servers that hang must not hold up the others.
+	fetchers int
+	// guest is set on the engine of another cluster than that of the process.
+	guest *guest
 	// patience is how long another cluster may take to answer; 0 means 10 s.
 	patience time.Duration
 	// builder is the build stage; nil means kustomize.
@@ -121,6 +126,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Requests == 0 {
 		o.Requests = 16
+	}
+	if o.fetchers == 0 {
+		o.fetchers = 64
 	}
 	if o.DeletionBudget == "" {
 		o.DeletionBudget = "50%"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
@@ -14,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
@@ -31,6 +33,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/source/git"
+	"github.com/bowline-dev/bowline/internal/source/reach"
 )
 
 // Run runs the engine until ctx is done. It fails early, and says what is
@@ -64,20 +67,44 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	store, err := git.New(git.Options{DataDir: filepath.Join(o.DataDir, "git"), Mirrors: mirrors, MaxFileSize: o.MaxFileSize})
+	// The clients of the two share connections, unless the cluster is reached without TLS.
+	defer utilnet.CloseIdleConnectionsFor(cluster.HTTP.Transport)
+	h, closeHost, err := hostOf(o, mirrors)
 	if err != nil {
 		return err
 	}
-	defer store.Close()
+	defer closeHost()
 	served, err := serveArtifacts(ctx, o, mgr)
 	if err != nil {
 		return err
 	}
-	e := newEngine(ctx, o, mgr, cluster, store, served, budget)
+	// What watches beside the manager ends with it, whatever ended that.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	e := newEngine(ctx, o, mgr, cluster, h, served, budget)
 	if err := e.register(ctx); err != nil {
 		return err
 	}
+	defer h.meters.join(e.objects)()
 	return mgr.Start(ctx)
+}
+
+// hostOf returns what the engine shares with others in its process; what is its own is closed in the end.
+func hostOf(o Options, mirrors reach.Mirrors) (h *host, end func(), err error) {
+	if o.guest != nil {
+		return o.guest.host, func() {}, nil
+	}
+	store, err := git.New(git.Options{DataDir: filepath.Join(o.DataDir, "git"), Mirrors: mirrors, MaxFileSize: o.MaxFileSize})
+	if err != nil {
+		return nil, nil, err
+	}
+	h = &host{repositories: store, meters: newMeters(), turns: &atomic.Uint64{}}
+	unregister, err := h.meters.register(o.Registry)
+	if err != nil {
+		store.Close()
+		return nil, nil, err
+	}
+	return h, func() { unregister(); store.Close() }, nil
 }
 
 // NewScheme returns the types that the engine reads and writes as Go values.
@@ -99,6 +126,9 @@ func newManager(o Options, scheme *runtime.Scheme) (ctrl.Manager, error) {
 	// The server's advice on the toolkit's own kinds helps nobody here.
 	config.WarningHandler, config.WarningHandlerWithContext = rest.NoWarnings{}, nil
 	grace := 10 * time.Second
+	if o.guest != nil {
+		grace = guestGrace
+	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme, Logger: o.Logger,
 		// Names of controllers are unique by construction; the check is per

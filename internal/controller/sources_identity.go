@@ -62,7 +62,7 @@ func (i SourceIdentity) accountFor(namespace, named string) string {
 		return named
 	case i.Tenancy.DefaultServiceAccount != "":
 		return i.Tenancy.DefaultServiceAccount
-	case i.Tenancy.Confined(namespace):
+	case !i.Tenancy.ownIdentity(namespace):
 		return confinedAccount
 	default:
 		return ""

@@ -145,12 +145,12 @@ type objectOf[O any] interface {
 }
 
 // registerSource adds the reconciler of a kind of sources.
-func registerSource[O any, T objectOf[O]](mgr ctrl.Manager, own sourceKind[T]) error {
+func registerSource[O any, T objectOf[O]](e *engine, own sourceKind[T]) error {
 	loop := &sourceLoop[O, T]{own.room(), own}
-	err := ctrl.NewControllerManagedBy(mgr).Named(strings.ToLower(loop.kind)).
+	err := ctrl.NewControllerManagedBy(e.mgr).Named(strings.ToLower(loop.kind)).
 		For(T(new(O)), builder.WithPredicates(requested())).
 		WatchesRawSource(loop.self).
-		WithOptions(controller.Options{MaxConcurrentReconciles: fetchers, RateLimiter: patiently()}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: e.options.fetchers, RateLimiter: patiently()}).
 		Complete(loop)
 	if err != nil {
 		return fmt.Errorf("set up the reconciler of the kind %s: %w", loop.kind, err)

@@ -41,9 +41,9 @@ func (l *link) credentials(ctx context.Context) (*rest.Config, time.Duration, er
 		config, err := KubeconfigOf(data, name, l.key.key, l.targets.remote.kubeconfig)
 		return config, 0, err
 	}
-	if account := string(data[meta.KubeConfigKeyServiceAccountName]); account == "" && l.tenancy.Confined(l.key.namespace) {
+	if account := string(data[meta.KubeConfigKeyServiceAccountName]); account == "" && !l.tenancy.ownIdentity(l.key.namespace) {
 		return nil, 0, &failure.Error{Op: "use the kubeconfig of", Object: l.key.String(), Kind: failure.Refused,
-			Err:    errors.New("it names no serviceAccountName, so that it would use the engine's own identity, and tenancy is locked"),
+			Err:    errors.New("it names no serviceAccountName, so that it would use the engine's own identity, which is not for this namespace"),
 			Remedy: "name a service account of namespace " + l.key.namespace}
 	}
 	ctx, cancel := context.WithTimeout(ctx, askingFor)

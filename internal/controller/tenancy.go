@@ -30,6 +30,9 @@ type Tenancy struct {
 	// NoCrossNamespaceRefs refuses sources of other namespaces to every unit, in
 	// platform namespaces too.
 	NoCrossNamespaceRefs bool
+	// Foreign says that the engine serves another cluster than the one that it runs on: nobody there acts with
+	// the identity that clouds give to the engine, in platform namespaces neither.
+	Foreign bool
 }
 
 // DefaultPlatformNamespaces are the platform namespaces where none are named: those
@@ -118,6 +121,9 @@ func (t Tenancy) Platform(namespace string) bool {
 	}
 	return slices.Contains(platform, namespace)
 }
+
+// ownIdentity reports whether clouds may be asked with the engine's own identity for what lives in the namespace.
+func (t Tenancy) ownIdentity(namespace string) bool { return !t.Foreign && !t.Confined(namespace) }
 
 // Confined reports whether what lives in the namespace is a tenant's, which acts with
 // the rights of its namespace and refers to nothing outside.
