@@ -36,7 +36,7 @@ func auditor(t *testing.T, s *stage, told *[]string) (*engine, *liveEngine) {
 		}},
 	}
 	meters := &liveEngine{registry: prometheus.NewRegistry()}
-	if err := e.meters.register(meters.registry, func() int { return 0 }); err != nil {
+	if _, err := e.meters.register(meters.registry); err != nil {
 		t.Fatal(err)
 	}
 	return e, meters

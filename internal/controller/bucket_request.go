@@ -95,7 +95,7 @@ func (r *buckets) identify(ctx context.Context, b *sourcev1.Bucket, f *bucketFet
 		if f.Login.Azure.ManagedIdentity() && !r.identity.Tenancy.ownIdentity(b.Namespace) {
 			// The machine's identities are the engine's: a tenant could read with them what is not its own.
 			return &loginError{&failure.Error{Op: "use", Object: "the managed identity " + f.Login.Azure.ClientID, Kind: failure.Refused,
-				Err: fmt.Errorf("it is the engine's, and not for namespace %s", b.Namespace), Remedy: "name a service account with an identity of its own in spec.serviceAccountName"}}
+				Err: fmt.Errorf("it is that of the engine's machine, and namespace %s is confined to identities of its own", b.Namespace), Remedy: "name a service account with an identity of its own in spec.serviceAccountName"}}
 		}
 		return nil
 	}

@@ -289,6 +289,7 @@ func TestDecryptionPolicy(t *testing.T) {
 		{"platform", "it is the engine's own", Decryption{}, unitIn("flux-system", decrypted("")), "", ""},
 		{"tenant", "with the engine's identity it could have files of others decrypted", Decryption{}, unitIn("dev", decrypted("")), "default", ""},
 		{"tenant of an open engine", "nobody is confined", Decryption{Tenancy: Tenancy{Open: true}}, unitIn("dev", decrypted("")), "", ""},
+		{"platform of another cluster", "the engine's identity is its host's", Decryption{Tenancy: Tenancy{Open: true, Foreign: true}}, unitIn("flux-system", decrypted("")), "default", ""},
 		{"by default", "the administrator chose it", Decryption{DefaultServiceAccount: "kms"}, unitIn("dev", decrypted("")), "kms", ""},
 		{"named", "it is asked for", Decryption{DefaultServiceAccount: "kms"}, unitIn("dev", decrypted(""), func(k *kustomizev1.Kustomization) {
 			k.Spec.Decryption.ServiceAccountName = "own"
@@ -335,6 +336,7 @@ func TestDecryptionOwnIdentity(t *testing.T) {
 		{"tenant", "it could have files of others decrypted", Tenancy{}, uncached{}, "dev", true},
 		{"tenant without clouds", "it could have files of others decrypted", Tenancy{}, nil, "dev", true},
 		{"tenant of an open engine", "nobody is confined", Tenancy{Open: true}, uncached{}, "dev", false},
+		{"platform of another cluster", "the machine is its host's", Tenancy{Open: true, Foreign: true}, uncached{}, "flux-system", true},
 	}
 	ring := sops.NewRing(t.Context(), sops.Options{})
 	for _, tt := range tests {

@@ -30,6 +30,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/apply"
 	"github.com/bowline-dev/bowline/internal/artifactserve"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/fleet/push"
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/observe"
@@ -49,8 +50,9 @@ type engine struct {
 	// repositories is where Git repositories are kept, and identity who asks for sources.
 	repositories repositories
 	identity     SourceIdentity
-	// host is what it lends to the engines of other clusters.
-	host *host
+	// host is what it lends to the engines of other clusters, and pusher runs them; nil where the cluster is no hub.
+	host   *host
+	pusher *push.Pusher
 	// sources holds the kinds of sources that the cluster has.
 	sources map[string]*sourceRoom
 	units   *kustomizations
@@ -157,6 +159,8 @@ func (e *engine) wake(u user) {
 		return
 	}
 	switch u.Kind {
+	case pushKind:
+		e.pusher.Wake(u.NamespacedName)
 	case kustomizev1.KustomizationKind:
 		e.units.stir(u.NamespacedName)
 	case helmv2.HelmReleaseKind:

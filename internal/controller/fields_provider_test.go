@@ -206,6 +206,7 @@ func TestGitIdentityAccount(t *testing.T) {
 	}{
 		{"named", "it is asked for", Tenancy{}, "team", "deployer", "deployer"},
 		{"open", "the engine's own identity", Tenancy{Open: true}, "team", "", ""},
+		{"another cluster", "the engine's own identity is that of its host", Tenancy{Open: true, Foreign: true}, "flux-system", "", "default"},
 		{"platform", "the engine's own identity", Tenancy{PlatformNamespaces: []string{"platform"}}, "platform", "", ""},
 		{"confined", "the engine may read what is not the tenant's", Tenancy{}, "team", "", confinedAccount},
 		{"default", "somebody says which", Tenancy{Open: true, DefaultServiceAccount: "git"}, "team", "", "git"},

@@ -25,6 +25,7 @@ func (e *engine) registerFleet(ctx context.Context) error {
 		func() error { return hub.Register(e.mgr, hub.Options{Sources: slices.Collect(maps.Keys(e.sources))}) },
 		e.registerEnrolment,
 		func() error { return e.registerProfiles(ctx) },
+		e.registerPush,
 	} {
 		if err := register(); err != nil {
 			return err
