@@ -99,26 +99,33 @@ func (o *controllerOptions) addEngine(cmd *cobra.Command) {
 }
 
 func (a *app) runController(ctx context.Context, o *controllerOptions, flags *pflag.FlagSet) error {
-	logger, err := newLogger(a.Err, o.logLevel, o.logFormat)
+	opts, err := a.engineOptions(ctx, o, flags)
 	if err != nil {
 		return err
+	}
+	return controller.Run(ctx, opts)
+}
+
+// engineOptions makes of flags and settings what the engine takes, and sets up the log.
+func (a *app) engineOptions(ctx context.Context, o *controllerOptions, flags *pflag.FlagSet) (controller.Options, error) {
+	logger, err := newLogger(a.Err, o.logLevel, o.logFormat)
+	if err != nil {
+		return controller.Options{}, err
 	}
 	klog.SetLogger(logger)
 	ctrllog.SetLogger(logger)
 	if err := o.readSettings(ctx, flags); err != nil {
-		return err
+		return controller.Options{}, err
 	}
 	opts := o.engine
 	opts.Logger = logger
 	opts.AllowRemoteBases = !o.noRemoteBases
 	opts.Hub.AgentImage = cmp.Or(opts.Hub.AgentImage, agent.DefaultImage(buildVersion(a.version).Version))
 	if opts.RestConfig, err = o.restConfig(); err != nil {
-		return err
+		return controller.Options{}, err
 	}
-	if opts.DataDir, err = dataDir(opts.DataDir); err != nil {
-		return err
-	}
-	return controller.Run(ctx, opts)
+	opts.DataDir, err = dataDir(opts.DataDir)
+	return opts, err
 }
 
 // readSettings sets the flags that the cluster keeps for its engine.

@@ -35,6 +35,7 @@ func (e *engine) registerAssignments(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.copies = copies
 	r := newAssignments(e, copies)
 	named := builder.WithPredicates(predicate.NewPredicateFuncs(reserved), predicate.Or(requested(), predicate.LabelChangedPredicate{}))
 	err = ctrl.NewControllerManagedBy(e.mgr).Named("clusterassignment").

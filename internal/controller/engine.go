@@ -21,6 +21,7 @@ import (
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -61,7 +62,9 @@ type engine struct {
 	// composition is nil where the cluster lacks its kinds.
 	composition *composition
 	// held is what waits for approval.
-	held      *heldPlans
+	held *heldPlans
+	// copies knows the member's own copy of its assignment; nil where the cluster lacks the kind.
+	copies    cache.Cache
 	events    record.EventRecorder
 	published *published
 	// references is what units and sources read from ConfigMaps and Secrets.
@@ -183,7 +186,7 @@ func (e *engine) register(ctx context.Context) error {
 	// Sources first: units watch those that the cluster has.
 	for _, register := range []func(context.Context) error{
 		e.registerGitRepositories, e.registerBuckets, e.registerOCIRepositories, e.registerHelmSources,
-		e.registerComposition, e.registerUnits, e.registerReleases, e.registerAssignments, e.registerFleet,
+		e.registerComposition, e.registerUnits, e.registerReleases, e.registerAssignments, e.registerFleet, e.registerLink,
 	} {
 		if err := register(ctx); err != nil {
 			return err

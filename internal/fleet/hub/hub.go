@@ -15,6 +15,7 @@ import (
 	"time"
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
@@ -47,6 +48,10 @@ type Options struct {
 	StatusInterval time.Duration
 	// Grace is how long a cluster may be behind its assignment before that is told; 0 means five seconds.
 	Grace time.Duration
+	// Lease is how long after the last change of its Lease a member is taken for lost; 0 means a minute.
+	Lease time.Duration
+	// Seen is the least time between two status writes that only say when a member was last seen; 0 means ten minutes.
+	Seen time.Duration
 }
 
 func (o Options) withDefaults() Options {
@@ -56,7 +61,8 @@ func (o Options) withDefaults() Options {
 	if o.Workers == 0 {
 		o.Workers = 8
 	}
-	for at, standard := range map[*time.Duration]time.Duration{&o.Settle: 2 * time.Second, &o.StatusInterval: time.Second, &o.Grace: 5 * time.Second} {
+	for at, standard := range map[*time.Duration]time.Duration{&o.Settle: 2 * time.Second, &o.StatusInterval: time.Second, &o.Grace: 5 * time.Second,
+		&o.Lease: time.Minute, &o.Seen: 10 * time.Minute} {
 		if *at == 0 {
 			*at = standard
 		}
@@ -66,7 +72,7 @@ func (o Options) withDefaults() Options {
 
 // AddToScheme registers the kinds that the hub reads and writes.
 func AddToScheme(s *runtime.Scheme) error {
-	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, sourcev1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, sourcev1.AddToScheme, coordinationv1.AddToScheme} {
 		if err := add(s); err != nil {
 			return fmt.Errorf("register API types: %w", err)
 		}
@@ -81,6 +87,8 @@ type hub struct {
 	rooms  *rooms
 	// surveys has namespaces; the others have the names of their kind.
 	surveys, assignments, clusters, placements *feed
+	// sightings is when members were last heard of.
+	sightings *sightings
 }
 
 // Register adds the hub's controllers to a manager whose scheme has AddToScheme.
@@ -88,6 +96,10 @@ func Register(mgr ctrl.Manager, o Options) error {
 	h := &hub{
 		Options: o.withDefaults(), client: mgr.GetClient(), rooms: newRooms(),
 		surveys: &feed{}, assignments: &feed{}, clusters: &feed{}, placements: &feed{},
+	}
+	h.sightings = newSightings(h.Options, h.clusters.add)
+	if err := h.watchLeases(mgr); err != nil {
+		return fmt.Errorf("set up the hub's Leases: %w", err)
 	}
 	for name, register := range map[string]func(ctrl.Manager) error{
 		"surveys": h.registerSurvey, "assignments": h.registerAssigner, "FleetClusters": h.registerReporter, "Placements": h.registerTeller,

@@ -32,6 +32,7 @@ func (r *reporter) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result
 	}
 	if !there {
 		r.behind.forget(req.NamespacedName)
+		r.sightings.drop(req.NamespacedName)
 		return ctrl.Result{}, nil
 	}
 	report := &v1alpha1.ClusterReport{}
@@ -43,6 +44,9 @@ func (r *reporter) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result
 	}
 	next := cluster.DeepCopy()
 	var again time.Duration
+	if err := r.reachable(ctx, next); err != nil {
+		return ctrl.Result{}, err
+	}
 	if cluster.DeletionTimestamp.IsZero() {
 		s, ok := r.rooms.of(req.Namespace).state(req.Name)
 		if !ok || s.generation != cluster.Generation {

@@ -20,6 +20,12 @@ func wideName(key types.NamespacedName) string {
 	return "bowline-agent:" + key.Namespace + ":" + key.Name
 }
 
+// LeaseLabels are on the Lease that the agent of a FleetCluster renews, whoever made it.
+func LeaseLabels(key types.NamespacedName) map[string]string { return labels(key, identityAgent) }
+
+// LeaseSelector selects the Leases of all agents.
+func LeaseSelector() map[string]string { return map[string]string{labelIdentity: identityAgent} }
+
 // agentRules are all that an agent may do in the namespace of its FleetCluster: each with one object, which
 // has the FleetCluster's name.
 func agentRules(name string) []rbacv1.PolicyRule {
