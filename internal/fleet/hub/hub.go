@@ -97,7 +97,7 @@ func Register(mgr ctrl.Manager, o Options) error {
 		Options: o.withDefaults(), client: mgr.GetClient(), rooms: newRooms(),
 		surveys: &feed{}, assignments: &feed{}, clusters: &feed{}, placements: &feed{},
 	}
-	h.sightings = newSightings(h.Options, h.clusters.add)
+	h.sightings = newSightings(h.Options, h.clusters.add, askWith(mgr.GetAPIReader()))
 	if err := h.watchLeases(mgr); err != nil {
 		return fmt.Errorf("set up the hub's Leases: %w", err)
 	}

@@ -32,6 +32,8 @@ type sightings struct {
 	lease, seen time.Duration
 	// news is told of a cluster whose status may have to say something else.
 	news func(types.NamespacedName)
+	// ask reads the version of a Lease from the API server.
+	ask func(context.Context, types.NamespacedName) (string, error)
 
 	mu  sync.Mutex
 	all map[types.NamespacedName]*sighting // guarded by mu
@@ -42,6 +44,8 @@ type sighting struct {
 	version string
 	// at is when it was last seen to change, or when it was first seen.
 	at time.Time
+	// blind is until when the hub could not see whether it changes.
+	blind time.Time
 	// changes counts what was seen since it was first seen, or since the member was lost.
 	changes int
 	// moved: it was seen to change at all.
@@ -57,8 +61,8 @@ type sighting struct {
 // enough is after how many renewals a member that was lost is back: one that flaps is told once.
 const enough = 2
 
-func newSightings(o Options, news func(types.NamespacedName)) *sightings {
-	return &sightings{clock: o.Clock, lease: o.Lease, seen: o.Seen, news: news, all: map[types.NamespacedName]*sighting{}}
+func newSightings(o Options, news func(types.NamespacedName), ask func(context.Context, types.NamespacedName) (string, error)) *sightings {
+	return &sightings{clock: o.Clock, lease: o.Lease, seen: o.Seen, news: news, ask: ask, all: map[types.NamespacedName]*sighting{}}
 }
 
 // saw takes a Lease as it is now.
@@ -74,7 +78,9 @@ func (s *sightings) saw(lease metav1.Object) {
 	}
 	if v.version != lease.GetResourceVersion() {
 		was := *v
-		v.expire(now, s.lease)
+		if v.lost && v.left(now, s.lease) <= 0 {
+			v.changes = 0 // the one before was long ago
+		}
 		v.version, v.at, v.moved = lease.GetResourceVersion(), now, true
 		v.changes++
 		if v.lost && v.changes >= enough {
@@ -90,9 +96,18 @@ func (s *sightings) saw(lease metav1.Object) {
 
 // expire takes the member for lost where that is due, and begins to count anew where it is lost already.
 func (v *sighting) expire(now time.Time, lease time.Duration) {
-	if now.Sub(v.at) >= lease {
+	if v.left(now, lease) <= 0 {
 		v.lost, v.changes = true, 0
 	}
+}
+
+// left is how long the member may be silent yet.
+func (v *sighting) left(now time.Time, lease time.Duration) time.Duration {
+	heard := v.at
+	if v.blind.After(heard) {
+		heard = v.blind
+	}
+	return lease - now.Sub(heard)
 }
 
 func (s *sightings) drop(key types.NamespacedName) {
@@ -101,33 +116,65 @@ func (s *sightings) drop(key types.NamespacedName) {
 	delete(s.all, key)
 }
 
-// sweep finds out who is lost, tells, and returns when to look again.
-func (s *sightings) sweep() time.Duration {
-	now := s.clock.Now()
-	next := s.lease
-	var news []types.NamespacedName
-	s.mu.Lock()
-	for key, v := range s.all {
-		if v.lost {
-			continue
+// sweep finds out who is lost, tells, and returns when to look again. Time in which the hub cannot read Leases does not
+// count: the last word is asked for before anybody is taken for lost.
+func (s *sightings) sweep(ctx context.Context) time.Duration {
+	due, next := s.due()
+	for _, key := range due {
+		version, err := s.ask(ctx, key)
+		if client.IgnoreNotFound(err) != nil {
+			s.blind()
+			return s.lease
 		}
-		if v.expire(now, s.lease); v.lost {
-			news = append(news, key)
-			continue
+		s.mu.Lock()
+		v := s.all[key]
+		lost := v != nil && (err != nil || v.version == version)
+		if lost {
+			v.expire(s.clock.Now(), s.lease)
 		}
-		next = min(next, s.lease-now.Sub(v.at))
-	}
-	s.mu.Unlock()
-	for _, key := range news {
-		s.news(key)
+		s.mu.Unlock()
+		if lost {
+			s.news(key)
+		}
 	}
 	return next
+}
+
+// due returns who has not been heard of for long enough to be lost, and when that may be so of the next.
+func (s *sightings) due() (due []types.NamespacedName, next time.Duration) {
+	now := s.clock.Now()
+	next = s.lease
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, v := range s.all {
+		left := v.left(now, s.lease)
+		switch {
+		case v.lost:
+		case left <= 0:
+			due = append(due, key)
+		default:
+			next = min(next, left)
+		}
+	}
+	return due, next
+}
+
+// blind has everybody who is not lost be heard of now: nothing could be seen of them.
+func (s *sightings) blind() {
+	now := s.clock.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range s.all {
+		if !v.lost {
+			v.blind = now
+		}
+	}
 }
 
 // Start implements manager.Runnable.
 func (s *sightings) Start(ctx context.Context) error {
 	for {
-		t := time.NewTimer(max(s.sweep(), time.Millisecond))
+		t := time.NewTimer(max(s.sweep(ctx), time.Millisecond))
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -279,4 +326,16 @@ func (h *hub) watchLeases(mgr ctrl.Manager) error {
 func labelPatch(all map[string]string) []byte {
 	raw, _ := json.Marshal(map[string]any{"metadata": map[string]any{"labels": all}}) //nolint:errchkjson // strings
 	return raw
+}
+
+// askWith reads versions of Leases from the API server, which has some seconds to answer.
+func askWith(reader client.Reader) func(context.Context, types.NamespacedName) (string, error) {
+	return func(ctx context.Context, key types.NamespacedName) (string, error) {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		lease := &metav1.PartialObjectMetadata{}
+		lease.SetGroupVersionKind(coordinationv1.SchemeGroupVersion.WithKind("Lease"))
+		err := reader.Get(ctx, key, lease)
+		return lease.ResourceVersion, err
+	}
 }

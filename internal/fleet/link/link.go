@@ -41,9 +41,7 @@ type Options struct {
 	// keeps changing. Poke tells that one of them changed.
 	Pending func() []v1alpha1.PendingDeletion
 	Drifted func() int
-	// Clock says what time reports and the Lease name; nothing is decided by it. Nil means that of the machine.
-	Clock clock.PassiveClock
-	Log   logr.Logger
+	Log     logr.Logger
 }
 
 // Link is the member's side of the exchange. It is a manager.Runnable, for the engine that leads.

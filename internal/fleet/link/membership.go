@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
 )
 
 // Membership says whose member the engine's cluster is.
@@ -26,6 +27,8 @@ type Membership struct {
 	Left func()
 	// Timing says how often what is done; the zero value is what agents do.
 	Timing Timing
+	// Clock says what time reports and the Lease name; nothing is decided by it. Nil means that of the machine.
+	Clock clock.PassiveClock
 }
 
 // Timing is how often a link does what it does by itself. A zero field means what it says.
