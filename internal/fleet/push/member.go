@@ -21,14 +21,13 @@ type member struct {
 	// way tells the kubeconfig from others, and config is it.
 	way    string
 	config *rest.Config
-	// leaving is that the FleetCluster is being deleted, and expected the incarnation that it then has.
-	leaving  bool
-	expected string
-	cancel   context.CancelFunc
-	ended    chan struct{}
+	cancel context.CancelFunc
+	ended  chan struct{}
 
 	// All below is guarded by Pusher.mu.
 	found found
+	// expected is the incarnation that the cluster has to have; empty for any.
+	expected string
 	// done is that no engine is to run for the FleetCluster any more, and released that none runs.
 	done, released bool
 }
@@ -73,7 +72,7 @@ func (p *Pusher) start(cluster *v1alpha1.FleetCluster, config *rest.Config, way 
 	ctx, cancel := context.WithCancel(p.life)
 	m := &member{
 		key: client.ObjectKeyFromObject(cluster), uid: cluster.UID, way: way, config: config,
-		leaving: !cluster.DeletionTimestamp.IsZero(), expected: cluster.Status.Incarnation, cancel: cancel, ended: make(chan struct{}),
+		expected: expected(cluster), cancel: cancel, ended: make(chan struct{}),
 	}
 	before := p.members[m.key]
 	p.members[m.key] = m
@@ -93,6 +92,22 @@ func (p *Pusher) start(cluster *v1alpha1.FleetCluster, config *rest.Config, way 
 		p.serve(ctx, m)
 	})
 	return m
+}
+
+// expected is the incarnation that may be the FleetCluster's. A cluster that was built for it and is another one by now was built
+// anew; which of two clusters is meant by a kubeconfig is for people to say. A cluster that is being deleted is the one that was filled.
+func expected(c *v1alpha1.FleetCluster) string {
+	if c.Spec.Template != nil && c.DeletionTimestamp.IsZero() {
+		return ""
+	}
+	return c.Status.Incarnation
+}
+
+// expect takes note of what people have said meanwhile.
+func (p *Pusher) expect(m *member, incarnation string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m.expected = incarnation
 }
 
 // stop ends the engine of a member, and begins anew when there is a way to it again.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/fluxcd/pkg/apis/meta"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -78,10 +79,10 @@ func (p *Pusher) claim(ctx context.Context, m *member, who join.Identity) error 
 	case held && holder != m:
 		return &failure.Error{Op: "push to", Object: object(m.key), Kind: failure.Conflict,
 			Err: fmt.Errorf("its kubeconfig leads to the cluster of %s", object(holder.key)), Remedy: "delete one of the two, or correct the kubeconfig"}
-	case m.leaving && m.expected != who.Incarnation():
+	case m.expected != "" && m.expected != who.Incarnation():
 		return &failure.Error{Op: "push to", Object: object(m.key), Kind: failure.Conflict,
-			Err:    fmt.Errorf("it is being deleted, and its kubeconfig leads to another cluster (%s) than the one that was filled", who.Member),
-			Remedy: "correct the kubeconfig, or annotate it with " + v1alpha1.LostAnnotation + "=true if that cluster is gone"}
+			Err:    fmt.Errorf("its kubeconfig leads to another cluster (%s) than the one that was filled", who.Member),
+			Remedy: fmt.Sprintf("correct the kubeconfig, or let go of that one: bowline join %s -n %s --replace", m.key.Name, m.key.Namespace)}
 	}
 	p.holders[who.Member] = m
 	return nil
@@ -116,7 +117,7 @@ func vacant(ctx context.Context, c client.Client, who join.Identity) error {
 		return fmt.Errorf("look whose member the cluster is: %w", err)
 	}
 	for i := range copies.Items {
-		if of := copies.Items[i].Spec.Incarnation; of != "" && of != who.Incarnation() {
+		if of := copies.Items[i].Spec.Incarnation; of != "" && of != who.Incarnation() && !left(&copies.Items[i]) {
 			name := client.ObjectKeyFromObject(&copies.Items[i])
 			return &failure.Error{Op: "push to", Object: object(types.NamespacedName{Namespace: who.Namespace, Name: who.Name}), Kind: failure.Conflict,
 				Err:    fmt.Errorf("the cluster carries out ClusterAssignment %s, which another FleetCluster gave it", name),
@@ -124,6 +125,12 @@ func vacant(ctx context.Context, c client.Client, who join.Identity) error {
 		}
 	}
 	return nil
+}
+
+// left reports whether nothing of what a copy assigned is there any more. The link deletes such a copy.
+func left(a *v1alpha1.ClusterAssignment) bool {
+	c := apimeta.FindStatusCondition(a.Status.Conditions, meta.ReadyCondition)
+	return a.Spec.Leave != "" && c != nil && c.Status == metav1.ConditionTrue && c.Reason == v1alpha1.ReasonLeft && c.ObservedGeneration == a.Generation
 }
 
 // install brings the namespace of members and the definitions.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/fleet/join"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
@@ -79,6 +80,40 @@ func TestKubeconfigs(t *testing.T) {
 	s.pusher.Wake(key)
 	s.started()
 	s.joined(c, metav1.ConditionTrue, v1alpha1.JoinedReason)
+}
+
+// Which of two clusters is meant is for people to say, unless the hub's own template made both.
+func TestAnotherCluster(t *testing.T) {
+	s := newStage(t)
+	first, second := testkit.Other(t), testkit.Start(t).Config
+	written := s.cluster("written", first)
+	e := s.started()
+	s.joined(written, metav1.ConditionTrue, v1alpha1.JoinedReason)
+	s.secret("written", second, "second")
+	s.pusher.Wake(client.ObjectKeyFromObject(written))
+	s.joined(written, metav1.ConditionFalse, v1alpha1.IdentityConflictReason, "leads to another cluster", "bowline join written -n "+s.namespace+" --replace")
+	s.stopped(e)
+	s.must(join.Replace(t.Context(), s.Client, client.ObjectKeyFromObject(written)))
+	if e = s.started(); e.config.Host != second.Host {
+		t.Errorf("the engine serves %s", e.config.Host)
+	}
+	s.joined(written, metav1.ConditionTrue, v1alpha1.JoinedReason)
+	s.must(s.Delete(t.Context(), written))
+	s.stopped(e)
+
+	s.secret("built-kubeconfig", first, "first")
+	built := s.cluster("built", first, func(c *v1alpha1.FleetCluster) {
+		c.Spec.KubeConfig, c.Spec.Template = nil, &v1alpha1.TemplateReference{Name: "local"}
+	})
+	s.started()
+	s.joined(built, metav1.ConditionTrue, v1alpha1.JoinedReason)
+	s.secret("built-kubeconfig", second, "second")
+	s.pusher.Wake(client.ObjectKeyFromObject(built))
+	want := s.identity(built, connect(t, second))
+	if e = s.started(); e.membership.Incarnation != want.Incarnation() {
+		t.Errorf("the engine speaks for %s, want %s", e.membership.Incarnation, want.Incarnation())
+	}
+	s.joined(built, metav1.ConditionTrue, v1alpha1.JoinedReason, string(want.Member))
 }
 
 // The engine of a cluster that is being deleted has to let go, and then ends.

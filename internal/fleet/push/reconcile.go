@@ -83,6 +83,7 @@ func (p *Pusher) look(ctx context.Context, cluster *v1alpha1.FleetCluster) (*fou
 	if current == nil {
 		return nil, nil // the hub ends
 	}
+	p.expect(current, expected(cluster))
 	found := p.foundOf(current)
 	return &found, nil
 }
