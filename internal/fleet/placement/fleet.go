@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/failure"
@@ -30,8 +32,22 @@ type placed struct {
 	// overrides have the selectors of the Placement's overrides, in their order.
 	overrides []labels.Selector
 	units     []pattern
-	// broken is why nothing can be made of it for any cluster.
-	broken error
+	// broken is why nothing can be made of it for any cluster, all problems in one.
+	broken   error
+	problems []error
+}
+
+// wrong notes something that is wrong; nil is nothing.
+func (p *placed) wrong(err error) {
+	switch {
+	case err == nil:
+		return
+	case p.broken == nil:
+		p.broken = err
+	default:
+		p.broken = fmt.Errorf("%w; %w", p.broken, err)
+	}
+	p.problems = append(p.problems, err)
 }
 
 // New prepares a fleet. What is wrong with a Placement is told by Broken and by each Assign
@@ -48,28 +64,29 @@ func New(placements []*v1alpha1.Placement, sources map[SourceKey]Source, compile
 
 func prepare(p *v1alpha1.Placement) *placed {
 	out := &placed{Placement: p}
-	if out.selector, out.broken = selectorOf(&p.Spec.Clusters, "spec.clusters"); out.broken != nil {
-		return out
+	selector, err := selectorOf(&p.Spec.Clusters, "spec.clusters")
+	out.selector = selector
+	out.wrong(err)
+	if says := validation.IsDNS1123Label(namespaceOf(p.Spec.Namespace)); len(says) > 0 {
+		out.wrong(invalid("spec.namespace", fmt.Errorf("%q is no name of a namespace", p.Spec.Namespace), "correct it"))
 	}
 	names := sets.New[string]()
 	for i := range p.Spec.Units {
 		t, err := patternOf(&p.Spec.Units[i], i)
-		if err != nil {
-			out.broken = err
-			return out
+		if err == nil && names.Has(t.name) {
+			err = invalid(t.at+".name", fmt.Errorf("there is a unit %q already", t.name), "give it another name")
 		}
 		names.Insert(t.name)
-		out.units = append(out.units, t)
+		if out.wrong(err); err == nil {
+			out.units = append(out.units, t)
+		}
 	}
 	for i, o := range p.Spec.Overrides {
 		selector, err := overrideSelector(o, i)
 		if err == nil && !names.Has(o.Unit) {
 			err = invalid(fmt.Sprintf("spec.overrides[%d].unit", i), fmt.Errorf("there is no unit %q", o.Unit), "name one of spec.units")
 		}
-		if err != nil {
-			out.broken = err
-			return out
-		}
+		out.wrong(err)
 		out.overrides = append(out.overrides, selector)
 	}
 	return out
@@ -98,26 +115,30 @@ func (f *Fleet) checkOrder() {
 		byName[p.Name] = p
 	}
 	for _, p := range f.placed {
-		if p.broken == nil && reaches(byName, p.Name, p.Name, sets.New[string]()) {
-			p.broken = &failure.Error{Op: "order", Object: "spec.dependsOn", Kind: failure.Invalid, Err: ErrCycle,
-				Remedy: "take one of the Placements out of the circle"}
+		if circle := leads(byName, p.Name, p.Name, sets.New[string]()); circle != nil {
+			p.wrong(&failure.Error{Op: "order", Object: "spec.dependsOn", Kind: failure.Invalid,
+				Err:    fmt.Errorf("%w: %s", ErrCycle, strings.Join(append(circle, p.Name), " → ")),
+				Remedy: "take one of the Placements out of the circle"})
 		}
 	}
 }
 
-// reaches reports whether one leads to the other by dependsOn.
-func reaches(all map[string]*placed, from, to string, seen sets.Set[string]) bool {
+// leads returns the way by dependsOn from one to another, without its end; nil where there is none.
+func leads(all map[string]*placed, from, to string, seen sets.Set[string]) []string {
 	p := all[from]
 	if p == nil || seen.Has(from) {
-		return false
+		return nil
 	}
 	seen.Insert(from)
 	for _, d := range p.Spec.DependsOn {
-		if d.Name == to || reaches(all, d.Name, to, seen) {
-			return true
+		if d.Name == to {
+			return []string{from}
+		}
+		if rest := leads(all, d.Name, to, seen); rest != nil {
+			return append([]string{from}, rest...)
 		}
 	}
-	return false
+	return nil
 }
 
 // Broken says why nothing can be made of a Placement for any cluster, and nil where that is not so.

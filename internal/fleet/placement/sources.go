@@ -43,7 +43,7 @@ func (a *assignment) source(key SourceKey, namespace string, variant variant) er
 	}
 	if _, err := specOf(key.Kind); err != nil {
 		return &failure.Error{Op: "use", Object: key.String(), Kind: failure.Unsupported, Err: err,
-			Remedy: "refer to a GitRepository, OCIRepository, Bucket, HelmRepository or HelmChart"}
+			Remedy: remedyKind}
 	}
 	s, ok := a.fleet.sources[key]
 	if !ok {

@@ -27,6 +27,14 @@ var (
 	ErrTaken = errors.New("the name is taken")
 	// errKind: only sources that members can fetch themselves are passed on.
 	errKind = errors.New("sources of this kind stay on the hub")
+	// errElsewhere: one namespace is one fleet.
+	errElsewhere = errors.New("the sources of a Placement are those of its own namespace")
+)
+
+// What to do about some of them.
+const (
+	remedyElsewhere = "leave out the namespace, and declare the source beside the Placement"
+	remedyKind      = "refer to a GitRepository, OCIRepository, Bucket, HelmRepository or HelmChart"
 )
 
 func invalid(field string, err error, remedy string) error {
@@ -90,7 +98,7 @@ func (t *pattern) on(ctx context.Context, a *assignment, p *placed) (u unit, ok 
 	for _, n := range needs {
 		if n.namespace != "" && n.namespace != p.Namespace {
 			return unit{}, false, &failure.Error{Op: "refer to", Object: fmt.Sprintf("%s %s/%s (%s)", n.Kind, n.namespace, n.Name, t.field), Kind: failure.Refused,
-				Err: errors.New("the sources of a Placement are those of its own namespace"), Remedy: "leave out the namespace, and declare the source beside the Placement"}
+				Err: errElsewhere, Remedy: remedyElsewhere}
 		}
 	}
 	u.AssignedUnit = v1alpha1.AssignedUnit{Kind: t.kind, Namespace: namespaceOf(p.Spec.Namespace), Name: t.name, Spec: apiextensionsv1.JSON{Raw: raw}}

@@ -109,6 +109,18 @@ func (c *Compiler) Check(at string, value any, names ...string) error {
 	return nil
 }
 
+// CheckCondition says whether True can compile the condition where the variables of these names are given.
+func (c *Compiler) CheckCondition(at, condition string, names ...string) error {
+	b, err := c.builder(slices.Sorted(slices.Values(names))...)
+	if err != nil {
+		return err
+	}
+	if b.bare(at, condition); len(b.problems) > 0 {
+		return expansionError(context.Background(), b.problems)
+	}
+	return nil
+}
+
 func expansionError(ctx context.Context, problems FieldErrors) error {
 	kind := failure.Invalid
 	if ctx.Err() != nil {
