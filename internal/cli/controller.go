@@ -25,16 +25,17 @@ import (
 
 type controllerOptions struct {
 	clusterFlags
-	engine        controller.Options
-	tenancy       string
-	settings      string
-	noRemoteBases bool
-	featureGates  []string
-	stageKinds    []string
-	ageSecret     string
-	vaultConfig   string
-	logLevel      string
-	logFormat     string
+	engine         controller.Options
+	tenancy        string
+	settings       string
+	noRemoteBases  bool
+	featureGates   []string
+	stageKinds     []string
+	ageSecret      string
+	vaultConfig    string
+	webhookService string
+	logLevel       string
+	logFormat      string
 }
 
 func (a *app) controllerCommand() *cobra.Command {
@@ -70,6 +71,9 @@ func (o *controllerOptions) addEngine(cmd *cobra.Command) {
 	f.StringVar(&o.engine.HealthAddr, "health-addr", ":9440", "`address` to serve /healthz and /readyz on; 0 turns it off")
 	f.StringVar(&o.engine.StorageAddr, "storage-addr", ":9090", "`address` to serve the artifacts of sources on, for other controllers; 0 turns it off")
 	f.StringVar(&o.engine.StorageAdvAddr, "storage-adv-addr", "", "`address` in the URLs of artifacts (default: that of --storage-addr)")
+	f.StringVar(&o.engine.Webhooks.Listen, "webhook-addr", "", "`address` at which a hub checks what is written of the fleet's kinds before the API server stores it; 0 turns it off (default: off)")
+	f.StringVar(&o.engine.Webhooks.URL, "webhook-url", "", "https `URL` where the API server finds --webhook-addr (default: that address)")
+	f.StringVar(&o.webhookService, "webhook-service", "", "Service, with port 443, where the API server finds --webhook-addr instead, as `NAMESPACE/NAME`, or a name in RUNTIME_NAMESPACE")
 	f.StringVar(&o.engine.PProfAddr, "pprof-addr", "", "`address` to serve profiles on (default: off)")
 	f.BoolVar(&o.engine.LeaderElect, "leader-elect", false, "let several engines on one cluster take turns")
 	f.StringVar(&o.engine.LeaderElectNamespace, "leader-elect-namespace", "", "`namespace` of the lease (default: the engine's own)")
@@ -162,6 +166,9 @@ func (o *controllerOptions) settle(kept engineSettings, flags *pflag.FlagSet) (e
 		return err
 	}
 	if o.engine.VaultConfig, err = nameOfOwn("--sops-vault-configmap", o.vaultConfig, own); err != nil {
+		return err
+	}
+	if o.engine.Webhooks.Service, err = nameOfOwn("--webhook-service", o.webhookService, own); err != nil {
 		return err
 	}
 	if o.engine.Tenancy.Open, err = controller.ParseTenancy(o.tenancy); err != nil {

@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+	"github.com/bowline-dev/bowline/internal/fleet/admission"
 	"github.com/bowline-dev/bowline/internal/fleet/hub"
 )
 
@@ -26,10 +27,19 @@ func (e *engine) registerFleet(ctx context.Context) error {
 		e.registerEnrolment,
 		func() error { return e.registerProfiles(ctx) },
 		e.registerPush,
+		e.registerAdmission,
 	} {
 		if err := register(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// registerAdmission has the hub judge what is written, where it is given an address for that.
+func (e *engine) registerAdmission() error {
+	if orOff(e.options.Webhooks.Listen) == "0" {
+		return nil
+	}
+	return admission.Register(e.mgr, admission.Options{})
 }

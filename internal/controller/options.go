@@ -19,6 +19,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/build/kustomize"
 	"github.com/bowline-dev/bowline/internal/build/sops"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/fleet/admission"
 	fleetlink "github.com/bowline-dev/bowline/internal/fleet/link"
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
@@ -40,6 +41,9 @@ type Options struct {
 	// empty or "0" means not at all. StorageAdvAddr is the address that they are told,
 	// if it is another one.
 	StorageAddr, StorageAdvAddr string
+	// Webhooks says where a hub judges the fleet's kinds before they are stored; without
+	// an address, or with "0", it does not.
+	Webhooks admission.Address
 	// LeaderElect makes engines on one cluster take turns.
 	LeaderElect          bool
 	LeaderElectNamespace string

@@ -25,10 +25,12 @@ import (
 	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/artifactserve"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/fleet/admission"
 	"github.com/bowline-dev/bowline/internal/fleet/join"
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/plan"
@@ -59,7 +61,11 @@ func Run(ctx context.Context, o Options) error {
 	if err := served(ctx, o.RestConfig, scheme); err != nil {
 		return err
 	}
-	mgr, err := newManager(o, scheme)
+	webhooks, err := listen(ctx, o)
+	if err != nil {
+		return err
+	}
+	mgr, err := newManager(o, scheme, webhooks)
 	if err != nil {
 		return err
 	}
@@ -111,7 +117,7 @@ func hostOf(o Options, mirrors reach.Mirrors) (h *host, end func(), err error) {
 func NewScheme() (*runtime.Scheme, error) {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		corev1.AddToScheme, appsv1.AddToScheme, sourcev1.AddToScheme, kustomizev1.AddToScheme, swapi.AddToScheme, helmv2.AddToScheme, fleetv1.AddToScheme, join.AddToScheme,
+		corev1.AddToScheme, appsv1.AddToScheme, sourcev1.AddToScheme, kustomizev1.AddToScheme, swapi.AddToScheme, helmv2.AddToScheme, admission.AddToScheme, fleetv1.AddToScheme, join.AddToScheme,
 	} {
 		if err := add(s); err != nil {
 			return nil, fmt.Errorf("register API types: %w", err)
@@ -120,7 +126,7 @@ func NewScheme() (*runtime.Scheme, error) {
 	return s, nil
 }
 
-func newManager(o Options, scheme *runtime.Scheme) (ctrl.Manager, error) {
+func newManager(o Options, scheme *runtime.Scheme, webhooks webhook.Server) (ctrl.Manager, error) {
 	config := rest.CopyConfig(o.RestConfig)
 	config.QPS, config.Burst = -1, -1
 	// The server's advice on the toolkit's own kinds helps nobody here.
@@ -134,7 +140,8 @@ func newManager(o Options, scheme *runtime.Scheme) (ctrl.Manager, error) {
 		// Names of controllers are unique by construction; the check is per
 		// process and would refuse a second engine.
 		Controller:             ctrlconfig.Controller{SkipNameValidation: ptr.To(true)},
-		Cache:                  cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Cache:                  cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: admission.CacheOptions()},
+		WebhookServer:          webhooks,
 		Metrics:                metricsserver.Options{BindAddress: orOff(o.MetricsAddr)},
 		HealthProbeBindAddress: orOff(o.HealthAddr),
 		PprofBindAddress:       orOff(o.PProfAddr),
@@ -149,6 +156,14 @@ func newManager(o Options, scheme *runtime.Scheme) (ctrl.Manager, error) {
 		return nil, err
 	}
 	return mgr, nil
+}
+
+// listen opens the address of webhooks; nil where there are none.
+func listen(ctx context.Context, o Options) (webhook.Server, error) {
+	if orOff(o.Webhooks.Listen) == "0" {
+		return nil, nil
+	}
+	return admission.Listen(ctx, o.Webhooks)
 }
 
 // LeaseName is the name of the lease by which engines on one cluster take turns.

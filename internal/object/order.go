@@ -15,7 +15,8 @@ const (
 	// definitions, namespaces, cluster roles.
 	StageDefinitions = iota
 	// StageClasses holds the classes that others name: StorageClass,
-	// IngressClass, PriorityClass, ClusterClass and all other kinds so named.
+	// IngressClass, PriorityClass, ClusterClass and all other kinds so named, and the
+	// ClusterTemplates that FleetClusters are held against.
 	StageClasses
 	// StageChosen holds the kinds that the settings of an engine choose to come before the rest.
 	StageChosen
@@ -36,7 +37,7 @@ func Stage(id ID, chosen Kinds) int {
 		id.Kind == "Namespace" && id.Group == "",
 		id.Kind == "ClusterRole" && id.Group == "rbac.authorization.k8s.io":
 		return StageDefinitions
-	case strings.HasSuffix(id.Kind, "Class"):
+	case strings.HasSuffix(id.Kind, "Class"), id.Kind == "ClusterTemplate" && id.Group == "fleet.bowline.dev":
 		return StageClasses
 	case chosen[id.GroupKind()]:
 		return StageChosen

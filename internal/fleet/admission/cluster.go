@@ -23,43 +23,41 @@ func (j *judge) cluster(ctx context.Context, before, c *v1alpha1.FleetCluster) (
 	if before != nil {
 		v.problems = unmovable(before, c)
 	}
-	var t *v1alpha1.ClusterTemplate
-	if c.Spec.Template != nil {
-		var err error
-		if t, err = j.templateOf(ctx, c); err != nil {
-			return v, err
-		}
-		switch {
-		case t == nil:
-			v.warnings = append(v.warnings, fmt.Sprintf("there is no ClusterTemplate %s in the namespace %s yet: the cluster waits for it, and its parameters are not checked", c.Spec.Template.Name, c.Namespace))
-		case j.compiler.CheckTemplate(ctx, t) != nil:
-			v.warnings = append(v.warnings, fmt.Sprintf("ClusterTemplate %s cannot be used as it is: the cluster waits for it, and its parameters are not checked", t.Name))
-			t = nil
-		}
+	if c.Spec.Template == nil {
+		problems, err := CheckCluster(ctx, j.compiler, c, nil)
+		v.problems = append(v.problems, problems...)
+		return v, err
 	}
-	problems, err := CheckCluster(ctx, j.compiler, c, t)
-	v.problems = append(v.problems, problems...)
-	if t != nil && len(problems) > 0 && strings.HasPrefix(problems[0].Path, "spec.template") {
-		v.remedy = "see ClusterTemplate " + t.Name
+	fits, err := j.fits(ctx, j.client, c)
+	if err == nil && (len(fits.problems) > 0 || len(fits.warnings) > 0) {
+		// The cache may be behind: template and cluster can come with one commit.
+		fits, err = j.fits(ctx, j.live, c)
 	}
+	v.problems, v.warnings, v.remedy = append(v.problems, fits.problems...), fits.warnings, fits.remedy
 	return v, err
 }
 
-// templateOf returns the template of a cluster; nil where there is none. The cache may not know yet of one that came with the cluster.
-func (j *judge) templateOf(ctx context.Context, c *v1alpha1.FleetCluster) (*v1alpha1.ClusterTemplate, error) {
+// fits holds a cluster against its template, as a reader knows it.
+func (j *judge) fits(ctx context.Context, from client.Reader, c *v1alpha1.FleetCluster) (verdict, error) {
+	var v verdict
 	key := client.ObjectKey{Namespace: c.Namespace, Name: c.Spec.Template.Name}
 	t := &v1alpha1.ClusterTemplate{}
-	err := j.client.Get(ctx, key, t)
-	if apierrors.IsNotFound(err) {
-		err = j.live.Get(ctx, key, t)
-	}
-	switch {
+	switch err := from.Get(ctx, key, t); {
 	case apierrors.IsNotFound(err):
-		return nil, nil
+		v.warnings = append(v.warnings, fmt.Sprintf("there is no ClusterTemplate %s in the namespace %s yet: the cluster waits for it, and its parameters are not checked", key.Name, key.Namespace))
+		t = nil
 	case err != nil:
-		return nil, fmt.Errorf("read ClusterTemplate %s: %w", key, err)
+		return v, fmt.Errorf("read ClusterTemplate %s: %w", key, err)
+	case j.compiler.CheckTemplate(ctx, t) != nil:
+		v.warnings = append(v.warnings, fmt.Sprintf("ClusterTemplate %s cannot be used as it is: the cluster waits for it, and its parameters are not checked", t.Name))
+		t = nil
 	}
-	return t, nil
+	problems, err := CheckCluster(ctx, j.compiler, c, t)
+	if t != nil && len(problems) > 0 && strings.HasPrefix(problems[0].Path, "spec.template") {
+		v.remedy = "see ClusterTemplate " + t.Name
+	}
+	v.problems = problems
+	return v, err
 }
 
 // unmovable refuses what a cluster that is there cannot become: what was made from a template would be deleted, or a
@@ -134,7 +132,7 @@ func syncs(ctx context.Context, compiler *template.Compiler, c *v1alpha1.FleetCl
 		} {
 			at := fmt.Sprintf("spec.sync[%d].%s", i, f.name)
 			if !known {
-				all = append(all, fieldsOf(compiler.Check(at, f.text, names...))...)
+				all = append(all, fieldsOf(compiler.Check(at, f.text, names...))...) //nolint:contextcheck // it only compiles
 				continue
 			}
 			value, err := compiler.ExpandString(ctx, at, f.text, vars)

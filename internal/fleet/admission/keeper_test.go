@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"bytes"
 	"errors"
 	"net/url"
 	"strings"
@@ -71,14 +72,14 @@ func TestCertificate(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			before, after := s.renewed(t, tc.age)
-			if same := string(before.Data[corev1.TLSCertKey]) == string(after.Data[corev1.TLSCertKey]); same != tc.same {
+			if same := bytes.Equal(before.Data[corev1.TLSCertKey], after.Data[corev1.TLSCertKey]); same != tc.same {
 				t.Errorf("the certificate is the same: %v: %s", same, tc.reason)
 			}
 			if n := len(certificates(after.Data[bundleKey])); n != tc.trusted {
 				t.Errorf("%d certificates are trusted, want %d: %s", n, tc.trusted, tc.reason)
 			}
 			for _, w := range s.configuration().Webhooks {
-				if string(w.ClientConfig.CABundle) != string(after.Data[bundleKey]) {
+				if !bytes.Equal(w.ClientConfig.CABundle, after.Data[bundleKey]) {
 					t.Errorf("%s trusts something else", w.Name)
 				}
 			}

@@ -25,7 +25,7 @@ func (j *judge) placement(ctx context.Context, _, p *v1alpha1.Placement) (verdic
 			all = append(all, &others.Items[i])
 		}
 	}
-	problems, warnings := CheckPlacement(j.compiler, p, all)
+	problems, warnings := CheckPlacement(j.compiler, p, all) //nolint:contextcheck // it only compiles
 	return verdict{problems: problems, warnings: warnings}, ctx.Err()
 }
 
