@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// secretSuffix and the name of the cluster is the Secret that the contract of Cluster API names.
-	secretSuffix = "-kubeconfig"
+	// suffix and the name of the cluster is the Secret that the contract of Cluster API names.
+	suffix = "-kubeconfig"
 	// capiKey is the key of that contract, and toolkitKey the other one that the toolkit reads.
 	capiKey, toolkitKey = "value", "value.yaml"
 )
@@ -33,7 +33,7 @@ func SecretOf(cluster *v1alpha1.FleetCluster) (secret types.NamespacedName, keys
 	secret.Namespace = cluster.Namespace
 	switch {
 	case cluster.Spec.Template != nil:
-		secret.Name = cluster.Name + secretSuffix
+		secret.Name = cluster.Name + suffix
 		return secret, []string{capiKey}
 	case cluster.Spec.KubeConfig != nil:
 		ref := cluster.Spec.KubeConfig.SecretRef
