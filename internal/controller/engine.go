@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/apply"
 	"github.com/bowline-dev/bowline/internal/artifactserve"
 	"github.com/bowline-dev/bowline/internal/failure"
@@ -64,9 +65,11 @@ type engine struct {
 	// held is what waits for approval.
 	held *heldPlans
 	// copies knows the member's own copy of its assignment; nil where the cluster lacks the kind.
-	copies    cache.Cache
-	events    record.EventRecorder
-	published *published
+	copies cache.Cache
+	// kubeconfigs feeds FleetClusters for which a Secret has changed.
+	kubeconfigs *feed
+	events      record.EventRecorder
+	published   *published
 	// references is what units and sources read from ConfigMaps and Secrets.
 	references *references
 	// signatures is what sources in registries ask who signed something.
@@ -81,7 +84,7 @@ type engine struct {
 // others.
 func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.Cluster, h *host, served *artifactserve.Server, budget plan.Budget) *engine {
 	e := &engine{
-		options: o, mgr: mgr, log: o.Logger, host: h, meters: h.meters, turns: h.turns, held: newHeldPlans(),
+		options: o, mgr: mgr, log: o.Logger, host: h, meters: h.meters, turns: h.turns, held: newHeldPlans(), kubeconfigs: &feed{},
 		repositories: repositories{Store: h.repositories}, sources: map[string]*sourceRoom{},
 	}
 	if o.guest != nil {
@@ -166,6 +169,8 @@ func (e *engine) wake(u user) {
 		e.pusher.Wake(u.NamespacedName)
 	case kustomizev1.KustomizationKind:
 		e.units.stir(u.NamespacedName)
+	case fleetv1.FleetClusterKind:
+		e.kubeconfigs.add(u.NamespacedName, soon)
 	case helmv2.HelmReleaseKind:
 		if e.releases != nil {
 			e.releases.stir(u.NamespacedName)

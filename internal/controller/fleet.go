@@ -28,6 +28,7 @@ func (e *engine) registerFleet(ctx context.Context) error {
 		func() error { return e.registerProfiles(ctx) },
 		e.registerPush,
 		e.registerAdmission,
+		func() error { return e.registerProvision(ctx) },
 	} {
 		if err := register(); err != nil {
 			return err

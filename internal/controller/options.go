@@ -110,6 +110,8 @@ type Options struct {
 	guest *guest
 	// patience is how long another cluster may take to answer; 0 means 10 s.
 	patience time.Duration
+	// probeInterval is how often kubeconfigs of FleetClusters are tried again; 0 means the defaults of provision.
+	probeInterval time.Duration
 	// builder is the build stage; nil means kustomize.
 	builder pipeline.Builder
 }

@@ -18,3 +18,6 @@ const LeaveFinalizer = "fleet.bowline.dev/leave"
 // AgentFinalizer keeps a FleetCluster until the hub has taken away the agent that it installed on a cluster which
 // stays.
 const AgentFinalizer = "fleet.bowline.dev/agent"
+
+// ProvisionFinalizer keeps a FleetCluster until what was rendered for it is deleted, and with it the cluster.
+const ProvisionFinalizer = "fleet.bowline.dev/provision"

@@ -84,6 +84,11 @@ type TemplateReference struct {
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Type=object
 	Parameters *apiextensionsv1.JSON `json:"parameters,omitempty"`
+	// ServiceAccountName is in whose name the objects of the cluster are delivered, of the same
+	// namespace; needed outside the hub's platform namespaces.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	ServiceAccountName string `json:"serviceAccountName,omitempty"`
 }
 
 // KubeConfigReference names a Secret of the same namespace with a kubeconfig. It is
@@ -202,6 +207,7 @@ const (
 	ProvisioningReason       = "Provisioning"
 	ProvisioningFailedReason = "ProvisioningFailed"
 	ProvisionedReason        = "Provisioned"
+	NothingToProvisionReason = "NothingToProvision"
 	KubeConfigInvalidReason  = "KubeConfigInvalid"
 	UnreachableReason        = "Unreachable"
 	AwaitingJoinReason       = "AwaitingJoin"
@@ -215,6 +221,8 @@ const (
 	UnitsFailedReason        = "UnitsFailed"
 	UnitsReadyReason         = "UnitsReady"
 	DeletingReason           = "Deleting"
+	// InvalidTemplateReason is one of Ready of a ClusterTemplate.
+	InvalidTemplateReason = "InvalidTemplate"
 )
 
 // FleetClusterStatus is what the hub knows of the cluster.

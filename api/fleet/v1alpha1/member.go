@@ -10,6 +10,8 @@ const (
 	// LabelMadeBy is on each ExternalArtifact and Kustomization that the engine makes of one of
 	// these kinds, and says of which.
 	LabelMadeBy = "fleet.bowline.dev/made-by"
+	// MadeByClusterPrefix and the name of a FleetCluster is the value of LabelMadeBy on what its template became.
+	MadeByClusterPrefix = "cluster."
 	// MadeByAssignment is the value of LabelMadeBy on what is made of the member's copy.
 	MadeByAssignment = "assignment"
 )

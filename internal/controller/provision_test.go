@@ -1,0 +1,424 @@
+package controller
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/wait"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/yaml"
+
+	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+	localv1 "github.com/bowline-dev/bowline/api/local/v1alpha1"
+	"github.com/bowline-dev/bowline/internal/crds"
+	"github.com/bowline-dev/bowline/internal/fleet/localprovider"
+	"github.com/bowline-dev/bowline/internal/fleet/provision"
+	"github.com/bowline-dev/bowline/internal/localkube"
+	"github.com/bowline-dev/bowline/internal/testkit"
+)
+
+// provisioning is how long it may take until a cluster is made or gone, by other processes, on a busy machine.
+const provisioning = 3 * time.Minute
+
+// fleetHub is a hub with Cluster API's own manager, the local provider and an engine.
+type fleetHub struct {
+	testing.TB
+	client.Client
+	instance *testkit.Instance
+	data     string
+	engine   *liveEngine
+	planes   localprovider.Embedded
+}
+
+func newFleetHub(t *testing.T) *fleetHub {
+	t.Helper()
+	h := &fleetHub{TB: t, instance: testkit.Start(t, testkit.WithControllers(), testkit.WithNodes(0)), data: t.TempDir()}
+	root, err := os.MkdirTemp("", "bowline-local-") //nolint:usetesting // the path of t.TempDir may be too long for a socket
+	h.must(err)
+	h.planes = localprovider.Embedded{Executable: testkit.Localkube(t), Root: root, Unsynced: true}
+	t.Cleanup(h.deletePlanes)
+	for _, of := range []func() ([]*unstructured.Unstructured, error){crds.Fleet, crds.Local} {
+		all, err := of()
+		h.must(err)
+		h.must(crds.Install(t.Context(), h.instance.Config, all))
+	}
+	testkit.NewClusterAPI(t, h.instance.Kubeconfig)
+	h.startProvider()
+	h.start()
+	t.Cleanup(func() { _ = h.engine.stop() })
+	return h
+}
+
+func (h *fleetHub) must(err error) {
+	h.Helper()
+	if err != nil {
+		h.Fatal(err)
+	}
+}
+
+// start starts the engine, anew where it was stopped.
+func (h *fleetHub) start() {
+	h.Helper()
+	e, err := startEngine(h.instance.Config, h.data, func(o *Options) { o.probeInterval, o.patience = time.Second, 2*time.Second })
+	h.must(err)
+	h.engine = e
+}
+
+// startProvider runs the local provider until the test ends.
+func (h *fleetHub) startProvider() {
+	h.Helper()
+	scheme, err := NewScheme()
+	h.must(err)
+	h.must(localprovider.AddToScheme(scheme))
+	h.Client, err = client.New(h.instance.Config, client.Options{Scheme: scheme})
+	h.must(err)
+	again := true
+	mgr, err := ctrl.NewManager(h.instance.Config, ctrl.Options{Scheme: scheme, Logger: logr.Discard(), Metrics: server.Options{BindAddress: "0"},
+		Controller: ctrlconfig.Controller{SkipNameValidation: &again}})
+	h.must(err)
+	h.must(localprovider.Register(mgr, h.planes))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(h.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- mgr.Start(ctx) }()
+	h.Cleanup(func() { cancel(); <-ended })
+}
+
+// deletePlanes ends what a failed test left.
+func (h *fleetHub) deletePlanes() {
+	for _, p := range h.planesOf("") {
+		_ = p.Delete(context.WithoutCancel(h.Context()))
+	}
+	_ = os.RemoveAll(h.planes.Root)
+}
+
+// planesOf returns the control planes on disk whose names hold a word.
+func (h *fleetHub) planesOf(word string) (all []localkube.ControlPlane) {
+	entries, _ := os.ReadDir(h.planes.Root)
+	for _, entry := range entries {
+		p := localkube.ControlPlane{Executable: h.planes.Executable, Root: h.planes.Root, Name: entry.Name()}
+		if strings.Contains(p.Name, word) && p.Exists() {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// make makes an object in the namespace of the fleet.
+func (h *fleetHub) make(o client.Object) {
+	h.Helper()
+	o.SetNamespace(metav1.NamespaceDefault)
+	h.must(h.Create(h.Context(), o))
+}
+
+// template makes a ClusterTemplate from a text.
+func (h *fleetHub) template(text []byte) *fleetv1.ClusterTemplate {
+	h.Helper()
+	of := &fleetv1.ClusterTemplate{}
+	h.must(yaml.UnmarshalStrict(text, of))
+	h.make(of)
+	return of
+}
+
+// cluster makes a FleetCluster from a template.
+func (h *fleetHub) cluster(name, template, parameters string) *fleetv1.FleetCluster {
+	h.Helper()
+	c := &fleetv1.FleetCluster{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"environment": "test"}}, Spec: fleetv1.FleetClusterSpec{
+		Template: &fleetv1.TemplateReference{Name: template, Parameters: &apiextensionsv1.JSON{Raw: []byte(parameters)}}}}
+	h.make(c)
+	return c
+}
+
+// says waits until a condition of a cluster has a reason and holds some words.
+func (h *fleetHub) says(c *fleetv1.FleetCluster, kind, reason string, words ...string) {
+	h.Helper()
+	err := wait.PollUntilContextTimeout(h.Context(), 50*time.Millisecond, provisioning, true, func(ctx context.Context) (bool, error) {
+		if err := h.Get(ctx, client.ObjectKeyFromObject(c), c); err != nil {
+			return false, err
+		}
+		is := apimeta.FindStatusCondition(c.Status.Conditions, kind)
+		if is == nil || is.Reason != reason || is.ObservedGeneration != c.Generation {
+			return false, nil
+		}
+		for _, word := range words {
+			if !strings.Contains(is.Message, word) {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		h.Fatalf("%s is not %s of %s with %q: %v; it says %+v\n%s", kind, reason, c.Name, words, err, c.Status.Conditions, h.engine.log.about(c.Name))
+	}
+}
+
+func (h *fleetHub) change(c *fleetv1.FleetCluster, change func()) {
+	h.Helper()
+	h.must(h.Get(h.Context(), client.ObjectKeyFromObject(c), c))
+	before := c.DeepCopy()
+	change()
+	h.must(h.Patch(h.Context(), c, client.MergeFrom(before)))
+}
+
+func (h *fleetHub) parameters(c *fleetv1.FleetCluster, parameters string) {
+	h.Helper()
+	h.change(c, func() { c.Spec.Template.Parameters = &apiextensionsv1.JSON{Raw: []byte(parameters)} })
+}
+
+// gone waits until an object is.
+func (h *fleetHub) gone(o client.Object) {
+	h.Helper()
+	key := client.ObjectKeyFromObject(o)
+	err := wait.PollUntilContextTimeout(h.Context(), 50*time.Millisecond, provisioning, true, func(ctx context.Context) (bool, error) {
+		err := h.Get(ctx, key, o)
+		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+	})
+	if err != nil {
+		h.Fatalf("%T %s is still there: %v; %+v\n%s", o, key, err, o, h.engine.log.about(key.Name))
+	}
+}
+
+func (h *fleetHub) unit(c *fleetv1.FleetCluster) *kustomizev1.Kustomization {
+	return &kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: provision.UnitName(c.Name)}}
+}
+
+func (h *fleetHub) of(t testing.TB) *fleetHub {
+	other := *h
+	other.TB = t
+	return &other
+}
+
+// One hub serves all: a management cluster has one manager of Cluster API. What stops the engine comes last.
+func TestProvision(t *testing.T) {
+	t.Parallel()
+	h := newFleetHub(t)
+	text, err := os.ReadFile(filepath.Join("..", "..", "templates", "local", "template.yaml"))
+	h.must(err)
+	h.template(text)
+	t.Run("cases", func(t *testing.T) { // ends before the hub does
+		for name, test := range map[string]func(*fleetHub){
+			"parameters": wrongParameters, "nothing": nothingRendered, "template": templateComesAndChanges, "unserved": unservedKind,
+			"never ready": neverReady, "refused": refusedByWebhook, "kubeconfig": kubeconfigOfACluster, "join": joinsByItself, "taken": nameTaken,
+		} {
+			t.Run(name, func(t *testing.T) { t.Parallel(); test(h.of(t)) })
+		}
+	})
+	t.Run("life", func(t *testing.T) {
+		life := h.of(t)
+		lifeOfACluster(life)
+		h.engine = life.engine
+	})
+}
+
+// A cluster is made from its template, by an engine that is stopped and started on the way, and deleted wholly.
+func lifeOfACluster(h *fleetHub) {
+	c := h.cluster("edge", "local", `{"nodeGroups": [{"name": "md", "size": 1}]}`)
+	h.says(c, fleetv1.RenderedCondition, fleetv1.RenderedReason, "6 objects")
+	h.must(h.engine.stop())
+	h.start()
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisionedReason)
+	if s := c.Status; !strings.HasPrefix(s.Endpoint, "https://127.0.0.1:") || s.Provider != localv1.LocalClusterKind || !strings.HasPrefix(s.KubernetesVersion, "v1.") {
+		h.Errorf("it says endpoint %q, provider %q, version %q", s.Endpoint, s.Provider, s.KubernetesVersion)
+	}
+	if len(h.planesOf("-edge-")) != 1 {
+		h.Error("there is no control plane")
+	}
+
+	// What is wrong now takes nothing away.
+	h.parameters(c, `{"nodeGroups": "many"}`)
+	h.says(c, fleetv1.RenderedCondition, fleetv1.InvalidParametersReason)
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisionedReason)
+	h.must(h.Get(h.Context(), client.ObjectKeyFromObject(h.unit(c)), h.unit(c)))
+
+	// One that is suspended is not healed either.
+	h.change(c, func() { c.Spec.Suspend = true })
+	k := h.unit(c)
+	h.must(wait.PollUntilContextTimeout(h.Context(), 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		err := h.Get(ctx, client.ObjectKeyFromObject(k), k)
+		return k.Spec.Suspend, err
+	}))
+	h.change(c, func() { c.Spec.Suspend = false })
+
+	h.must(h.Delete(h.Context(), c))
+	h.gone(c)
+	h.nothingLeft(c)
+}
+
+// nothingLeft says what there still is of a cluster.
+func (h *fleetHub) nothingLeft(c *fleetv1.FleetCluster) {
+	h.Helper()
+	at := func(suffix string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: c.Namespace, Name: c.Name + suffix}
+	}
+	h.gone(&clusterv1.Cluster{ObjectMeta: at("")})
+	h.gone(&localv1.LocalCluster{ObjectMeta: at("")})
+	h.gone(&localv1.LocalControlPlane{ObjectMeta: at("")})
+	h.gone(&clusterv1.MachineDeployment{ObjectMeta: at("-md")})
+	h.gone(&corev1.Secret{ObjectMeta: at("-kubeconfig")})
+	h.gone(h.unit(c))
+	h.gone(&sourcev1.ExternalArtifact{ObjectMeta: h.unit(c).ObjectMeta})
+	err := wait.PollUntilContextTimeout(h.Context(), 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		var left localv1.LocalMachineTemplateList // whose Cluster owns them: the garbage collector takes them
+		err := h.List(ctx, &left, client.InNamespace(c.Namespace), client.MatchingLabels{kustomizev1.GroupVersion.Group + "/name": h.unit(c).Name})
+		return len(left.Items) == 0, err
+	})
+	if err != nil {
+		h.Errorf("machine templates are left: %v", err)
+	}
+	if left := h.planesOf("-" + c.Name + "-"); len(left) > 0 {
+		h.Errorf("control plane %s is left", left[0].Name)
+	}
+}
+
+func wrongParameters(h *fleetHub) {
+	c := h.cluster("typo", "local", `{"nodeGroups": "many"}`)
+	h.says(c, fleetv1.RenderedCondition, fleetv1.InvalidParametersReason, "spec.template.parameters.nodeGroups", "ClusterTemplate/default/local")
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisioningReason, "nothing was delivered yet")
+	h.must(h.Delete(h.Context(), c))
+	h.gone(c)
+}
+
+func nothingRendered(h *fleetHub) {
+	h.template([]byte(`{"apiVersion": "fleet.bowline.dev/v1alpha1", "kind": "ClusterTemplate", "metadata": {"name": "empty"}, "spec": {"objects": [
+		{"when": "false", "template": {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}}]}}`))
+	c := h.cluster("hollow", "empty", "{}")
+	h.says(c, fleetv1.RenderedCondition, fleetv1.NothingRenderedReason, "every object is left out")
+}
+
+// templateOf is one that makes a Cluster with that as its infrastructure, and more objects.
+func templateOf(name, infrastructure, more string) []byte {
+	return fmt.Appendf(nil, `{"apiVersion": "fleet.bowline.dev/v1alpha1", "kind": "ClusterTemplate", "metadata": {"name": %q}, "spec": {"objects": [
+		{"template": {"apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster", "metadata": {"name": "${cluster.name}"}, "spec": {
+			"infrastructureRef": {"apiGroup": "infrastructure.cluster.x-k8s.io", "kind": %q, "name": "${cluster.name}"},
+			"controlPlaneRef": {"apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "LocalControlPlane", "name": "${cluster.name}"}}}}%s]}}`, name, infrastructure, more)
+}
+
+func templateComesAndChanges(h *fleetHub) {
+	c := h.cluster("early", "late", "{}")
+	h.says(c, fleetv1.RenderedCondition, fleetv1.TemplateNotFoundReason, "ClusterTemplate/default/late", "spec.template.name")
+	of := h.template([]byte(`{"apiVersion": "fleet.bowline.dev/v1alpha1", "kind": "ClusterTemplate", "metadata": {"name": "late"}, "spec": {"objects": [
+		{"template": {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "${cluster.name}"}}}]}}`))
+	h.says(c, fleetv1.RenderedCondition, fleetv1.RenderedReason, "1 object")
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisioningFailedReason, "the template makes no Cluster", "${cluster.name}")
+	made := &corev1.ConfigMap{}
+	h.must(wait.PollUntilContextTimeout(h.Context(), 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		err := h.Get(ctx, client.ObjectKeyFromObject(c), made)
+		return err == nil, client.IgnoreNotFound(err)
+	}))
+
+	before := of.DeepCopy()
+	of.Spec.Objects = append(of.Spec.Objects, fleetv1.TemplateObject{Template: apiextensionsv1.JSON{
+		Raw: []byte(`{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "${cluster.name}-too"}}`)}})
+	h.must(h.Patch(h.Context(), of, client.MergeFrom(before)))
+	h.says(c, fleetv1.RenderedCondition, fleetv1.RenderedReason, "2 objects")
+
+	h.must(h.Delete(h.Context(), of))
+	h.says(c, fleetv1.RenderedCondition, fleetv1.TemplateNotFoundReason)
+	h.must(h.Get(h.Context(), client.ObjectKeyFromObject(c), made))
+
+	h.must(h.Delete(h.Context(), c))
+	h.gone(c)
+	h.gone(made)
+}
+
+func unservedKind(h *fleetHub) {
+	h.template(templateOf("acme", "AcmeCluster", ""))
+	c := h.cluster("nowhere", "acme", "{}")
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisioningFailedReason, "AcmeCluster nowhere", "does not serve the kind AcmeCluster of infrastructure.cluster.x-k8s.io; install the provider")
+	if c.Status.Provider != "AcmeCluster" {
+		h.Errorf("the provider is %q", c.Status.Provider)
+	}
+}
+
+// neverReady: the infrastructure waits for the control plane, which says why there is none.
+func neverReady(h *fleetHub) {
+	c := h.cluster("odd", "local", `{"version": "v1.12.0", "nodeGroups": []}`)
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisioningReason, "LocalControlPlane odd", localv1.VersionUnavailableReason, "use v1.36 or v1.35")
+	h.must(h.Delete(h.Context(), c))
+	h.gone(c)
+}
+
+func refusedByWebhook(h *fleetHub) {
+	h.template(templateOf("refused", "LocalCluster", `, {"template": {"apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "MachineDeployment", "metadata": {"name": "${cluster.name}"}, "spec": {
+		"clusterName": "${cluster.name}", "replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"c": "d"}}, "spec": {
+			"clusterName": "${cluster.name}", "bootstrap": {"dataSecretName": "x"},
+			"infrastructureRef": {"apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "LocalMachineTemplate", "name": "x"}}}}}}`))
+	c := h.cluster("wrong", "refused", "{}")
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisioningFailedReason, "Kustomization cluster-wrong", "MachineDeployment", "spec.template.metadata.labels")
+}
+
+func joinsByItself(h *fleetHub) {
+	c := &fleetv1.FleetCluster{ObjectMeta: metav1.ObjectMeta{Name: "field"}, Spec: fleetv1.FleetClusterSpec{Join: &fleetv1.JoinSpec{}}}
+	h.make(c)
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.NothingToProvisionReason, "joins by itself")
+}
+
+// nameTaken: a Kustomization that is somebody else's is left alone.
+func nameTaken(h *fleetHub) {
+	k := &kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Name: "cluster-taken"}, Spec: kustomizev1.KustomizationSpec{
+		Suspend: true, Interval: metav1.Duration{Duration: never}, SourceRef: kustomizev1.CrossNamespaceSourceReference{Kind: sourcev1.GitRepositoryKind, Name: "x"}}}
+	h.make(k)
+	c := h.cluster("taken", "local", `{"nodeGroups": []}`)
+	h.says(c, fleetv1.RenderedCondition, fleetv1.RenderFailedReason, "Kustomization default/cluster-taken", "belongs to somebody else")
+	h.must(h.Delete(h.Context(), c))
+	h.gone(c)
+	h.must(h.Get(h.Context(), client.ObjectKeyFromObject(k), k))
+}
+
+// kubeconfigOfACluster: one that works, one that is refused, one that leads nowhere, and one that comes back.
+func kubeconfigOfACluster(h *fleetHub) {
+	c := &fleetv1.FleetCluster{ObjectMeta: metav1.ObjectMeta{Name: "existing"}, Spec: fleetv1.FleetClusterSpec{
+		KubeConfig: &fleetv1.KubeConfigReference{SecretRef: meta.SecretKeyReference{Name: "existing"}}}}
+	h.make(c)
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.KubeConfigInvalidReason, "Secret default/existing", "create it, or correct spec.kubeConfig.secretRef")
+
+	other := testkit.Start(h)
+	good, err := os.ReadFile(other.Kubeconfig)
+	h.must(err)
+	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "existing"}, Data: map[string][]byte{"value": good}}
+	h.make(s)
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisionedReason, "the API server answers")
+	if c.Status.Endpoint != other.Config.Host || !strings.HasPrefix(c.Status.KubernetesVersion, "v1.") {
+		h.Errorf("it says endpoint %q and version %q", c.Status.Endpoint, c.Status.KubernetesVersion)
+	}
+
+	put := func(text []byte) {
+		s.Data = map[string][]byte{"value": text}
+		h.must(h.Update(h.Context(), s))
+	}
+	const token = "a-token-that-nobody-may-see"
+	put(fmt.Appendf(nil, `{"apiVersion": "v1", "kind": "Config", "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+		"clusters": [{"name": "c", "cluster": {"server": %q, "certificate-authority-data": %q}}], "users": [{"name": "u", "user": {"token": %q}}]}`,
+		other.Config.Host, base64.StdEncoding.EncodeToString(other.Config.CAData), token))
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.KubeConfigInvalidReason, "refuses the kubeconfig")
+	if m := apimeta.FindStatusCondition(c.Status.Conditions, fleetv1.ProvisionedCondition).Message; strings.Contains(m, token) {
+		h.Errorf("%q tells the token", m)
+	}
+	put([]byte(strings.ReplaceAll(string(good), other.Config.Host, "https://127.0.0.1:1")))
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.UnreachableReason, "https://127.0.0.1:1 does not answer", "refused")
+	put(good)
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisionedReason)
+	other.Stop() // of which no event tells
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.UnreachableReason)
+	h.must(h.Delete(h.Context(), c))
+	h.gone(c)
+}
