@@ -100,7 +100,12 @@ func (h *fleetHub) startProvider() {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(h.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- mgr.Start(ctx) }()
-	h.Cleanup(func() { cancel(); <-ended })
+	h.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			h.Errorf("the provider ended: %v", err)
+		}
+	})
 }
 
 // deletePlanes ends what a failed test left.
