@@ -20,14 +20,9 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/controller"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/fleet/agent"
 	"github.com/bowline-dev/bowline/internal/fleet/join"
 	"github.com/bowline-dev/bowline/internal/fleet/link"
-)
-
-// The Secret on the member from which an agent takes its invitation.
-const (
-	invitationSecret = "bowline-invitation"
-	invitationKey    = "invitation"
 )
 
 type agentOptions struct {
@@ -215,11 +210,11 @@ func (m *member) invited(ctx context.Context) (i join.Invitation, found bool, er
 		return i, err == nil, err
 	}
 	var secret corev1.Secret
-	err = m.client.Get(ctx, client.ObjectKey{Namespace: join.StoreNamespace, Name: invitationSecret}, &secret)
-	if err != nil || len(secret.Data[invitationKey]) == 0 {
+	err = m.client.Get(ctx, client.ObjectKey{Namespace: join.StoreNamespace, Name: agent.InvitationName}, &secret)
+	if err != nil || len(secret.Data[agent.InvitationKey]) == 0 {
 		return i, false, client.IgnoreNotFound(err)
 	}
-	i, err = join.ParseInvitation(secret.Data[invitationKey], "Secret/"+join.StoreNamespace+"/"+invitationSecret)
+	i, err = join.ParseInvitation(secret.Data[agent.InvitationKey], "Secret/"+join.StoreNamespace+"/"+agent.InvitationName)
 	return i, err == nil, err
 }
 
@@ -237,7 +232,7 @@ func (m *member) join(ctx context.Context) (*join.Credentials, error) {
 	if err != nil {
 		return nil, fmt.Errorf("join the fleet as FleetCluster %s/%s: %w", i.Namespace, i.Name, err)
 	}
-	used := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: join.StoreNamespace, Name: invitationSecret}}
+	used := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: join.StoreNamespace, Name: agent.InvitationName}}
 	if err := client.IgnoreNotFound(m.client.Delete(ctx, used)); err != nil {
 		m.log.Error(err, "the invitation was used and cannot be deleted; it is good for nothing any more")
 	}

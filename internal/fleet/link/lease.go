@@ -3,17 +3,19 @@ package link
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // renew renews the Lease on the hub, by which it knows that somebody is there. It is the only request of a member
-// at rest. After one that failed the connections are made anew: one that went silent would not be noticed for long.
+// at rest. After one that was not answered the connections are made anew: one that went silent would not be noticed for long.
 func (l *Link) renew(ctx context.Context) {
 	b := backoff{most: l.Timing.Retry}
 	for {
@@ -25,7 +27,9 @@ func (l *Link) renew(ctx context.Context) {
 			if b.next == 0 {
 				l.Log.Error(explained(err), "the hub cannot be told that the agent is there")
 			}
-			l.hub.drop()
+			if unanswered(err) {
+				l.hub.drop()
+			}
 			wait = b.step()
 		} else {
 			if b.next != 0 {
@@ -37,6 +41,12 @@ func (l *Link) renew(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// unanswered reports whether an error is not the hub's own word.
+func unanswered(err error) bool {
+	var said apierrors.APIStatus
+	return !errors.As(err, &said)
 }
 
 // renewal is all that is written of the Lease. What time it names does not matter, as long as it is another one.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/fluxcd/pkg/apis/meta"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -178,6 +179,13 @@ func TestStrangers(t *testing.T) {
 	})
 	h.must(h.Delete(t.Context(), a))
 	m.own("as it was", func(a *v1alpha1.ClusterAssignment) bool { return len(a.Spec.Placements) == 1 })
+	h.must(m.Delete(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "app"}}))
+	m.has("app", "one")
+	// Without its rights an agent says what to do, and goes on.
+	h.must(h.Delete(t.Context(), &rbacv1.RoleBinding{ObjectMeta: h.meta("bowline-agent-a")}))
+	eventually(t, "told what to do", func() (bool, string) {
+		return strings.Contains(m.log.String(), "not any more: bowline join"), m.log.String()
+	})
 	h.must(m.Delete(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "app"}}))
 	m.has("app", "one")
 }

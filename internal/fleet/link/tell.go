@@ -30,7 +30,11 @@ func (l *Link) tell(ctx context.Context) {
 				l.mu.Unlock()
 				return
 			}
-			if wrote && !pause(ctx, l.Timing.Report) {
+			rest := l.Timing.Report / 10 // what changed was nothing to report: looking at it costs little
+			if wrote {
+				rest = l.Timing.Report
+			}
+			if !pause(ctx, rest) {
 				return
 			}
 		}
