@@ -35,7 +35,7 @@ func agent(m *theMember, flags ...string) *process {
 	p := &process{TB: m.TB, ended: make(chan struct{})}
 	arguments := append([]string{"agent", "--kubeconfig", m.instance.Kubeconfig, "--data-dir", m.dir, "--tenancy", "open", "--log-format", "text",
 		"--metrics-addr", "0", "--health-addr", "0", "--storage-addr", "0", "--lease-interval", "200ms", "--report-interval", "100ms", "--hub-retry", "500ms"}, flags...)
-	p.cmd = exec.Command(os.Args[0], arguments...) //nolint:gosec // this very test
+	p.cmd = exec.Command(os.Args[0], arguments...)
 	p.cmd.Env = append(os.Environ(), asProgram+"=1")
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.errors
 	if err := p.cmd.Start(); err != nil {

@@ -37,7 +37,8 @@ func (l *Link) build(ctx context.Context) (*v1alpha1.ClusterReportStatus, error)
 		return nil, nil
 	}
 	own := &v1alpha1.ClusterAssignment{}
-	if err := l.Copies.Get(ctx, l.key(), own); client.IgnoreNotFound(err) != nil {
+	err := l.Copies.Get(ctx, l.key(), own)
+	if client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("read ClusterAssignment %s: %w", l.key(), err)
 	}
 	sources, err := l.sources(ctx)

@@ -46,9 +46,8 @@ type unit struct {
 
 // sourceView is what a report needs of a source.
 type sourceView struct {
-	revision  string
-	ready     *metav1.Condition
-	suspended bool
+	revision string
+	ready    *metav1.Condition
 }
 
 // noteSource returns what adds the sources of a list.
