@@ -30,17 +30,21 @@ type approveOptions struct {
 func (a *app) approveCommand() *cobra.Command {
 	o := &approveOptions{}
 	cmd := &cobra.Command{
-		Use:     "approve kustomization NAME [flags]",
-		Short:   "Allow the deletions that a Kustomization waits for",
+		Use:     "approve KIND NAME [flags]",
+		Short:   "Allow the deletions that something waits for",
 		GroupID: groupAct,
-		Long: "Allow the deletions that a Kustomization waits for, because they are more than its\n" +
+		Long: "Allow the deletions that a Kustomization or HelmRelease waits for, because they are more than its\n" +
 			"deletion budget. The approval holds for exactly the plan that waits now: if what would be\n" +
-			"deleted changes meanwhile, it has to be approved again.",
+			"deleted changes meanwhile, it has to be approved again.\n\n" +
+			"On a hub, for a cluster: the deletions that wait on that cluster, by its report; and for a placement: that it\n" +
+			"leaves the clusters which it does not select any more, when these are most of those that it is on.",
 		Example: "  bowline approve kustomization apps --show\n" +
 			"  bowline approve kustomization apps\n" +
-			"  bowline approve kustomization apps --plan sha256:0c1f",
+			"  bowline approve kustomization apps --plan sha256:0c1f\n" +
+			"  bowline approve cluster edge -n fleet\n" +
+			"  bowline approve placement monitoring -n fleet --show",
 		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: completeObjects(&o.clusterFlags, "kustomization"),
+		ValidArgsFunction: completeObjects(&o.clusterFlags, "kustomization", "helmrelease", "cluster", "placement"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.approve(cmd.Context(), o, args)
 		},
@@ -59,6 +63,12 @@ func (a *app) approve(ctx context.Context, o *approveOptions, args []string) err
 	c, err := o.connect()
 	if err != nil {
 		return err
+	}
+	switch k.name {
+	case fleetClusterKind().name:
+		return a.approveCluster(ctx, c, o, name)
+	case placementKind().name:
+		return a.approvePlacement(ctx, c, o, name)
 	}
 	obj, err := c.get(ctx, k, name)
 	if err != nil {

@@ -93,6 +93,15 @@ func TestScriptsWithoutAPIs(t *testing.T) {
 	runScripts(t, "testdata/bare", func(*testing.T) (string, string) { return bare.Kubeconfig, "default" })
 }
 
+// TestScriptsOfJoining runs transcripts on a hub, with two other clusters whose kubeconfigs are $MEMBER and $OTHER.
+func TestScriptsOfJoining(t *testing.T) {
+	installAPIs(t)
+	member, other := testkit.Start(t), testkit.Start(t)
+	runScripts(t, "testdata/join", func(t *testing.T) (string, string) {
+		return testkit.Kubeconfig(t), testkit.Namespace(t)
+	}, "MEMBER="+member.Kubeconfig, "OTHER="+other.Kubeconfig)
+}
+
 func installAPIs(t *testing.T) {
 	t.Helper()
 	fleet, err := crds.Fleet()

@@ -36,7 +36,8 @@ func (e *enroller) leave(ctx context.Context, cluster *v1alpha1.FleetCluster) (c
 	}
 	before := cluster.DeepCopy()
 	controllerutil.RemoveFinalizer(cluster, v1alpha1.AgentFinalizer)
-	if err := e.direct.Patch(ctx, cluster, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}), owner); client.IgnoreNotFound(err) != nil {
+	err := e.direct.Patch(ctx, cluster, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}), owner)
+	if client.IgnoreNotFound(err) != nil {
 		return ctrl.Result{}, fmt.Errorf("let FleetCluster/%s/%s go: %w", cluster.Namespace, cluster.Name, err)
 	}
 	return ctrl.Result{}, nil

@@ -105,11 +105,11 @@ func (p *publisher) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 	if current == nil && !cluster.DeletionTimestamp.IsZero() {
 		return ctrl.Result{}, nil
 	}
-	result, err := p.publish(ctx, cluster, current)
+	err = p.publish(ctx, cluster, current)
 	if apierrors.IsConflict(err) {
 		return ctrl.Result{RequeueAfter: 50 * time.Millisecond}, nil
 	}
-	return result, err
+	return ctrl.Result{}, err
 }
 
 func foreign(current *unstructured.Unstructured) bool {
@@ -118,28 +118,28 @@ func foreign(current *unstructured.Unstructured) bool {
 }
 
 // publish writes what differs.
-func (p *publisher) publish(ctx context.Context, cluster *v1alpha1.FleetCluster, current *unstructured.Unstructured) (ctrl.Result, error) {
+func (p *publisher) publish(ctx context.Context, cluster *v1alpha1.FleetCluster, current *unstructured.Unstructured) error {
 	want, err := intended(cluster)
 	if err != nil {
-		return ctrl.Result{}, err
+		return err
 	}
 	if current == nil || !holds(current, want) {
 		current = want.DeepCopy()
 		if err := p.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(current), owner, client.ForceOwnership); err != nil {
-			return ctrl.Result{}, fmt.Errorf("publish FleetCluster/%s/%s: %w", cluster.Namespace, cluster.Name, err)
+			return fmt.Errorf("publish FleetCluster/%s/%s: %w", cluster.Namespace, cluster.Name, err)
 		}
 	}
 	var now status
 	if of, ok := current.Object["status"].(map[string]any); ok {
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(of, &now); err != nil {
-			return ctrl.Result{}, fmt.Errorf("read the status of ClusterProfile/%s/%s: %w", cluster.Namespace, cluster.Name, err)
+			return fmt.Errorf("read the status of ClusterProfile/%s/%s: %w", cluster.Namespace, cluster.Name, err)
 		}
 	}
 	next := told(cluster, now)
 	if equality.Semantic.DeepEqual(now, next) {
-		return ctrl.Result{}, nil
+		return nil
 	}
-	return ctrl.Result{}, p.tell(ctx, current, next)
+	return p.tell(ctx, current, next)
 }
 
 // tell writes the status if nobody else did meanwhile: others write parts of it too.
@@ -151,7 +151,8 @@ func (p *publisher) tell(ctx context.Context, current *unstructured.Unstructured
 	profile := empty()
 	profile.SetNamespace(current.GetNamespace())
 	profile.SetName(current.GetName())
-	if err := p.client.Status().Patch(ctx, profile, client.RawPatch(types.MergePatchType, data), owner); client.IgnoreNotFound(err) != nil {
+	err = p.client.Status().Patch(ctx, profile, client.RawPatch(types.MergePatchType, data), owner)
+	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("write the status of ClusterProfile/%s/%s: %w", current.GetNamespace(), current.GetName(), err)
 	}
 	return nil

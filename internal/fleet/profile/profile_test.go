@@ -183,7 +183,9 @@ func TestProfile(t *testing.T) {
 	change(t, c, cluster, func(s *v1alpha1.FleetClusterStatus) {
 		set(s, v1alpha1.ReachableCondition, metav1.ConditionFalse, v1alpha1.LeaseExpiredReason)
 	})
-	u = profileOf(t, c, cluster, "not heard of", func(u *unstructured.Unstructured) bool { return condition(u, "ControlPlaneHealthy") == "Unknown LeaseExpired" })
+	u = profileOf(t, c, cluster, "not heard of", func(u *unstructured.Unstructured) bool {
+		return condition(u, "ControlPlaneHealthy") == "Unknown LeaseExpired"
+	})
 	if property(u, "theirs") != "x" {
 		t.Error("another tool's property is gone")
 	}

@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+	"github.com/bowline-dev/bowline/internal/failure"
+)
+
+// approveCluster approves the deletions that a cluster reports as waiting, all that were printed or the one with the
+// digest that the user has seen. The hub passes the digests down; what would go by then must still be the same.
+func (a *app) approveCluster(ctx context.Context, c *cluster, o *approveOptions, name string) error {
+	of, err := getAs[*fleetv1.FleetCluster](ctx, c, fleetClusterKind(), name)
+	if err != nil {
+		return err
+	}
+	var report fleetv1.ClusterReport
+	if err := c.Get(ctx, client.ObjectKeyFromObject(of), &report); err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	approved := strings.FieldsFunc(of.Annotations[fleetv1.ApprovedPlanAnnotation], func(r rune) bool { return r == ',' || r == ' ' })
+	var waiting, keep []fleetv1.PendingDeletion
+	for _, p := range report.Status.Pending {
+		switch {
+		case slices.Contains(approved, p.Plan):
+			keep = append(keep, p)
+		default:
+			waiting = append(waiting, p)
+		}
+	}
+	if len(waiting) == 0 {
+		printf(a.Out, "fleetcluster/%s waits for no approval\n", name)
+		return nil
+	}
+	for _, p := range waiting {
+		printf(a.Out, "%s: %s (%s)\n", p.Unit, whatGoes(p.Message), p.Plan)
+	}
+	if o.show {
+		return nil
+	}
+	if o.plan != "" {
+		if waiting = slices.DeleteFunc(waiting, func(p fleetv1.PendingDeletion) bool { return p.Plan != o.plan }); len(waiting) == 0 {
+			return &failure.Error{Op: "approve", Object: "fleetcluster/" + name, Kind: failure.Invalid,
+				Err: fmt.Errorf("no plan %s waits there now", o.plan), Remedy: "read them with --show"}
+		}
+	}
+	var plans []string
+	for _, p := range append(keep, waiting...) {
+		plans = append(plans, p.Plan)
+	}
+	slices.Sort(plans)
+	if err := c.annotate(ctx, of, fleetv1.ApprovedPlanAnnotation, strings.Join(slices.Compact(plans), ",")); err != nil {
+		return err
+	}
+	for _, p := range waiting {
+		printf(a.Out, "fleetcluster/%s plan %s of %s approved\n", name, p.Plan, p.Unit)
+	}
+	return nil
+}
+
+// whatGoes leaves out how a deletion is approved on the member itself.
+func whatGoes(message string) string {
+	what, _, _ := strings.Cut(message, "; approve with: ")
+	return what
+}
+
+var waitingEmptying = regexp.MustCompile(`; if that is meant: .*=(sha256:\S+)$`)
+
+// approvePlacement approves that a Placement leaves exactly the clusters which its condition names.
+func (a *app) approvePlacement(ctx context.Context, c *cluster, o *approveOptions, name string) error {
+	p, err := getAs[*fleetv1.Placement](ctx, c, placementKind(), name)
+	if err != nil {
+		return err
+	}
+	ready := apimeta.FindStatusCondition(p.Status.Conditions, "Ready")
+	if ready == nil || ready.Reason != fleetv1.AwaitingReason {
+		printf(a.Out, "placement/%s waits for no approval\n", name)
+		return nil
+	}
+	m := waitingEmptying.FindStringSubmatchIndex(ready.Message)
+	if m == nil {
+		return &failure.Error{Op: "approve", Object: "placement/" + name, Kind: failure.Invalid, Err: fmt.Errorf("its condition names no plan: %s", ready.Message)}
+	}
+	digest := ready.Message[m[2]:m[3]]
+	printf(a.Out, "%s (%s)\n", ready.Message[:m[0]], digest)
+	switch {
+	case o.show:
+		return nil
+	case o.plan != "" && o.plan != digest:
+		return &failure.Error{Op: "approve", Object: "placement/" + name, Kind: failure.Invalid,
+			Err: fmt.Errorf("the plan that waits now is %s, not %s", digest, o.plan), Remedy: "read it with --show"}
+	}
+	if err := c.annotate(ctx, p, fleetv1.ApprovedPlanAnnotation, digest); err != nil {
+		return err
+	}
+	printf(a.Out, "placement/%s plan %s approved\n", name, digest)
+	return nil
+}
