@@ -95,10 +95,15 @@ func (a *app) join(ctx context.Context, o *joinOptions, name string) error {
 			return err
 		}
 	}
-	if o.member.kubeconfig == "" && o.member.context == "" {
+	if !j.byHand() {
 		return j.print(ctx)
 	}
 	return j.install(ctx)
+}
+
+// byHand says that there is a way to the cluster from here.
+func (j *joining) byHand() bool {
+	return j.options.member.kubeconfig != "" || j.options.member.context != ""
 }
 
 // endpoint is where the member is told to find the hub.
@@ -173,7 +178,7 @@ func (j *joining) check() error {
 	switch {
 	case !j.cluster.DeletionTimestamp.IsZero():
 		return j.refused("it is being deleted", "wait until it is gone")
-	case j.cluster.Spec.Agent.Mode == fleetv1.AgentPush:
+	case j.cluster.Spec.Agent.Mode == fleetv1.AgentPush && (!j.options.replace || j.byHand()):
 		return j.refused("the hub runs the engine for it", "set spec.agent.mode to Pull")
 	}
 	return nil

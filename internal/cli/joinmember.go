@@ -21,7 +21,7 @@ import (
 func (j *joining) print(ctx context.Context) error {
 	switch {
 	case j.cluster.Spec.Join == nil && j.options.replace:
-		printf(j.Err, "the hub reaches the cluster and installs the agent by itself\n")
+		printf(j.Err, "the hub reaches the cluster, and lets it in by itself\n")
 		return nil
 	case j.cluster.Status.Incarnation != "":
 		return j.refused(fmt.Sprintf("the cluster %s has joined", j.cluster.Status.ClusterID),
