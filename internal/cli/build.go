@@ -26,6 +26,7 @@ type buildOptions struct {
 	namespace         string
 	path              string
 	kustomizationFile string
+	clusterFile       string
 	showSecrets       bool
 	noRemoteBases     bool
 	variables         variableOptions
@@ -35,7 +36,7 @@ type buildOptions struct {
 func (a *app) buildCommand() *cobra.Command {
 	o := &buildOptions{}
 	cmd := &cobra.Command{
-		Use:     "build (PATH | kustomization NAME | helmrelease NAME) [flags]",
+		Use:     "build (PATH | kustomization NAME | helmrelease NAME | cluster NAME) [flags]",
 		Short:   "Print what files mean, without a cluster",
 		GroupID: groupPreview,
 		Long: "Print the objects that a folder means, or that a Kustomization delivers from it, without a\n" +
@@ -43,22 +44,28 @@ func (a *app) buildCommand() *cobra.Command {
 			"name. Values of Secrets are shown as hashes that mean nothing outside of this output.\n\n" +
 			"A HelmRelease is rendered as for its first installation: definitions, objects, and then hooks.\n" +
 			"Its chart is in the repository, or given with --chart; lookup finds nothing.\n\n" +
+			"A cluster is rendered from its ClusterTemplate as a hub would do it; both are in the repository. What\n" +
+			"is wrong with FleetClusters, ClusterTemplates and Placements is told with its file, line and field,\n" +
+			"also where a Kustomization or folder delivers them. --cluster-file without a name builds all in that file.\n\n" +
 			"The ConfigMaps and Secrets that postBuild.substituteFrom or valuesFrom names are on a cluster:\n" +
 			"give them with --substitute-from, or variables one by one with --var. bowline diff reads them itself.",
 		Example: "  bowline build ./apps/shop/production\n" +
 			"  bowline build kustomization production-shop --path .\n" +
 			"  bowline build kustomization shop --path ~/src/shop --kustomization-file shop.yaml\n" +
 			"  bowline build kustomization shop --substitute-from cluster-vars.yaml --var region=eu\n" +
-			"  bowline build helmrelease podinfo --chart podinfo-6.11.1.tgz",
+			"  bowline build helmrelease podinfo --chart podinfo-6.11.1.tgz\n" +
+			"  bowline build cluster blue --path ~/src/fleet\n" +
+			"  bowline build cluster -f clusters/blue.yaml",
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.build(cmd.Context(), o, args)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&o.namespace, "namespace", "n", "", "`namespace` of the Kustomization, where the repository holds several of one name")
+	f.StringVarP(&o.namespace, "namespace", "n", "", "`namespace` of the object, where the repository holds several of one name")
 	f.StringVar(&o.path, "path", "", "root `folder` of the source (default: the Git repository around the current folder)")
 	f.StringVar(&o.kustomizationFile, "kustomization-file", "", "`file` that holds the Kustomization")
+	f.StringVarP(&o.clusterFile, "cluster-file", "f", "", "`file` that holds the FleetCluster")
 	f.BoolVar(&o.showSecrets, "show-secrets", false, "print the values of Secrets")
 	f.BoolVar(&o.noRemoteBases, "no-remote-bases", true, "refuse kustomize bases that are named by URL")
 	o.variables.add(f)
@@ -67,10 +74,22 @@ func (a *app) buildCommand() *cobra.Command {
 }
 
 func (a *app) build(ctx context.Context, o *buildOptions, args []string) error {
-	if len(args) == 2 {
-		if k, name, err := parseObject(args); err == nil && k.gvk == helmReleaseKind().gvk {
-			return a.buildRelease(ctx, o, name)
+	if len(args) == 1 && o.clusterFile != "" {
+		if k, names, err := parseObjects(args); err == nil && k.gvk == fleetClusterKind().gvk && len(names) == 0 {
+			return a.buildClusters(ctx, o, "")
 		}
+	}
+	if len(args) == 2 {
+		switch k, name, err := parseObject(args); {
+		case err != nil:
+		case k.gvk == helmReleaseKind().gvk:
+			return a.buildRelease(ctx, o, name)
+		case k.gvk == fleetClusterKind().gvk:
+			return a.buildClusters(ctx, o, name)
+		}
+	}
+	if o.clusterFile != "" {
+		return &failure.Error{Op: "read flags", Kind: failure.Invalid, Err: errors.New("--cluster-file goes with: cluster [NAME]")}
 	}
 	root, recipe, secrets, err := o.recipe(ctx, args)
 	if err != nil {
@@ -83,7 +102,7 @@ func (a *app) build(ctx context.Context, o *buildOptions, args []string) error {
 		return err
 	}
 	defer func() { _ = tree.Close() }()
-	result, err := kustomize.Build(ctx, tree, recipe)
+	result, err := fleetChecked(kustomize.Build)(ctx, tree, recipe)
 	if err != nil {
 		return err
 	}

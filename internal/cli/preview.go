@@ -79,7 +79,7 @@ func (c *cluster) previewOf(ctx context.Context, o *diffOptions, ks *kustomizev1
 		return p, err
 	}
 	p.secrets = unit.Secrets
-	p.plan, p.differences, err = pipeline.New(kustomize.Build).Preview(ctx, unit, target, artifact)
+	p.plan, p.differences, err = pipeline.New(fleetChecked(kustomize.Build)).Preview(ctx, unit, target, artifact)
 	return p, object.ConcealError(err, p.secrets)
 }
 
