@@ -13,7 +13,6 @@ import (
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -58,7 +57,6 @@ type Options struct {
 	// Woken feeds FleetClusters whose unit has to be looked at, and Changed those for which a Secret has changed.
 	Woken, Changed source.Source
 	Secrets        Secrets
-	Events         record.EventRecorder
 	// Kubeconfigs says what kubeconfigs may hold.
 	Kubeconfigs kube.KubeconfigOptions
 	// Clock tells the time; nil means that of the machine.
