@@ -22,6 +22,9 @@ const (
 	StageChosen
 	// StageRest holds everything else.
 	StageRest
+	// StageClusters holds the kinds of Cluster API itself: they name objects of its providers, and one that is looked at
+	// before those exist is looked at again only after half a minute.
+	StageClusters
 	// Stages is the number of stages.
 	Stages
 )
@@ -41,6 +44,8 @@ func Stage(id ID, chosen Kinds) int {
 		return StageClasses
 	case chosen[id.GroupKind()]:
 		return StageChosen
+	case id.Group == "cluster.x-k8s.io":
+		return StageClusters
 	}
 	return StageRest
 }

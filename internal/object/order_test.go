@@ -20,6 +20,9 @@ func TestStage(t *testing.T) {
 		{"binding", "needs the role first", ID{Group: "rbac.authorization.k8s.io", Kind: "ClusterRoleBinding", Name: "x"}, StageRest},
 		{"role", "it is chosen", ID{Group: "rbac.authorization.k8s.io", Kind: "Role", Namespace: "n", Name: "x"}, StageChosen},
 		{"another role", "the group counts", ID{Group: "example.com", Kind: "Role", Namespace: "n", Name: "x"}, StageRest},
+		{"cluster", "what it refers to comes first", ID{Group: "cluster.x-k8s.io", Kind: "Cluster", Namespace: "n", Name: "x"}, StageClusters},
+		{"class of clusters", "clusters name it", ID{Group: "cluster.x-k8s.io", Kind: "ClusterClass", Namespace: "n", Name: "x"}, StageClasses},
+		{"provider's cluster", "its group is another", ID{Group: "infrastructure.cluster.x-k8s.io", Kind: "LocalCluster", Namespace: "n", Name: "x"}, StageRest},
 		{"deployment", "everything else", ID{Group: "apps", Kind: "Deployment", Namespace: "n", Name: "x"}, StageRest},
 	}
 	for _, tt := range tests {
