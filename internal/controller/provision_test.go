@@ -223,6 +223,7 @@ func TestProvision(t *testing.T) {
 		for name, test := range map[string]func(*fleetHub){
 			"parameters": wrongParameters, "nothing": nothingRendered, "template": templateComesAndChanges, "unserved": unservedKind,
 			"never ready": neverReady, "refused": refusedByWebhook, "kubeconfig": kubeconfigOfACluster, "join": joinsByItself, "taken": nameTaken,
+			"another way": comesInAnotherWay, "suspended": suspendedIsLeft, "account": inTheNameOfAnAccount,
 		} {
 			t.Run(name, func(t *testing.T) { t.Parallel(); test(h.of(t)) })
 		}
@@ -241,8 +242,12 @@ func lifeOfACluster(h *fleetHub) {
 	h.must(h.engine.stop())
 	h.start()
 	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisionedReason)
-	if s := c.Status; !strings.HasPrefix(s.Endpoint, "https://127.0.0.1:") || s.Provider != localv1.LocalClusterKind || !strings.HasPrefix(s.KubernetesVersion, "v1.") {
-		h.Errorf("it says endpoint %q, provider %q, version %q", s.Endpoint, s.Provider, s.KubernetesVersion)
+	h.must(wait.PollUntilContextTimeout(h.Context(), 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		err := h.Get(ctx, client.ObjectKeyFromObject(c), c) // Cluster API takes it over a moment later
+		return strings.HasPrefix(c.Status.Endpoint, "https://127.0.0.1:"), err
+	}))
+	if s := c.Status; s.Provider != localv1.LocalClusterKind || !strings.HasPrefix(s.KubernetesVersion, "v1.") {
+		h.Errorf("it says provider %q, version %q", s.Provider, s.KubernetesVersion)
 	}
 	if len(h.planesOf("-edge-")) != 1 {
 		h.Error("there is no control plane")
@@ -424,6 +429,74 @@ func kubeconfigOfACluster(h *fleetHub) {
 	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisionedReason)
 	other.Stop() // of which no event tells
 	h.says(c, fleetv1.ProvisionedCondition, fleetv1.UnreachableReason)
+	h.must(h.Delete(h.Context(), c))
+	h.gone(c)
+}
+
+// oneMap is a template of one ConfigMap with the name of the cluster.
+func oneMap(name string) []byte {
+	return fmt.Appendf(nil, `{"apiVersion": "fleet.bowline.dev/v1alpha1", "kind": "ClusterTemplate", "metadata": {"name": %q}, "spec": {"objects": [
+		{"template": {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "${cluster.name}"}}}]}}`, name)
+}
+
+// appears waits until an object is there.
+func (h *fleetHub) appears(o client.Object) {
+	h.Helper()
+	key := client.ObjectKeyFromObject(o)
+	err := wait.PollUntilContextTimeout(h.Context(), 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		err := h.Get(ctx, key, o)
+		return err == nil, client.IgnoreNotFound(err)
+	})
+	if err != nil {
+		h.Fatalf("%T %s is not there: %v", o, key, err)
+	}
+}
+
+func mapOf(c *fleetv1.FleetCluster) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: c.Name}}
+}
+
+// comesInAnotherWay: a cluster that has a template no longer keeps what was made from it.
+func comesInAnotherWay(h *fleetHub) {
+	h.template(oneMap("before"))
+	c := h.cluster("adopted", "before", "{}")
+	h.appears(mapOf(c))
+	h.change(c, func() { c.Spec.Template, c.Spec.Join = nil, &fleetv1.JoinSpec{} })
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.NothingToProvisionReason)
+	h.gone(h.unit(c))
+	h.must(h.Get(h.Context(), client.ObjectKeyFromObject(c), mapOf(c)))
+	h.must(h.Get(h.Context(), client.ObjectKeyFromObject(c), c))
+	if apimeta.FindStatusCondition(c.Status.Conditions, fleetv1.RenderedCondition) != nil {
+		h.Errorf("it still says what became of a template: %+v", c.Status.Conditions)
+	}
+	h.must(h.Delete(h.Context(), c))
+	h.gone(c)
+}
+
+// suspendedIsLeft: what was made for a cluster that is suspended is not healed, and stays when it is deleted.
+func suspendedIsLeft(h *fleetHub) {
+	h.template(oneMap("plain"))
+	c := h.cluster("asleep", "plain", "{}")
+	h.appears(mapOf(c))
+	h.change(c, func() { c.Spec.Suspend = true })
+	k := h.unit(c)
+	h.must(wait.PollUntilContextTimeout(h.Context(), 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		err := h.Get(ctx, client.ObjectKeyFromObject(k), k)
+		return k.Spec.Suspend, err
+	}))
+	h.must(h.Delete(h.Context(), c))
+	h.gone(c)
+	h.gone(k)
+	h.must(h.Get(h.Context(), client.ObjectKeyFromObject(c), mapOf(c)))
+}
+
+// inTheNameOfAnAccount: a template's objects are delivered with the rights of the account that the cluster names.
+func inTheNameOfAnAccount(h *fleetHub) {
+	h.make(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "clusters"}})
+	c := &fleetv1.FleetCluster{ObjectMeta: metav1.ObjectMeta{Name: "modest"}, Spec: fleetv1.FleetClusterSpec{
+		Template: &fleetv1.TemplateReference{Name: "local", ServiceAccountName: "clusters"}}}
+	h.make(c)
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisioningFailedReason, "Kustomization cluster-modest", "system:serviceaccount:default:clusters")
 	h.must(h.Delete(h.Context(), c))
 	h.gone(c)
 }
