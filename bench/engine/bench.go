@@ -35,6 +35,8 @@ type bench struct {
 	pprof   string // URL below which the engine serves profiles
 
 	sources, units *tracker
+	hub            bool     // the engine is that of a fleet's hub
+	placements     *tracker // of a fleet
 	unitsAt        string   // path of what delivers
 	names          []string // of those
 	revision       string   // the newest one
@@ -50,6 +52,9 @@ func (b *bench) add(rows ...result) { *b.into = append(*b.into, rows...) }
 
 // measure runs the bare client on one control plane and the engine on another.
 func measure(ctx context.Context, cfg *config, work string, rep *report, log *progress) error {
+	if cfg.membersOnly {
+		return members(ctx, cfg, work, rep, log)
+	}
 	if !cfg.noBaseline && !cfg.helmOnly && cfg.clusters == 1 {
 		if err := baseline(ctx, cfg, work, rep, log); err != nil {
 			return err
@@ -63,10 +68,18 @@ func measure(ctx context.Context, cfg *config, work string, rep *report, log *pr
 			return err
 		}
 	}
-	if cfg.helm == 0 || cfg.clusters > 1 {
+	if cfg.clusters > 1 {
 		return nil
 	}
-	return helm(ctx, cfg, work, rep, log)
+	if cfg.helm > 0 {
+		if err := helm(ctx, cfg, work, rep, log); err != nil {
+			return err
+		}
+	}
+	if cfg.members == 0 || cfg.helmOnly {
+		return nil
+	}
+	return members(ctx, cfg, work, rep, log)
 }
 
 // kustomizations takes the measures of what is delivered from Git.

@@ -75,7 +75,10 @@ func (b *bench) install(ctx context.Context) error {
 	case "none":
 		return nil
 	case "bowline":
-		return crds.Apply(ctx, b.plane.client.config)
+		if err := crds.Apply(ctx, b.plane.client.config); err != nil || !b.hub {
+			return err
+		}
+		return b.installFleet(ctx)
 	}
 	file, err := os.Open(b.cfg.install)
 	if err != nil {

@@ -141,6 +141,14 @@ func follow[T versioned](ctx context.Context, c *client, path, selector string, 
 	}
 	for {
 		stream, err := c.sendOn(ctx, c.watches, http.MethodGet, path+"?"+query.Encode(), "", jsonBody, nil)
+		var busy *statusError
+		if errors.As(err, &busy) && busy.code == http.StatusTooManyRequests {
+			// It has just learnt of the kind.
+			if err := pause(ctx, 100*time.Millisecond); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}

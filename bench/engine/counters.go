@@ -48,37 +48,67 @@ var label = regexp.MustCompile(`(\w+)="([^"]*)"`)
 // few hundred requests do, so it happens between measures, never in one.
 func readCounters(ctx context.Context, c *client, resources map[string]bool) (counters, error) {
 	var total counters
+	err := eachCount(ctx, c, func(labels map[string]string, n float64) { total.add(labels, n, resources) })
+	return total, err
+}
+
+// requests are all that the API server has answered since it started, and renewals of Leases among them.
+type requests struct{ all, leases float64 }
+
+// countRequests counts all requests but watches, which are counted when they end.
+func countRequests(ctx context.Context, c *client) (requests, error) {
+	var total requests
+	err := eachCount(ctx, c, func(l map[string]string, n float64) {
+		if l["verb"] == "WATCH" {
+			return
+		}
+		total.all += n
+		if l["resource"] == "leases" && writes[l["verb"]] {
+			total.leases += n
+		}
+	})
+	return total, err
+}
+
+// eachCount calls do for each line of the metric apiserver_request_total.
+func eachCount(ctx context.Context, c *client, do func(labels map[string]string, n float64)) error {
 	page, err := c.send(ctx, http.MethodGet, "/metrics", "", "text/plain", nil)
 	if err != nil {
-		return total, err
+		return err
 	}
 	defer func() { _ = page.Close() }()
 	lines := bufio.NewScanner(page)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		line := lines.Text()
-		if strings.HasPrefix(line, "apiserver_request_total{") {
-			if err := total.add(line, resources); err != nil {
-				return total, err
-			}
+		if !strings.HasPrefix(lines.Text(), "apiserver_request_total{") {
+			continue
 		}
+		labels, n, err := parseCount(lines.Text())
+		if err != nil {
+			return err
+		}
+		do(labels, n)
 	}
-	return total, lines.Err()
+	return lines.Err()
 }
 
-// add counts one line of the metric apiserver_request_total.
-func (c *counters) add(line string, resources map[string]bool) error {
+// parseCount reads one line of a metric.
+func parseCount(line string) (labels map[string]string, n float64, err error) {
 	at := strings.LastIndexByte(line, ' ')
-	n, err := strconv.ParseFloat(line[at+1:], 64)
-	if err != nil {
-		return fmt.Errorf("read the API server's metrics: %q: %w", line, err)
+	if n, err = strconv.ParseFloat(line[at+1:], 64); err != nil {
+		return nil, 0, fmt.Errorf("read the API server's metrics: %q: %w", line, err)
 	}
-	l := map[string]string{}
+	labels = map[string]string{}
 	for _, m := range label.FindAllStringSubmatch(line[:at], -1) {
-		l[m[1]] = m[2]
+		labels[m[1]] = m[2]
 	}
+	return labels, n, nil
+}
+
+// add counts what one line of the metric says.
+func (c *counters) add(l map[string]string, n float64, resources map[string]bool) {
 	if !writes[l["verb"]] {
-		return nil
+		return
 	}
 	whole := resources[l["resource"]] && l["subresource"] == ""
 	switch {
@@ -91,5 +121,4 @@ func (c *counters) add(line string, resources map[string]bool) error {
 	case l["subresource"] == "status" && reported[l["resource"]]:
 		c.statusWrites += n
 	}
-	return nil
 }

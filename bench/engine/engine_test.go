@@ -49,15 +49,17 @@ func TestCounters(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var got counters
-			if err := got.add(prefix+tt.labels+"} 3", delivered); err != nil {
+			labels, n, err := parseCount(prefix + tt.labels + "} 3")
+			if err != nil {
 				t.Fatal(err)
 			}
+			got.add(labels, n, delivered)
 			if got != tt.want {
 				t.Errorf("got %+v, want %+v: %s", got, tt.want, tt.reason)
 			}
 		})
 	}
-	if err := (&counters{}).add(prefix+`verb="APPLY"} many`, delivered); err == nil {
+	if _, _, err := parseCount(prefix + `verb="APPLY"} many`); err == nil {
 		t.Error("a count that is no number was taken for one")
 	}
 }

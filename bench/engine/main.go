@@ -39,6 +39,8 @@ type config struct {
 	noBaseline   bool
 	keep         bool
 	helmOnly     bool
+	members      int
+	membersOnly  bool
 }
 
 // defaultEngine runs Bowline with its default settings.
@@ -97,6 +99,8 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	set.IntVar(&cfg.readers, "readers", 1000, "number of Kustomizations that read one ConfigMap; 0 leaves that measure out")
 	set.IntVar(&cfg.helm, "helm", 100, "number of HelmReleases, of 8 objects each, measured by themselves afterwards; 0 leaves them out")
 	set.BoolVar(&cfg.helmOnly, "helm-only", false, "measure the HelmReleases and nothing else")
+	set.IntVar(&cfg.members, "members", 1000, "number of clusters of a fleet, measured by themselves afterwards; 0 leaves them out")
+	set.BoolVar(&cfg.membersOnly, "members-only", false, "measure the fleet's clusters and nothing else")
 	set.IntVar(&cfg.rounds, "rounds", 3, "how often to measure a commit and a reconcile request; the median counts")
 	set.IntVar(&cfg.heals, "heals", 5, "how many objects to delete and how many to edit; the median counts")
 	set.IntVar(&cfg.workers, "workers", 20, "parallel requests of the bare client")
@@ -113,17 +117,25 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	if cfg.profile != "" && cfg.engine == defaultEngine {
 		cfg.engine += " --pprof-addr 127.0.0.1:{pprof-port}"
 	}
-	switch {
-	case set.NArg() > 0:
+	if set.NArg() > 0 {
 		return nil, fmt.Errorf("unknown argument %q; all choices are flags, see --help", set.Arg(0))
-	case cfg.clusters < 1 || cfg.clusters > 2:
-		return nil, errors.New("--clusters must be 1 or 2")
-	case cfg.helm < 0 || cfg.helmOnly && cfg.helm == 0:
-		return nil, errors.New("--helm must be at least 0, and 1 with --helm-only")
-	case cfg.units < 1 || cfg.rounds < 1 || cfg.heals < 1 || cfg.workers < 1 || cfg.readers < 0:
-		return nil, errors.New("--units, --rounds, --heals and --workers must be at least 1, --readers at least 0")
 	}
-	return cfg, nil
+	return cfg, cfg.check()
+}
+
+// check says which choice makes no sense.
+func (cfg *config) check() error {
+	switch {
+	case cfg.clusters < 1 || cfg.clusters > 2:
+		return errors.New("--clusters must be 1 or 2")
+	case cfg.helm < 0 || cfg.helmOnly && cfg.helm == 0:
+		return errors.New("--helm must be at least 0, and 1 with --helm-only")
+	case cfg.members < 0 || cfg.membersOnly && (cfg.members == 0 || cfg.helmOnly):
+		return errors.New("--members must be at least 0, and 1 with --members-only, which goes without --helm-only")
+	case cfg.units < 1 || cfg.rounds < 1 || cfg.heals < 1 || cfg.workers < 1 || cfg.readers < 0:
+		return errors.New("--units, --rounds, --heals and --workers must be at least 1, --readers at least 0")
+	}
+	return nil
 }
 
 // progress prints what is going on, with the time since the start.

@@ -37,11 +37,14 @@ type report struct {
 	// Releases is how many HelmReleases there were, Helm what was found about them.
 	Releases int      `json:"releases,omitempty"`
 	Helm     []result `json:"helm,omitempty"`
+	// Members is how many clusters a fleet had, Fleet what was found about their hub.
+	Members int      `json:"members,omitempty"`
+	Fleet   []result `json:"fleet,omitempty"`
 }
 
 func newReport(cfg *config) *report {
 	return &report{
-		Date: time.Now().UTC().Truncate(time.Second), Engine: cfg.engine, Units: cfg.units, Releases: cfg.helm,
+		Date: time.Now().UTC().Truncate(time.Second), Engine: cfg.engine, Units: cfg.units, Releases: cfg.helm, Members: cfg.members,
 		Machine: fmt.Sprintf("%d cores (%s), %s/%s", runtime.NumCPU(), cpuModel(), runtime.GOOS, runtime.GOARCH),
 	}
 }
@@ -88,21 +91,21 @@ func (r *report) write(cfg *config, stdout io.Writer) error {
 // table prints the results as Markdown tables.
 func (r *report) table() string {
 	var b strings.Builder
-	write := func(n int, of string, objects int, rows []result) {
-		fmt.Fprintf(&b, "%d %s of %d objects, %s\n\n| measure | result |\n|---|---|\n", n, of, objects, r.Machine)
+	write := func(n int, of string, each int, what string, rows []result) {
+		if len(rows) == 0 {
+			return
+		}
+		if b.Len() > 0 {
+			b.WriteString("\n")
+		}
+		fmt.Fprintf(&b, "%d %s of %d %s, %s\n\n| measure | result |\n|---|---|\n", n, of, each, what, r.Machine)
 		for _, row := range rows {
 			fmt.Fprintf(&b, "| %s | %s |\n", row.Measure, row.Text)
 		}
 	}
-	if len(r.Results) > 0 {
-		write(r.Units, "units", objectsPerUnit, r.Results)
-	}
-	if len(r.Helm) > 0 {
-		if b.Len() > 0 {
-			b.WriteString("\n")
-		}
-		write(r.Releases, "releases of one chart", objectsPerRelease, r.Helm)
-	}
+	write(r.Units, "units", objectsPerUnit, "objects", r.Results)
+	write(r.Releases, "releases of one chart", objectsPerRelease, "objects", r.Helm)
+	write(r.Members, "clusters", unitsPerMember, "units", r.Fleet)
 	return b.String()
 }
 

@@ -22,7 +22,17 @@ type state struct {
 		Artifact               struct {
 			Revision string `json:"revision"`
 		} `json:"artifact"`
-		Conditions []struct {
+		// Of a FleetCluster.
+		Units struct {
+			Ready int `json:"ready"`
+		} `json:"units"`
+		Sources []struct {
+			Revision string `json:"revision"`
+		} `json:"sources"`
+		// Of a Placement.
+		Clusters      int32 `json:"clusters"`
+		ReadyClusters int32 `json:"readyClusters"`
+		Conditions    []struct {
 			Type    string `json:"type"`
 			Status  string `json:"status"`
 			Reason  string `json:"reason"`
@@ -37,6 +47,16 @@ func (s state) version() string { return s.Metadata.ResourceVersion }
 func (s state) ready() bool {
 	status, _ := s.condition()
 	return status == "True" && s.Status.ObservedGeneration == s.Metadata.Generation
+}
+
+// at reports whether a FleetCluster has a source at a revision.
+func (s state) at(revision string) bool {
+	for _, source := range s.Status.Sources {
+		if source.Revision == revision {
+			return true
+		}
+	}
+	return false
 }
 
 // condition returns the status of the condition Ready and what it says.
