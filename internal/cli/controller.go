@@ -124,6 +124,7 @@ func (a *app) engineOptions(ctx context.Context, o *controllerOptions, flags *pf
 	opts := o.engine
 	opts.Logger = logger
 	opts.AllowRemoteBases = !o.noRemoteBases
+	opts.Version = buildVersion(a.version).Version
 	opts.Hub.AgentImage = cmp.Or(opts.Hub.AgentImage, agent.DefaultImage(buildVersion(a.version).Version))
 	if opts.RestConfig, err = o.restConfig(); err != nil {
 		return controller.Options{}, err

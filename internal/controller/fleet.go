@@ -4,12 +4,14 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/fleet/admission"
 	"github.com/bowline-dev/bowline/internal/fleet/hub"
+	fleetlink "github.com/bowline-dev/bowline/internal/fleet/link"
 )
 
 // registerFleet makes the engine a hub, where the cluster has the kinds that this takes.
@@ -23,7 +25,7 @@ func (e *engine) registerFleet(ctx context.Context) error {
 		}
 	}
 	for _, register := range []func() error{
-		func() error { return hub.Register(e.mgr, hub.Options{Sources: slices.Collect(maps.Keys(e.sources))}) },
+		e.registerHub,
 		e.registerEnrolment,
 		func() error { return e.registerProfiles(ctx) },
 		e.registerPush,
@@ -43,4 +45,16 @@ func (e *engine) registerAdmission() error {
 		return nil
 	}
 	return admission.Register(e.mgr, admission.Options{})
+}
+
+// fleetTiming is how fast the rooms of the fleet do what they do by themselves. A zero field means what the rooms say.
+type fleetTiming struct {
+	// lease is how long a hub waits for a member's Lease, link what the members that it pushes to do, and pause how long
+	// it waits at most before it tries one of them again.
+	lease, pause time.Duration
+	link         fleetlink.Timing
+}
+
+func (e *engine) registerHub() error {
+	return hub.Register(e.mgr, hub.Options{Sources: slices.Collect(maps.Keys(e.sources)), Lease: e.options.fleet.lease})
 }

@@ -23,7 +23,8 @@ const pushKind = "FleetCluster/push"
 func (e *engine) registerPush() (err error) {
 	e.pusher, err = push.Register(e.mgr, push.Options{
 		Run: e.runMember, Forget: e.forgetMember, Secrets: e.pushSecrets, Events: e.events,
-		Kubeconfigs: e.options.Kubeconfigs, Logger: e.log.WithName("push"),
+		Kubeconfigs: e.options.Kubeconfigs, Logger: e.log.WithName("push"), AgentVersion: e.options.Version,
+		Timing: e.options.fleet.link, LongestPause: e.options.fleet.pause,
 	})
 	return err
 }

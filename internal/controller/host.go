@@ -52,7 +52,7 @@ func (e *engine) guestOptions(name string) Options {
 		DeletionBudget: o.DeletionBudget, AuditInterval: o.AuditInterval, MaxFileSize: o.MaxFileSize,
 		Concurrency: guestConcurrency, Requests: guestRequests, fetchers: guestFetchers,
 		LeaderElect: true, LeaderElectNamespace: fleetv1.MemberNamespace,
-		Logger: o.Logger, patience: o.patience, builder: o.builder, keyServices: o.keyServices,
+		Version: o.Version, fleet: o.fleet, Logger: o.Logger, patience: o.patience, builder: o.builder, keyServices: o.keyServices,
 		guest: &guest{host: e.host, name: name},
 	}
 }

@@ -37,7 +37,7 @@ func remaining(t *testing.T, label string) []string {
 	return left
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -48,7 +48,7 @@ func freeAddress(t *testing.T) string {
 }
 
 // awaitReady waits until an engine has been through its first reconciles.
-func awaitReady(t *testing.T, e *liveEngine, address string) {
+func awaitReady(t testing.TB, e *liveEngine, address string) {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {

@@ -103,6 +103,11 @@ type Options struct {
 	// Hub is what the engine tells the members of its fleet; see HubOptions.
 	Hub HubOptions
 
+	// Version is what the engine says of itself to hubs whose members it serves.
+	Version string
+
+	// fleet says how fast the fleet's rooms do what they do by themselves; the zero value is what hubs do.
+	fleet fleetTiming
 	// fetchers is how many sources of a kind are fetched at one time; 0 means 64: one that waits for a
 	// server costs next to nothing, and servers that hang must not hold up the others.
 	fetchers int
