@@ -96,7 +96,8 @@ func (a *app) runAgent(ctx context.Context, o *agentOptions, flags *pflag.FlagSe
 	if err != nil || !left.Load() {
 		return errors.Join(err, m.moved())
 	}
-	if err := m.store.Forget(context.WithoutCancel(ctx)); err != nil {
+	// What was installed goes with it: a Deployment that stayed would start agents that belong to nobody.
+	if err := agent.Remove(context.WithoutCancel(ctx), m.client); err != nil {
 		return err
 	}
 	printf(a.Out, "The cluster has left the fleet: it was FleetCluster %s/%s on %s\n", who.Namespace, who.Name, who.Server)

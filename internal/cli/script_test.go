@@ -102,6 +102,25 @@ func TestScriptsOfJoining(t *testing.T) {
 	}, "MEMBER="+member.Kubeconfig, "OTHER="+other.Kubeconfig)
 }
 
+// TestScriptsOfMembers runs transcripts of a hub and its members, as processes. The kubeconfig of a member is $MEMBER, and
+// its text $MEMBER_BASE64.
+func TestScriptsOfMembers(t *testing.T) {
+	hub, member := testkit.Start(t, testkit.WithControllers()), testkit.Start(t)
+	fleet, err := crds.Fleet()
+	if err == nil {
+		err = errors.Join(crds.Apply(t.Context(), hub.Config), crds.Install(t.Context(), hub.Config, fleet))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubeconfig, err := os.ReadFile(member.Kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runScripts(t, "testdata/members", func(*testing.T) (string, string) { return hub.Kubeconfig, "default" },
+		"MEMBER="+member.Kubeconfig, "MEMBER_BASE64="+base64.StdEncoding.EncodeToString(kubeconfig))
+}
+
 func installAPIs(t *testing.T) {
 	t.Helper()
 	fleet, err := crds.Fleet()
