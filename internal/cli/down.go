@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bowline-dev/bowline/internal/background"
 	"github.com/bowline-dev/bowline/internal/cli/local"
 )
 
@@ -70,7 +71,7 @@ func (a *app) down(ctx context.Context, name string, keep bool) error {
 func (a *app) stopServices(ctx context.Context, plane *local.Plane) error {
 	for _, s := range []struct {
 		title   string
-		service local.Service
+		service background.Service
 	}{{"engine", plane.Engine()}, {"git server", plane.Git()}} {
 		ran, err := s.service.Stop(ctx)
 		if err != nil {

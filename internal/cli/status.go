@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/bowline-dev/bowline/internal/background"
 	"github.com/bowline-dev/bowline/internal/cli/local"
 )
 
@@ -155,7 +156,7 @@ func existingStatus(settings local.Settings) partStatus {
 	return partStatus{Name: "cluster", State: stateRunning, Detail: settings.Server + " (existing)"}
 }
 
-func serviceStatus(name string, service local.Service, detail string) partStatus {
+func serviceStatus(name string, service background.Service, detail string) partStatus {
 	pid, running := service.Running()
 	if !running {
 		return partStatus{Name: name, State: stateStopped, Detail: "log in " + service.Log()}

@@ -21,7 +21,7 @@ const module = "github.com/bowline-dev/bowline"
 var floors = [][]string{
 	{"internal/object", "internal/failure"},
 	{"api", "internal/expr", "internal/ignore"},
-	{"internal/source", "internal/crds", "internal/gitserve", "internal/localkube", "internal/rules", "examples"},
+	{"internal/source", "internal/crds", "internal/gitserve", "internal/localkube", "internal/background", "internal/rules", "examples"},
 	{"internal/build", "internal/artifactserve"},
 	{"internal/kube"},
 	{"internal/plan"},

@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"github.com/bowline-dev/bowline/internal/background"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/fleet/capi/install"
 )
@@ -17,7 +18,8 @@ import (
 // ClusterAPI is Cluster API's own manager, which runs beside a plane's embedded control plane. It is
 // not for existing clusters: their API servers may be elsewhere, and could not call its webhooks.
 type ClusterAPI struct {
-	Service
+	background.Service
+	plane      *Plane
 	manager    install.Manager
 	executable string
 }
@@ -32,7 +34,7 @@ func (p *Plane) ClusterAPI() (*ClusterAPI, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &ClusterAPI{Service: Service{p, "capi"}, manager: manager, executable: os.Getenv("BOWLINE_CAPI_MANAGER")}
+	c := &ClusterAPI{Service: p.service("capi"), plane: p, manager: manager, executable: os.Getenv("BOWLINE_CAPI_MANAGER")}
 	if c.executable != "" {
 		return c, nil
 	}

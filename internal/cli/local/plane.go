@@ -11,8 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"time"
 
+	"github.com/bowline-dev/bowline/internal/background"
 	"github.com/bowline-dev/bowline/internal/failure"
 )
 
@@ -25,8 +25,7 @@ type Plane struct {
 	// Clusters is the folder of all embedded control planes.
 	Clusters string
 
-	home  string
-	grace time.Duration
+	home string
 }
 
 // Settings are what a plane remembers from one start to the next.
@@ -67,7 +66,7 @@ func Open(name string) (*Plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Plane{Name: name, Dir: filepath.Join(home, "planes", name), Clusters: filepath.Join(home, "clusters"), home: home, grace: stopGrace}, nil
+	return &Plane{Name: name, Dir: filepath.Join(home, "planes", name), Clusters: filepath.Join(home, "clusters"), home: home}, nil
 }
 
 func homeDir() (string, error) {
@@ -95,14 +94,24 @@ func (p *Plane) Exists() bool {
 	return err == nil
 }
 
+// Engine is the plane's engine.
+func (p *Plane) Engine() background.Service { return p.service("engine") }
+
+// Git is the plane's Git server.
+func (p *Plane) Git() background.Service { return p.service("git") }
+
+func (p *Plane) service(name string) background.Service {
+	return background.Service{Dir: p.Dir, Name: name}
+}
+
 // Lock keeps other commands from starting or stopping the same plane until
 // release is called. It makes the plane's folder.
 func (p *Plane) Lock() (release func(), err error) {
 	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
 		return nil, &failure.Error{Op: "make folder", Object: p.Dir, Kind: failure.Denied, Err: err}
 	}
-	f, err := tryLock(p.Path("lock"))
-	if errors.Is(err, errLocked) {
+	f, err := background.TryLock(p.Path("lock"))
+	if errors.Is(err, background.ErrLocked) {
 		return nil, &failure.Error{Op: "lock", Object: p.Dir, Kind: failure.Conflict,
 			Err: errors.New("another command is starting or stopping it"), Remedy: "wait until that is done"}
 	}
@@ -137,19 +146,10 @@ func (p *Plane) Remember(s Settings) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(p.Path(settingsFile), append(raw, '\n')); err != nil {
+	if err := background.WriteFile(p.Path(settingsFile), append(raw, '\n')); err != nil {
 		return &failure.Error{Op: "write", Object: p.Path(settingsFile), Kind: failure.Denied, Err: err}
 	}
 	return nil
-}
-
-// writeFile replaces a file in one step, so that nobody reads half of it.
-func writeFile(name string, data []byte) error {
-	tmp := name + ".new"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, name)
 }
 
 // Remove deletes the plane's folder, and the folders above it that are then empty

@@ -1,4 +1,6 @@
-package local
+// Package background is the room of processes that run in the background, and may outlive the command that
+// started them: it starts, finds and stops them. What they do is not its business.
+package background
 
 import (
 	"context"
@@ -7,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,38 +18,39 @@ import (
 	"github.com/bowline-dev/bowline/internal/failure"
 )
 
-// Service is a process of a plane that outlives the command that started it.
+// Service is a process in the background. Its files are in a folder of its own or one that it shares with
+// services of other names.
 //
 // It holds an exclusive lock on a file for as long as it lives, which the
 // kernel releases however it ends. A process id is therefore trusted only while
 // the lock is held: a stale file never makes a stranger look like the service.
 type Service struct {
-	plane *Plane
-	name  string
+	// Dir holds its files, and is where it runs. Name is what they are called.
+	Dir, Name string
+	// Grace is how long it may take to end by itself, and then once more how long the kernel may take to
+	// end it; 0 means 15 seconds.
+	Grace time.Duration
 }
 
-// Engine is the plane's engine.
-func (p *Plane) Engine() Service { return Service{p, "engine"} }
-
-// Git is the plane's Git server.
-func (p *Plane) Git() Service { return Service{p, "git"} }
-
-// stopGrace is how long a service may take to end by itself, and then once
-// more how long the kernel may take to end it.
-const stopGrace = 15 * time.Second
+func (s Service) grace() time.Duration {
+	if s.Grace == 0 {
+		return 15 * time.Second
+	}
+	return s.Grace
+}
 
 // Log is the path of the file that the service writes to.
-func (s Service) Log() string { return s.plane.Path(s.name + ".log") }
+func (s Service) Log() string { return filepath.Join(s.Dir, s.Name+".log") }
 
-func (s Service) pidFile() string  { return s.plane.Path(s.name + ".pid") }
-func (s Service) lockFile() string { return s.plane.Path(s.name + ".lock") }
+func (s Service) pidFile() string  { return filepath.Join(s.Dir, s.Name+".pid") }
+func (s Service) lockFile() string { return filepath.Join(s.Dir, s.Name+".lock") }
 
 // Running returns the service's process id, and false when it does not run.
 func (s Service) Running() (int, bool) {
 	if _, err := os.Stat(s.lockFile()); err != nil {
 		return 0, false
 	}
-	f, err := tryLock(s.lockFile())
+	f, err := TryLock(s.lockFile())
 	if err == nil {
 		_ = f.Close()
 		return 0, false
@@ -63,9 +67,9 @@ func (s Service) Running() (int, bool) {
 // files in extra are the child's descriptors 4 and up. The channel is closed if
 // the process ends while this one still runs.
 func (s Service) Start(executable string, args, env []string, extra ...*os.File) (<-chan struct{}, error) {
-	lock, err := tryLock(s.lockFile())
-	if errors.Is(err, errLocked) {
-		return nil, &failure.Error{Op: "start", Object: s.name, Kind: failure.Conflict, Err: errors.New("it is running already")}
+	lock, err := TryLock(s.lockFile())
+	if errors.Is(err, ErrLocked) {
+		return nil, &failure.Error{Op: "start", Object: s.Name, Kind: failure.Conflict, Err: errors.New("it is running already")}
 	}
 	if err != nil {
 		return nil, err
@@ -80,13 +84,13 @@ func (s Service) Start(executable string, args, env []string, extra ...*os.File)
 	cmd := exec.Command(executable, args...) //nolint:noctx // it outlives the command that starts it
 	// The name by which the program knows itself, whatever its file is called.
 	cmd.Args[0] = "bowline"
-	cmd.Dir = s.plane.Dir
+	cmd.Dir = s.Dir
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = append([]*os.File{lock}, extra...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return nil, &failure.Error{Op: "start", Object: s.name, Kind: failure.Unavailable, Err: err}
+		return nil, &failure.Error{Op: "start", Object: s.Name, Kind: failure.Unavailable, Err: err}
 	}
 	exited := make(chan struct{})
 	go func() {
@@ -94,7 +98,7 @@ func (s Service) Start(executable string, args, env []string, extra ...*os.File)
 		_ = cmd.Wait()
 		close(exited)
 	}()
-	if err := writeFile(s.pidFile(), []byte(strconv.Itoa(cmd.Process.Pid)+"\n")); err != nil {
+	if err := WriteFile(s.pidFile(), []byte(strconv.Itoa(cmd.Process.Pid)+"\n")); err != nil {
 		_ = cmd.Process.Kill()
 		return nil, &failure.Error{Op: "write", Object: s.pidFile(), Kind: failure.Denied, Err: err}
 	}
@@ -109,19 +113,19 @@ func (s Service) Stop(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return true, &failure.Error{Op: "stop", Object: s.name, Kind: failure.Denied, Err: err}
+		return true, &failure.Error{Op: "stop", Object: s.Name, Kind: failure.Denied, Err: err}
 	}
-	ended, cancel := context.WithTimeout(ctx, s.plane.grace)
+	ended, cancel := context.WithTimeout(ctx, s.grace())
 	defer cancel()
 	if s.awaitEnd(ended) {
 		return true, nil
 	}
 	// The service leads its process group, so that its children go with it.
 	_ = syscall.Kill(-pid, syscall.SIGKILL)
-	killed, cancelKilled := context.WithTimeout(ctx, s.plane.grace)
+	killed, cancelKilled := context.WithTimeout(ctx, s.grace())
 	defer cancelKilled()
 	if !s.awaitEnd(killed) {
-		return true, &failure.Error{Op: "stop", Object: s.name, Kind: failure.Timeout, Err: fmt.Errorf("process %d does not end", pid)}
+		return true, &failure.Error{Op: "stop", Object: s.Name, Kind: failure.Timeout, Err: fmt.Errorf("process %d does not end", pid)}
 	}
 	return true, nil
 }
@@ -165,11 +169,12 @@ func (s Service) LastWords() string {
 	return lines[len(lines)-1]
 }
 
-var errLocked = errors.New("locked")
+// ErrLocked says that somebody else holds a lock.
+var ErrLocked = errors.New("locked")
 
-// tryLock opens and locks a file without waiting; errLocked when somebody else
+// TryLock opens and locks a file without waiting; ErrLocked when somebody else
 // holds it.
-func tryLock(name string) (*os.File, error) {
+func TryLock(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, &failure.Error{Op: "open", Object: name, Kind: failure.Denied, Err: err}
@@ -177,10 +182,19 @@ func tryLock(name string) (*os.File, error) {
 	switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		_ = f.Close()
-		return nil, errLocked
+		return nil, ErrLocked
 	case err != nil:
 		_ = f.Close()
 		return nil, &failure.Error{Op: "lock", Object: name, Kind: failure.Unavailable, Err: err}
 	}
 	return f, nil
+}
+
+// WriteFile replaces a file in one step, so that nobody reads half of it.
+func WriteFile(name string, data []byte) error {
+	tmp := name + ".new"
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, name)
 }
