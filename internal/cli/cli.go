@@ -183,7 +183,8 @@ func (a *app) commands() []*cobra.Command {
 		a.getCommand(), a.treeCommand(), a.eventsCommand(), a.kubeconfigCommand(),
 		a.reconcileCommand(), a.suspendCommand(), a.resumeCommand(), a.approveCommand(), a.joinCommand(), a.leaveCommand(),
 		a.buildCommand(), a.diffCommand(),
-		a.controllerCommand(), a.agentCommand(), a.migrateCommand(), a.crdsCommand(), a.versionCommand(), a.docsCommand(), a.serveGitCommand(),
+		a.controllerCommand(), a.agentCommand(), a.migrateCommand(), a.crdsCommand(), a.versionCommand(), a.docsCommand(),
+		a.serveGitCommand(), a.localProviderCommand(),
 	}
 }
 

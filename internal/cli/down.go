@@ -17,7 +17,7 @@ func (a *app) downCommand() *cobra.Command {
 		Short:   "Stop the plane on this machine and delete its data",
 		GroupID: groupLocal,
 		Long: "Stop the plane on this machine and delete its data: control plane, engine, Git server and\n" +
-			"the repository that it served. With --keep-data, a later up goes on where this one stopped.\n\n" +
+			"the repository that it served, and the clusters that it made on this machine. With --keep-data, a later up goes on where this one stopped.\n\n" +
 			"Of a cluster that `up` did not make nothing is deleted; what is left there is printed.",
 		Example: "  bowline down\n  bowline down --keep-data",
 		Args:    cobra.NoArgs,
@@ -51,6 +51,17 @@ func (a *app) down(ctx context.Context, name string, keep bool) error {
 	if err := a.stopServices(ctx, plane); err != nil {
 		return err
 	}
+	members, err := plane.StopMembers(ctx, keep)
+	if err != nil {
+		return err
+	}
+	if members > 0 {
+		verb := "deleted"
+		if keep {
+			verb = "stopped"
+		}
+		printf(a.Out, "%-14s %s (%d)\n", "clusters", verb, members)
+	}
 	if !settings.Existing {
 		if err := a.stopControlPlane(ctx, plane, keep); err != nil {
 			return err
@@ -72,7 +83,7 @@ func (a *app) stopServices(ctx context.Context, plane *local.Plane) error {
 	for _, s := range []struct {
 		title   string
 		service background.Service
-	}{{"engine", plane.Engine()}, {"git server", plane.Git()}} {
+	}{{"engine", plane.Engine()}, {"provider", plane.Provider()}, {"Cluster API", plane.ClusterAPIService()}, {"git server", plane.Git()}} {
 		ran, err := s.service.Stop(ctx)
 		if err != nil {
 			return err

@@ -112,6 +112,10 @@ func readStatus(ctx context.Context, plane *local.Plane) (planeStatus, error) {
 	s.Kubeconfig = settings.Kubeconfig
 	target := targetStatus(ctx, plane, settings)
 	s.Parts = []partStatus{target, engineStatus(ctx, plane, settings)}
+	if !settings.Existing {
+		s.Parts = append(s.Parts, serviceStatus("Cluster API", plane.ClusterAPIService(), "builds clusters"),
+			serviceStatus("provider", plane.Provider(), "clusters of this machine in "+plane.Members()))
+	}
 	if settings.GitAddr != "" {
 		s.Parts = append(s.Parts, serviceStatus("git server", plane.Git(), settings.URL))
 	}

@@ -19,7 +19,7 @@ import (
 const (
 	platformNamespace = "bowline-system"
 	fleetName         = "fleet"
-	examplePath       = "./clusters/local"
+	examplePath       = "./clusters/hub"
 )
 
 type upOptions struct {
@@ -41,9 +41,10 @@ func (a *app) upCommand() *cobra.Command {
 		Use:     "up [flags]",
 		Short:   "Start a whole plane on this machine, fed from a Git repository",
 		GroupID: groupLocal,
-		Long: "Start a Kubernetes control plane with simulated nodes, the engine and a Git server on this\n" +
-			"machine, and show the example fleet converging. It needs no cluster, no container engine and\n" +
-			"no cloud. What runs already is left as it is, so that up may be called again at any time.\n\n" +
+		Long: "Start a Kubernetes control plane with simulated nodes, Cluster API, the engine and a Git server\n" +
+			"on this machine, and show the example fleet converging: clusters are made from what is in Git,\n" +
+			"joined, and filled. It needs no cluster, no container engine and no cloud. What runs already is\n" +
+			"left as it is, so that up may be called again at any time.\n\n" +
 			"With --kubeconfig or --context, the engine works on an existing cluster instead; with --repo,\n" +
 			"it delivers a repository of your own.",
 		Example: "  bowline up\n" +
@@ -64,7 +65,7 @@ func (a *app) upCommand() *cobra.Command {
 	f.IntVar(&o.apiPort, "api-port", 0, "port of the API server on 127.0.0.1 (default: a free one)")
 	f.IntVar(&o.gitPort, "git-port", 0, "port of the Git server on 127.0.0.1 (default: the one of last time, or a free one)")
 	f.BoolVar(&o.wait, "wait", true, "return when the fleet is ready")
-	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long the fleet may take to become ready")
+	f.DurationVar(&o.timeout, "timeout", 3*time.Minute, "how long the fleet may take to become ready")
 	return cmd
 }
 
@@ -80,6 +81,8 @@ type bringUp struct {
 	settings local.Settings
 	cluster  *cluster
 	started  time.Time
+	// clusters are the names of those of the fleet, as far as they are in the platform namespace.
+	clusters []string
 }
 
 // step is one part of bringing a plane up. It returns a line that says what is
@@ -135,11 +138,11 @@ func (b *bringUp) run(ctx context.Context) error {
 
 // steps is everything that `up` does, in order.
 func (b *bringUp) steps() []step {
-	steps := []step{{"control plane", b.startControlPlane}}
+	steps := []step{{"control plane", b.startControlPlane}, {"APIs", b.installAPIs},
+		{"Cluster API", b.startClusterAPI}, {"provider", b.startProvider}}
 	if b.existing() {
-		steps = []step{{"cluster", b.useCluster}}
+		steps = []step{{"cluster", b.useCluster}, {"APIs", b.installAPIs}}
 	}
-	steps = append(steps, step{"APIs", b.installAPIs})
 	if b.options.repo == "" {
 		steps = append(steps, step{"repository", b.startGit})
 	}
@@ -156,6 +159,12 @@ func (b *bringUp) checkTarget() error {
 	if _, err := exec.LookPath("git"); err != nil {
 		return &failure.Error{Op: "find", Object: "git", Kind: failure.NotFound,
 			Err: errors.New("it is not on the PATH"), Remedy: "install git"}
+	}
+	if !b.existing() && !b.settings.Existing {
+		// Found out before anything is started.
+		if _, err := b.plane.ClusterAPI(); err != nil {
+			return err
+		}
 	}
 	if !b.plane.Exists() || b.existing() == b.settings.Existing {
 		return nil
@@ -195,11 +204,16 @@ func (b *bringUp) farewell() {
 		printf(b.Out, "  export KUBECONFIG=%s\n", b.settings.Kubeconfig)
 	}
 	hints := [][]cell{
-		plainRow("  "+b.name+" get all -A", "what runs"),
+		plainRow("  "+b.name+" get all -A", "what runs on the hub"),
 		plainRow("  "+b.name+" tree kustomization "+fleetName+" -n "+platformNamespace, "and how it is"),
 	}
 	if b.settings.GitAddr != "" && b.options.repo == "" {
 		hints = append(hints, plainRow("  git clone "+b.settings.URL, "change it, commit, git push: it is live in under a second"))
+	}
+	for _, c := range b.clusters {
+		hints = append(hints, plainRow("  "+b.name+" tree cluster/"+c+" -n "+platformNamespace, "what a cluster is made of, and what runs there"),
+			plainRow("  "+b.name+" kubeconfig "+c+" -n "+platformNamespace+" -o "+c+".kubeconfig", "the way to it"))
+		break
 	}
 	hints = append(hints, plainRow("  "+b.name+" down"+name, "stop, and leave nothing behind"))
 	// A terminal that is gone has nobody to advise.

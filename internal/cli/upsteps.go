@@ -2,13 +2,10 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/client-go/tools/clientcmd"
@@ -16,7 +13,6 @@ import (
 
 	"github.com/bowline-dev/bowline/examples"
 	"github.com/bowline-dev/bowline/internal/cli/local"
-	"github.com/bowline-dev/bowline/internal/crds"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/localkube"
 )
@@ -131,21 +127,6 @@ func (c *cluster) refuseOtherEngine(ctx context.Context) error {
 	return nil
 }
 
-func (b *bringUp) installAPIs(ctx context.Context) (string, error) {
-	if err := crds.Apply(ctx, b.cluster.config); err != nil {
-		return "", err
-	}
-	all, err := crds.All()
-	if err != nil {
-		return "", err
-	}
-	names := make([]string, 0, len(all))
-	for _, u := range all {
-		names = append(names, u.GetName())
-	}
-	return strings.Join(names, ", "), nil
-}
-
 func (b *bringUp) startGit(ctx context.Context) (string, error) {
 	made, err := b.plane.Seed(ctx, examples.Fleet())
 	if err != nil {
@@ -189,108 +170,4 @@ func (b *bringUp) startGit(ctx context.Context) (string, error) {
 		return "made from the example fleet, served at " + b.settings.URL, nil
 	}
 	return "as it was, served at " + b.settings.URL, nil
-}
-
-func (b *bringUp) startEngine(ctx context.Context) (string, error) {
-	engine := b.plane.Engine()
-	self, err := executable()
-	if err != nil {
-		return "", err
-	}
-	program, verb := fingerprint(self), "started"
-	if _, running := engine.Running(); running {
-		if program == b.settings.Program {
-			return "runs already", b.remember()
-		}
-		if _, err := engine.Stop(ctx); err != nil {
-			return "", err
-		}
-		verb = "started again, because the program changed"
-	}
-	b.settings.Program = program
-	if b.settings.HealthAddr, err = local.FreeAddr(ctx); err != nil {
-		return "", err
-	}
-	if b.settings.MetricsAddr, err = local.FreeAddr(ctx); err != nil {
-		return "", err
-	}
-	if err := b.remember(); err != nil {
-		return "", err
-	}
-	args := append([]string{"controller", "--data-dir", b.plane.Path("engine"),
-		"--health-addr", b.settings.HealthAddr, "--metrics-addr", b.settings.MetricsAddr, "--storage-addr", "127.0.0.1:0"}, b.connectionArgs()...)
-	exited, err := engine.Start(self, args, b.connectionEnv())
-	if err != nil {
-		return "", err
-	}
-	if err := awaitHealthy(ctx, "http://"+b.settings.HealthAddr+"/readyz", exited); err != nil {
-		return "", &failure.Error{Op: "start", Object: "the engine", Kind: failure.Unavailable,
-			Err: fmt.Errorf("%w: %s", err, engine.LastWords()), Remedy: "read " + engine.Log()}
-	}
-	return verb + ", log in " + engine.Log(), nil
-}
-
-// fingerprint tells one build of a program from another, without reading it.
-func fingerprint(path string) string {
-	info, err := os.Stat(path)
-	if err != nil {
-		return ""
-	}
-	return fmt.Sprintf("%s %d %s", path, info.Size(), info.ModTime().UTC().Format(time.RFC3339Nano))
-}
-
-func (b *bringUp) remember() error { return b.plane.Remember(b.settings) }
-
-// connectionArgs and connectionEnv make a service reach the plane's cluster.
-func (b *bringUp) connectionArgs() []string {
-	var args []string
-	if b.settings.Kubeconfig != "" {
-		args = append(args, "--kubeconfig", b.settings.Kubeconfig)
-	}
-	if b.settings.Context != "" {
-		args = append(args, "--context", b.settings.Context)
-	}
-	return args
-}
-
-func (b *bringUp) connectionEnv() []string {
-	if b.settings.KubeconfigEnv == "" {
-		return nil
-	}
-	return []string{"KUBECONFIG=" + b.settings.KubeconfigEnv}
-}
-
-// engineStart is how long the engine may take to answer.
-const engineStart = 30 * time.Second
-
-// awaitHealthy asks url until it answers 200, the process has exited or the
-// time is over.
-func awaitHealthy(ctx context.Context, url string, exited <-chan struct{}) error {
-	ctx, cancel := context.WithTimeout(ctx, engineStart)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !healthy(ctx, url) {
-		select {
-		case <-exited:
-			return errors.New("it ended at once")
-		case <-ctx.Done():
-			return fmt.Errorf("it does not answer at %s", url)
-		case <-tick.C:
-		}
-	}
-	return nil
-}
-
-func healthy(ctx context.Context, url string) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return false
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return false
-	}
-	_ = resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
 }

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/term"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/failure"
 )
 
@@ -19,6 +21,7 @@ import (
 // painted over, elsewhere as a line per change.
 type progress struct {
 	app     *app
+	mu      sync.Mutex
 	live    bool
 	names   []string
 	states  map[string]state
@@ -33,25 +36,72 @@ func (b *bringUp) converge(ctx context.Context) error {
 	defer cancel()
 	printf(b.Out, "\n")
 	p := &progress{app: b.app, live: fancy(b.Out), states: map[string]state{}, shown: map[string]string{}}
+	ended := make(chan struct{})
+	watching, stop := context.WithCancel(ctx)
+	go func() {
+		defer close(ended)
+		// What becomes of clusters is told along the way; the fleet's own unit is what decides.
+		_ = b.cluster.follow(watching, fleetClusterKind().newList, follower{changed: func(ch change) (bool, error) {
+			p.update(ch, "cluster "+ch.object.GetName(), progressOf(ch.object))
+			return false, nil
+		}})
+	}()
 	k := kustomizationKind()
 	var done, stalled bool
 	err := b.cluster.follow(ctx, k.newList, follower{changed: func(ch change) (bool, error) {
 		s := k.state(ch.object)
-		p.update(ch, s)
+		p.update(ch, ch.object.GetNamespace()+"/"+ch.object.GetName(), s)
 		if ch.object.GetName() == fleetName && ch.object.GetNamespace() == platformNamespace && settled(ch.object, s) {
 			done = s.ready().Status == metav1.ConditionTrue
 			stalled = s.stalled()
 		}
 		return done || stalled, nil
 	}})
+	stop()
+	<-ended
 	if done {
 		printf(b.Out, "\nready in %s\n", time.Since(b.started).Round(100*time.Millisecond))
-		return nil
+		return b.showClusters(context.WithoutCancel(ctx))
 	}
 	if !stalled && !errors.Is(context.Cause(ctx), errTimeout) {
 		return err
 	}
 	return b.causes(context.WithoutCancel(ctx), stalled)
+}
+
+// progressOf is the state of a cluster in words that change as it comes to be.
+func progressOf(o client.Object) state {
+	c, ok := o.(*fleetv1.FleetCluster)
+	if !ok {
+		return state{}
+	}
+	s := fleetClusterKind().state(c)
+	s.conditions = slices.Clone(s.conditions)
+	for i := range s.conditions {
+		if s.conditions[i].Type == "Ready" && c.Status.Phase != "" {
+			s.conditions[i].Message = string(c.Status.Phase) + ": " + s.conditions[i].Message
+		}
+	}
+	s.outcome = "ready, units: " + unitsWord(c.Status.Units)
+	// Others than the fleet's own room may be the first to write a status.
+	s.observed = c.Generation
+	return s
+}
+
+// showClusters prints the clusters of the fleet, where it has some.
+func (b *bringUp) showClusters(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	k := fleetClusterKind()
+	objects, err := b.cluster.readKind(ctx, k, nil)
+	if err != nil || len(objects) == 0 {
+		return err
+	}
+	for _, o := range objects {
+		b.clusters = append(b.clusters, o.GetName())
+	}
+	printf(b.Out, "\n")
+	return view{kind: k, now: time.Now}.write(newTable(b.Out), objects)
 }
 
 // causes prints every object that is not ready, with its message.
@@ -80,8 +130,9 @@ func (b *bringUp) causes(ctx context.Context, stalled bool) error {
 		Remedy: "everything is left running; the messages above say what to do"}
 }
 
-func (p *progress) update(ch change, s state) {
-	name := ch.object.GetNamespace() + "/" + ch.object.GetName()
+func (p *progress) update(ch change, name string, s state) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if ch.deleted {
 		delete(p.states, name)
 		p.names = slices.DeleteFunc(p.names, func(n string) bool { return n == name })
@@ -112,10 +163,13 @@ func (p *progress) tell(o client.Object, name string, s state) {
 
 func (p *progress) text(s state) string {
 	ready := s.ready()
-	if ready.Status == metav1.ConditionTrue {
-		return "ready at " + shortRevision(s.revision)
+	switch {
+	case ready.Status != metav1.ConditionTrue:
+		return line(ready.Message)
+	case s.outcome != "":
+		return s.outcome
 	}
-	return line(ready.Message)
+	return "ready at " + shortRevision(s.revision)
 }
 
 // paint draws the list over the one that was drawn before.

@@ -27,6 +27,9 @@ type ClusterAPI struct {
 // clusterAPIStart bounds the start of the manager, which takes a second or two.
 const clusterAPIStart = time.Minute
 
+// ClusterAPIService is the process of Cluster API's manager, to be asked and stopped.
+func (p *Plane) ClusterAPIService() background.Service { return p.service("capi") }
+
 // ClusterAPI finds the executable of Cluster API's manager: $BOWLINE_CAPI_MANAGER, else beside this
 // program or in the folder tools there, else on the PATH.
 func (p *Plane) ClusterAPI() (*ClusterAPI, error) {
@@ -34,7 +37,7 @@ func (p *Plane) ClusterAPI() (*ClusterAPI, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &ClusterAPI{Service: p.service("capi"), plane: p, manager: manager, executable: os.Getenv("BOWLINE_CAPI_MANAGER")}
+	c := &ClusterAPI{Service: p.ClusterAPIService(), plane: p, manager: manager, executable: os.Getenv("BOWLINE_CAPI_MANAGER")}
 	if c.executable != "" {
 		return c, nil
 	}

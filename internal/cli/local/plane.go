@@ -41,6 +41,9 @@ type Settings struct {
 	// HealthAddr and MetricsAddr are where the engine answers.
 	HealthAddr  string `json:"healthAddr,omitempty"`
 	MetricsAddr string `json:"metricsAddr,omitempty"`
+	// ProviderAddr is where the local provider answers, and ProviderProgram the build that runs as it.
+	ProviderAddr    string `json:"providerAddr,omitempty"`
+	ProviderProgram string `json:"providerProgram,omitempty"`
 	// Program identifies the build of the program that runs as the engine.
 	Program string `json:"program,omitempty"`
 	// GitAddr is where the Git server answers.

@@ -48,7 +48,7 @@ func (a *Agents) Ensure(ctx context.Context, name, version string) (ControlPlane
 	if err != nil {
 		return plane, err
 	}
-	return plane, a.man(name, plane.Kubeconfig)
+	return plane, a.man(name, plane.Kubeconfig) //nolint:contextcheck // an agent runs on when this look is over
 }
 
 // Delete implements ControlPlanes.

@@ -58,7 +58,7 @@ func newManned(t *testing.T) *manned {
 	m := &manned{TB: t, Client: c, clock: clocktesting.NewFakeClock(time.Now()), said: filepath.Join(t.TempDir(), "said")}
 	program := filepath.Join(t.TempDir(), "program")
 	script := "#!/bin/sh\necho \"$RUNTIME_NAMESPACE $*\" >" + m.said + ".new && mv " + m.said + ".new " + m.said + "\nexec sleep 600\n"
-	if err := os.WriteFile(program, []byte(script), 0o700); err != nil { //nolint:gosec // it is a program
+	if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	m.agents = &localprovider.Agents{ControlPlanes: given{kubeconfig}, Executable: program, Root: t.TempDir(), Clock: m.clock}
