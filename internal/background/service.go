@@ -105,6 +105,13 @@ func (s Service) Start(executable string, args, env []string, extra ...*os.File)
 	return exited, nil
 }
 
+// heldLock is the descriptor of the lock in the process of a service.
+const heldLock = 3
+
+// HoldAlone is for a service whose own children may outlive it: from now on the lock is not theirs as well, and the
+// service has ended when it has, whatever becomes of them. It does nothing in a process that is no service.
+func HoldAlone() { syscall.CloseOnExec(heldLock) }
+
 // Stop ends the service and what it started, and reports whether it ran. A
 // service that does not end in time is killed.
 func (s Service) Stop(ctx context.Context) (bool, error) {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apilabels "k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -27,12 +28,7 @@ func fleetClusterKind() kind {
 		{title: "NODES", text: ofCluster(func(_ view, c *fleetv1.FleetCluster) cell { return plain(fmt.Sprint(c.Status.Nodes)) })},
 		{title: "UNITS", text: ofCluster(func(_ view, c *fleetv1.FleetCluster) cell { return plain(unitsWord(c.Status.Units)) })},
 		{title: "AGENT", text: ofCluster(func(v view, c *fleetv1.FleetCluster) cell { return plain(agentWord(v, c)) })},
-		{title: "LAST SEEN", text: ofCluster(func(v view, c *fleetv1.FleetCluster) cell {
-			if c.Status.LastSeen == nil {
-				return plain("-")
-			}
-			return plain(age(v.now(), c.Status.LastSeen.Time))
-		})},
+		{title: "LAST SEEN", text: ofCluster(func(v view, c *fleetv1.FleetCluster) cell { return plain(seenWord(v, c)) })},
 		{title: "AGE", text: ageColumn},
 		{title: "LABELS", wide: true, text: ofCluster(func(_ view, c *fleetv1.FleetCluster) cell { return plain(orDash(apilabels.FormatLabels(ownLabels(c)))) })},
 		{title: "ENDPOINT", wide: true, text: ofCluster(func(_ view, c *fleetv1.FleetCluster) cell { return plain(orDash(c.Status.Endpoint)) })},
@@ -110,6 +106,18 @@ func agentWord(v view, c *fleetv1.FleetCluster) string {
 		return mode + " " + c.Status.AgentVersion
 	}
 	return mode
+}
+
+// seenWord says since when a cluster has not been heard of. One that is reachable is heard of all the time; the status
+// says so to the minute only, and is not written for nothing else.
+func seenWord(v view, c *fleetv1.FleetCluster) string {
+	switch {
+	case c.Status.LastSeen == nil:
+		return "-"
+	case apimeta.IsStatusConditionTrue(c.Status.Conditions, fleetv1.ReachableCondition):
+		return "now"
+	}
+	return age(v.now(), c.Status.LastSeen.Time)
 }
 
 func placementKind() kind {

@@ -12,6 +12,7 @@ import (
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/bowline-dev/bowline/internal/background"
 	"github.com/bowline-dev/bowline/internal/fleet/localprovider"
 	"github.com/bowline-dev/bowline/internal/localkube"
 )
@@ -40,6 +41,7 @@ func (a *app) localProviderCommand() *cobra.Command {
 }
 
 func (a *app) localProvider(ctx context.Context, o *localProviderOptions) error {
+	background.HoldAlone() // control planes go on without their provider
 	logger, err := newLogger(a.Err, "info", "json")
 	if err != nil {
 		return err
