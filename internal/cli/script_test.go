@@ -68,7 +68,8 @@ func TestScripts(t *testing.T) {
 
 // TestScriptsOfPlanes runs transcripts that bring planes up themselves.
 func TestScriptsOfPlanes(t *testing.T) {
-	runScripts(t, "testdata/plane", func(*testing.T) (string, string) { return "", "bowline-system" })
+	runScripts(t, "testdata/plane", func(*testing.T) (string, string) { return "", "bowline-system" },
+		"BOWLINE_CAPI_MANAGER="+testkit.Tool(t, "capi-manager"))
 }
 
 // TestScriptsOfExistingClusters runs transcripts of planes on a cluster that
