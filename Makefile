@@ -54,7 +54,7 @@ $(BIN)/localkube: $(LOCALKUBE_SOURCES)
 	cd localkube && go build -p $(P) -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$(LOCALKUBE_VERSION)" -o ../$(BIN)/localkube ./cmd/localkube
 
 .PHONY: up
-up: build ## Start a control plane and the engine on the example fleet (ARGS=... for bowline up)
+up: build $(TOOLS)/capi-manager ## Start a hub and the clusters of the example fleet (ARGS=... for bowline up)
 	$(BIN)/bowline up $(ARGS)
 
 .PHONY: down

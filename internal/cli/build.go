@@ -50,7 +50,7 @@ func (a *app) buildCommand() *cobra.Command {
 			"The ConfigMaps and Secrets that postBuild.substituteFrom or valuesFrom names are on a cluster:\n" +
 			"give them with --substitute-from, or variables one by one with --var. bowline diff reads them itself.",
 		Example: "  bowline build ./apps/shop/production\n" +
-			"  bowline build kustomization production-shop --path .\n" +
+			"  bowline build kustomization addons-metrics --path .\n" +
 			"  bowline build kustomization shop --path ~/src/shop --kustomization-file shop.yaml\n" +
 			"  bowline build kustomization shop --substitute-from cluster-vars.yaml --var region=eu\n" +
 			"  bowline build helmrelease podinfo --chart podinfo-6.11.1.tgz\n" +

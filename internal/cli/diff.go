@@ -48,8 +48,8 @@ func (a *app) diffCommand() *cobra.Command {
 			"in --chart, --path or --revision and of the HelmRelease in --helmrelease-file: its objects, and a\n" +
 			"line for each hook. The chart is otherwise the artifact that the engine serves.\n\n" +
 			"The exit code is 0 when nothing would change, 1 when something would, and 2 after an error.",
-		Example: "  bowline diff kustomization production-shop -n bowline-system --path .\n" +
-			"  bowline diff kustomization production-shop -n bowline-system --revision feature\n" +
+		Example: "  bowline diff kustomization addons-metrics -n bowline-system --path .\n" +
+			"  bowline diff kustomization addons-metrics -n bowline-system --revision feature\n" +
 			"  bowline diff helmrelease shop -n apps --chart ./charts/shop\n" +
 			"  bowline diff helmrelease shop -n apps --helmrelease-file apps/shop.yaml",
 		Args:              cobra.RangeArgs(1, 2),
