@@ -120,7 +120,10 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	if set.NArg() > 0 {
 		return nil, fmt.Errorf("unknown argument %q; all choices are flags, see --help", set.Arg(0))
 	}
-	return cfg, cfg.check()
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	return cfg, nil
 }
 
 // check says which choice makes no sense.

@@ -41,9 +41,9 @@ func (a *approver) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result
 		return ctrl.Result{}, err
 	}
 	if no != nil {
-		return ctrl.Result{}, a.deny(ctx, &r, no)
+		return outrun(a.deny(ctx, &r, no))
 	}
-	return ctrl.Result{}, a.approve(ctx, &r, g)
+	return outrun(a.approve(ctx, &r, g))
 }
 
 // decided returns when a request was approved, which is zero for one that was denied or failed.

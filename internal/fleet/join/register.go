@@ -7,6 +7,7 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
@@ -126,7 +127,16 @@ func (k *keeperOfRights) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	case cluster.Status.Incarnation == "":
 		return ctrl.Result{}, revoke(ctx, k.direct, req.NamespacedName)
 	}
-	return ctrl.Result{}, grant(ctx, k.direct, cluster)
+	return outrun(grant(ctx, k.direct, cluster))
+}
+
+// outrun looks again at once where somebody else wrote at the same moment: the two controllers of this room do, when
+// a request is granted.
+func outrun(err error) (ctrl.Result, error) {
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+		return ctrl.Result{RequeueAfter: 20 * time.Millisecond}, nil
+	}
+	return ctrl.Result{}, err
 }
 
 // holds reports whether those have rights that are to have them. The FleetCluster is nil where there is none.
