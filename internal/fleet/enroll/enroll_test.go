@@ -20,6 +20,7 @@ import (
 
 // A cluster with a kubeconfig is invited once, joins, is upgraded with its hub, and has no agent any more when it left.
 func TestLife(t *testing.T) {
+	t.Parallel()
 	h, m := newHub(t, enroll.Options{}), newMember(t)
 	h.reachable("edge", m.kubeconfig())
 	c := h.declare("edge", byKubeconfig("edge"))
@@ -79,6 +80,7 @@ func TestLife(t *testing.T) {
 
 // An invitation that nobody used in its time is replaced; one that is good is not. A copy of one that was used is worth nothing.
 func TestInvitations(t *testing.T) {
+	t.Parallel()
 	clock := clocktesting.NewFakePassiveClock(time.Now())
 	h, m := newHub(t, enroll.Options{Clock: clock}), newMember(t)
 	h.reachable("shop-kubeconfig", m.kubeconfig())
@@ -106,6 +108,7 @@ func TestInvitations(t *testing.T) {
 
 // A cluster that was built anew under its name is let in, and its predecessor has no rights any more.
 func TestRebuilt(t *testing.T) {
+	t.Parallel()
 	h, old, anew := newHub(t, enroll.Options{}), newMember(t), newMember(t)
 	h.reachable("shop-kubeconfig", old.kubeconfig())
 	c := h.declare("shop", byTemplate())
@@ -128,6 +131,7 @@ func TestRebuilt(t *testing.T) {
 
 // A kubeconfig that reaches another cluster than the one which joined is for people to decide on.
 func TestOtherCluster(t *testing.T) {
+	t.Parallel()
 	h, first, second := newHub(t, enroll.Options{}), newMember(t), newMember(t)
 	h.reachable("edge", first.kubeconfig())
 	c := h.declare("edge", byKubeconfig("edge"))
@@ -155,6 +159,7 @@ func TestOtherCluster(t *testing.T) {
 
 // Of two clusters that claim one name the second is told on the FleetCluster, for as long as it can still ask.
 func TestTwoClaim(t *testing.T) {
+	t.Parallel()
 	clock := clocktesting.NewFakePassiveClock(time.Now())
 	h, first, second := newHub(t, enroll.Options{Clock: clock}), newMember(t), newMember(t)
 	c := h.declare("field", v1alpha1.FleetClusterSpec{Join: &v1alpha1.JoinSpec{}})
@@ -186,6 +191,7 @@ func TestTwoClaim(t *testing.T) {
 
 // What keeps the agent from being installed is told, without what is in the kubeconfig, and it is installed when that is over.
 func TestInstallFailed(t *testing.T) {
+	t.Parallel()
 	const token = "a-token-that-nobody-may-see"
 	h, m := newHub(t, enroll.Options{}), newMember(t)
 	broken := `{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],
@@ -218,6 +224,7 @@ func TestInstallFailed(t *testing.T) {
 
 // An agent that has lost its certificate is invited again as who it was.
 func TestForgotten(t *testing.T) {
+	t.Parallel()
 	h, m := newHub(t, enroll.Options{}), newMember(t)
 	h.reachable("shop-kubeconfig", m.kubeconfig())
 	c := h.declare("shop", byTemplate())
@@ -239,6 +246,7 @@ func TestForgotten(t *testing.T) {
 
 // A cluster that is lost does not keep its FleetCluster, and what may be left there is told.
 func TestLost(t *testing.T) {
+	t.Parallel()
 	h, m := newHub(t, enroll.Options{Patience: time.Second}), newMember(t)
 	h.reachable("edge", m.kubeconfig())
 	c := h.declare("edge", byKubeconfig("edge"))
