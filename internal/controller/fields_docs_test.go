@@ -16,6 +16,7 @@ import (
 	swapi "github.com/fluxcd/source-watcher/api/v2/v1beta1"
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+	localv1 "github.com/bowline-dev/bowline/api/local/v1alpha1"
 )
 
 // fieldRow is a row of docs/fields.md.
@@ -88,6 +89,17 @@ func TestFieldsAreDocumented(t *testing.T) {
 		"ArtifactGenerator": {"spec": swapi.ArtifactGeneratorSpec{}, "status": swapi.ArtifactGeneratorStatus{}},
 		"ExternalArtifact":  {"spec": sourcev1.ExternalArtifactSpec{}, "status": sourcev1.ExternalArtifactStatus{}},
 		"ClusterAssignment": {"spec": fleetv1.ClusterAssignmentSpec{}, "status": fleetv1.ClusterAssignmentStatus{}},
+		"FleetCluster":      {"spec": fleetv1.FleetClusterSpec{}, "status": fleetv1.FleetClusterStatus{}},
+		"ClusterTemplate":   {"spec": fleetv1.ClusterTemplateSpec{}, "status": fleetv1.ClusterTemplateStatus{}},
+		"Placement":         {"spec": fleetv1.PlacementSpec{}, "status": fleetv1.PlacementStatus{}},
+		"ClusterReport":     {"status": fleetv1.ClusterReportStatus{}},
+		"LocalCluster":      {"status": localv1.LocalClusterStatus{}},
+		"LocalControlPlane": {"spec": localv1.LocalControlPlaneSpec{}, "status": localv1.LocalControlPlaneStatus{}},
+		"LocalConfig":       {"status": localv1.LocalConfigStatus{}},
+		"LocalMachine":      {"spec": localv1.LocalMachineSpec{}, "status": localv1.LocalMachineStatus{}},
+
+		"LocalConfigTemplate":  {"spec": localv1.LocalConfigTemplateSpec{}},
+		"LocalMachineTemplate": {"spec": localv1.LocalMachineTemplateSpec{}},
 	} {
 		found := map[string]bool{}
 		for part, of := range parts {
@@ -117,22 +129,31 @@ func TestFieldsAreShown(t *testing.T) {
 	}
 }
 
-// testsHere returns the names of the tests of this package.
+// testsHere returns the names of the tests of this package, and, with the name of their room before them, of those
+// of the fleet.
 func testsHere(t *testing.T) map[string]bool {
 	t.Helper()
 	files, err := filepath.Glob("*_test.go")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no test files: %v", err)
 	}
+	rooms, err := filepath.Glob(filepath.Join("..", "fleet", "*", "*_test.go"))
+	if err != nil || len(rooms) == 0 {
+		t.Fatalf("no test files of the fleet: %v", err)
+	}
 	names := map[string]bool{}
-	for _, file := range files {
+	for _, file := range append(files, rooms...) {
+		room := ""
+		if dir := filepath.Dir(file); dir != "." {
+			room = filepath.Base(dir) + "."
+		}
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, d := range parsed.Decls {
 			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil {
-				names[f.Name.Name] = true
+				names[room+f.Name.Name] = true
 			}
 		}
 	}

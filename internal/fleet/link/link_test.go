@@ -31,7 +31,7 @@ func TestMember(t *testing.T) {
 	h.says(c, v1alpha1.ReachableCondition, metav1.ConditionTrue, v1alpha1.LeaseRenewedReason)
 	s := h.report("a", "ready", func(s v1alpha1.ClusterReportStatus) bool { return s.Units.Ready == 1 && s.Units.Total == 1 })
 	if s.Cluster.AgentVersion != "v1.2.3" || !strings.HasPrefix(s.Cluster.KubernetesVersion, "v1.") || s.Cluster.ID != string(m.who.Member) || s.Units.Summary != "1/1" ||
-		s.Assignment != h.assignment("a").Spec.Digest || s.Problem != "" || s.Fleet != nil || s.Left {
+		s.Assignment != h.assignment("a").Spec.Digest || s.Problem != "" || s.Fleet != nil || s.Left || s.ReportedAt.IsZero() {
 		t.Errorf("the report is %+v", s)
 	}
 	if u := s.Assigned; len(u) != 1 || u[0].Placement != "apps" || u[0].Name != "app" || u[0].State != v1alpha1.UnitReady || !strings.HasSuffix(u[0].Revision, revision[len("main@"):]) {

@@ -215,6 +215,32 @@ func (h *hub) nodes(member client.Client) (ready []string) {
 	return ready
 }
 
+// machines checks that nodes are as their machines ask, and that these say where they are.
+func (h *hub) machines(member client.Client) {
+	h.Helper()
+	var machines localv1.LocalMachineList
+	if err := h.List(h.Context(), &machines, client.InNamespace(h.namespace)); err != nil || len(machines.Items) == 0 {
+		h.Fatalf("%d machines: %v", len(machines.Items), err)
+	}
+	for i := range machines.Items {
+		m, node := &machines.Items[i], &corev1.Node{}
+		if err := member.Get(h.Context(), client.ObjectKey{Name: m.Name}, node); err != nil {
+			h.Fatal(err)
+		}
+		for name, want := range map[corev1.ResourceName]string{corev1.ResourceCPU: m.Spec.CPU, corev1.ResourceMemory: m.Spec.Memory} {
+			if got := node.Status.Capacity[name]; want == "" || got.String() != want {
+				h.Errorf("node %s has %s of %s, want %s", node.Name, got.String(), name, want)
+			}
+		}
+		if zone := node.Labels[corev1.LabelTopologyZone]; m.Spec.Zone != "a" || zone != "a" {
+			h.Errorf("node %s is in zone %q, its machine in %q", node.Name, zone, m.Spec.Zone)
+		}
+		if m.Spec.ProviderID == "" || m.Spec.ProviderID != node.Spec.ProviderID || len(m.Status.Addresses) == 0 {
+			h.Errorf("machine %s is %q of %q, at %v", m.Name, m.Spec.ProviderID, node.Spec.ProviderID, m.Status.Addresses)
+		}
+	}
+}
+
 func replicas(deployment *clusterv1.MachineDeployment, n int32) func() bool {
 	return func() bool {
 		s := deployment.Status
@@ -255,6 +281,7 @@ func lifeOfACluster(h *hub) {
 	if all := h.nodes(member); len(all) != 2 || all[0] != "v1.35.0" {
 		h.Errorf("the ready nodes are %v", all)
 	}
+	h.machines(member)
 
 	h.change(workers, func() { *workers.Spec.Replicas = 1 })
 	until(h, h, workers, "one worker", replicas(workers, 1))
