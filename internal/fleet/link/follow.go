@@ -107,8 +107,10 @@ func (l *Link) askForReport() {
 
 // explained says what to do about an answer that will stay the same.
 func explained(err error) error {
-	if apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) {
+	if refused(err) {
 		return fmt.Errorf("%w; the hub does not know this agent, or not any more: bowline join", err)
 	}
 	return err
 }
+
+func refused(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) }

@@ -27,8 +27,11 @@ func (l *Link) renew(ctx context.Context) {
 			if b.next == 0 {
 				l.Log.Error(explained(err), "the hub cannot be told that the agent is there")
 			}
-			if unanswered(err) {
+			switch {
+			case unanswered(err):
 				l.hub.drop()
+			case refused(err) && l.Refused != nil:
+				l.Refused()
 			}
 			wait = b.step()
 		} else {

@@ -25,6 +25,9 @@ type Membership struct {
 	// Left is called once, when the member has let go of everything and the hub has been told; nil means that
 	// nobody wants to know. The link does nothing more then.
 	Left func()
+	// Refused is called, as often as it happens, when the hub answers that it does not know the member, or gives it no
+	// rights; nil means that nobody wants to know. The link goes on trying.
+	Refused func()
 	// Timing says how often what is done; the zero value is what agents do.
 	Timing Timing
 	// Clock says what time reports and the Lease name; nothing is decided by it. Nil means that of the machine.

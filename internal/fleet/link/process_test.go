@@ -106,6 +106,21 @@ func TestAgentProcess(t *testing.T) {
 	h.says(c, v1alpha1.ReachableCondition, metav1.ConditionTrue, v1alpha1.LeaseRenewedReason)
 	h.says(c, meta.ReadyCondition, metav1.ConditionTrue, meta.SucceededReason)
 
+	// It is let go of, and invited again while it runs.
+	h.must(join.Replace(t.Context(), h.Client, client.ObjectKeyFromObject(c)))
+	eventually(t, "told that it is refused", func() (bool, string) {
+		return strings.Contains(p.errors.String(), "to join again: bowline join"), p.errors.String()
+	})
+	h.must(h.Get(t.Context(), client.ObjectKeyFromObject(c), c))
+	data, err = h.invite(c, h.endpoint).Kubeconfig()
+	h.must(err)
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: join.StoreNamespace, Name: "bowline-invitation"}, Data: map[string][]byte{"invitation": data}}
+	h.must(m.Create(t.Context(), secret))
+	h.says(c, v1alpha1.JoinedCondition, metav1.ConditionTrue, v1alpha1.JoinedReason)
+	h.push(map[string]string{"app/config.yaml": configMap("app", "two")})
+	m.has("app", "two")
+	h.says(c, meta.ReadyCondition, metav1.ConditionTrue, meta.SucceededReason)
+
 	h.must(h.Delete(t.Context(), c))
 	<-p.ended
 	if p.err != nil || !strings.Contains(p.out.String(), "The cluster has left the fleet: it was FleetCluster "+h.namespace+"/a") {
