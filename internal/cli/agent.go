@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/bowline-dev/bowline/internal/controller"
+	"github.com/bowline-dev/bowline/internal/fleet/agent"
 	"github.com/bowline-dev/bowline/internal/fleet/link"
 )
 
