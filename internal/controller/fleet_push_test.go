@@ -19,7 +19,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
@@ -132,9 +131,6 @@ func (p *pushing) member(t *testing.T, name string) *pushedMember {
 		KubeConfig: &fleetv1.KubeConfigReference{SecretRef: meta.SecretKeyReference{Name: name}}, Agent: fleetv1.AgentSpec{Mode: fleetv1.AgentPush},
 	}}
 	p.must(p.Create(t.Context(), c))
-	before := c.DeepCopy()
-	apimeta.SetStatusCondition(&c.Status.Conditions, metav1.Condition{Type: fleetv1.ProvisionedCondition, Status: metav1.ConditionTrue, Reason: fleetv1.ProvisionedReason})
-	p.must(p.Status().Patch(t.Context(), c, client.MergeFrom(before)))
 	return m
 }
 
