@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/bowline-dev/bowline/internal/build/helm"
+	"github.com/bowline-dev/bowline/internal/controller"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/release"
 	"github.com/bowline-dev/bowline/internal/source"
@@ -102,12 +103,11 @@ func (o *buildOptions) request(ctx context.Context, root string, hr *helmv2.Helm
 			return helm.Request{}, err
 		}
 	}
-	install := hr.GetInstall()
 	return helm.Request{
 		Chart: chart, Values: values, Capabilities: caps, Lookup: helm.NoCluster{},
 		Release:    helm.Release{Name: release.ShortName(hr.GetReleaseName()), Namespace: hr.GetReleaseNamespace(), Revision: 1},
 		PostRender: helm.PostRenderOf(hr),
-		SkipSchema: install.DisableSchemaValidation, DefinitionsFirst: install.CRDs != helmv2.Skip && (install.CRDs != "" || !install.SkipCRDs),
+		SkipSchema: hr.GetInstall().DisableSchemaValidation, DefinitionsFirst: controller.PolicyOfDefinitions(hr, helmv2.ReleaseActionInstall) != helmv2.Skip,
 	}, nil
 }
 

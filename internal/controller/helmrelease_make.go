@@ -71,17 +71,21 @@ func (r *helmReleaseRun) deployed(ctx context.Context) (*release.Release, error)
 	return record.Release, nil
 }
 
-// policyOfDefinitions says what is done with the chart's own folder of definitions.
 func (r *helmReleaseRun) policyOfDefinitions(action helmv2.ReleaseAction) helmv2.CRDsPolicy {
+	return PolicyOfDefinitions(r.h, action)
+}
+
+// PolicyOfDefinitions says what is done with the chart's own folder of definitions.
+func PolicyOfDefinitions(h *helmv2.HelmRelease, action helmv2.ReleaseAction) helmv2.CRDsPolicy {
 	switch action {
 	case helmv2.ReleaseActionInstall:
-		i := r.h.GetInstall()
+		i := h.GetInstall()
 		if i.CRDs == "" && i.SkipCRDs {
 			return helmv2.Skip
 		}
 		return cmp.Or(i.CRDs, helmv2.Create)
 	case helmv2.ReleaseActionUpgrade:
-		return cmp.Or(r.h.GetUpgrade().CRDs, helmv2.Skip)
+		return cmp.Or(h.GetUpgrade().CRDs, helmv2.Skip)
 	default:
 		return helmv2.Skip
 	}
