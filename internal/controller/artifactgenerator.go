@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
+	"github.com/bowline-dev/bowline/internal/feed"
 	"github.com/bowline-dev/bowline/internal/source"
 )
 
@@ -40,7 +41,7 @@ type artifactGenerators struct {
 	artifacts *artifacts
 	attempts  *attempts
 	tenancy   Tenancy
-	self      *feed
+	self      *feed.Feed
 	handouts  *handouts
 
 	mu sync.Mutex

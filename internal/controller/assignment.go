@@ -25,6 +25,7 @@ import (
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/feed"
 	"github.com/bowline-dev/bowline/internal/report"
 )
 
@@ -43,7 +44,7 @@ type assignments struct {
 	attempts   *attempts
 	deliveries *deliveries
 	held       *heldPlans
-	self       *feed
+	self       *feed.Feed
 
 	mu sync.Mutex
 	// made is what each copy became last.
@@ -65,7 +66,7 @@ func (r *assignments) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Res
 		if apierrors.IsNotFound(err) {
 			r.forget(req.NamespacedName)
 			for _, other := range r.all(ctx, nil) { // one that waited for its end
-				r.self.add(other.NamespacedName, soon)
+				r.self.AddAt(other.NamespacedName, soon)
 			}
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -283,7 +284,7 @@ func (r *assignments) wakeAll() {
 	names := slices.Collect(maps.Keys(r.made))
 	r.mu.Unlock()
 	for _, name := range names {
-		r.self.add(name, soon)
+		r.self.AddAt(name, soon)
 	}
 }
 

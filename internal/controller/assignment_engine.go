@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+	"github.com/bowline-dev/bowline/internal/feed"
 )
 
 // registerAssignments adds the reconciler of the member's copy of its assignment, where the cluster
@@ -72,7 +73,7 @@ func newAssignments(e *engine, copies client.Reader) *assignments {
 	r := &assignments{
 		turns: e.turns, client: e.mgr.GetClient(), copies: copies, events: e.events, clock: clock.RealClock{}, attempts: newAttempts(),
 		deliveries: &deliveries{client: e.mgr.GetClient(), clock: clock.RealClock{}, handouts: h},
-		held:       e.held, self: &feed{}, made: map[types.NamespacedName]madeParcels{},
+		held:       e.held, self: &feed.Feed{}, made: map[types.NamespacedName]madeParcels{},
 	}
 	h.kinds[fleetv1.ClusterAssignmentKind] = makerKind{apiVersion: fleetv1.GroupVersion.String(), self: r.self, exists: r.exists}
 	e.held.changed = r.wakeAll

@@ -86,7 +86,7 @@ func (e *engine) auditOne(ctx context.Context, k *kustomizev1.Kustomization) {
 	}
 	e.compare(ctx, audited{"kustomization", unit, target, artifact, e.units.pipeline, func(unit types.NamespacedName) {
 		e.units.attempts.drift(unit)
-		e.units.self.add(unit, urgent)
+		e.units.self.AddAt(unit, urgent)
 	}})
 }
 
@@ -113,7 +113,7 @@ func (e *engine) auditRelease(ctx context.Context, h *helmv2.HelmRelease) {
 	}
 	e.compare(ctx, audited{"helmrelease", unit, target, source.Artifact{Digest: unit.Made.Digest}, e.releases.pipeline, func(unit types.NamespacedName) {
 		e.releases.attempts.drift(unit)
-		e.releases.self.add(unit, urgent)
+		e.releases.self.AddAt(unit, urgent)
 	}})
 }
 

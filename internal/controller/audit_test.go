@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/bowline-dev/bowline/internal/feed"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/pipeline"
 	"github.com/bowline-dev/bowline/internal/plan"
@@ -32,7 +33,7 @@ func auditor(t *testing.T, s *stage, told *[]string) (*engine, *liveEngine) {
 		}},
 		releases: &helmReleases{units: &units[*helmv2.HelmRelease]{
 			client: c, targets: targets, references: targets.references, pipeline: pipeline.New(nil),
-			attempts: newAttempts(), self: &feed{}, tenancy: Tenancy{Open: true},
+			attempts: newAttempts(), self: &feed.Feed{}, tenancy: Tenancy{Open: true},
 		}},
 	}
 	meters := &liveEngine{registry: prometheus.NewRegistry()}

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
+	"github.com/bowline-dev/bowline/internal/feed"
 	"github.com/bowline-dev/bowline/internal/source/archive"
 )
 
@@ -32,7 +33,7 @@ func newComposition(e *engine) *composition {
 	}
 	generators := &artifactGenerators{
 		turns: e.turns, client: e.mgr.GetClient(), events: e.events, clock: clock.RealClock{},
-		artifacts: e.units.artifacts, attempts: newAttempts(), tenancy: e.options.Tenancy, self: &feed{}, handouts: h,
+		artifacts: e.units.artifacts, attempts: newAttempts(), tenancy: e.options.Tenancy, self: &feed.Feed{}, handouts: h,
 		made: map[types.NamespacedName]*made{},
 	}
 	h.kinds[swapi.ArtifactGeneratorKind] = makerKind{apiVersion: swapi.GroupVersion.String(), self: generators.self, exists: generators.exists}

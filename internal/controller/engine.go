@@ -32,6 +32,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/apply"
 	"github.com/bowline-dev/bowline/internal/artifactserve"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/feed"
 	"github.com/bowline-dev/bowline/internal/fleet/push"
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
@@ -67,7 +68,7 @@ type engine struct {
 	// copies knows the member's own copy of its assignment; nil where the cluster lacks the kind.
 	copies cache.Cache
 	// kubeconfigs feeds FleetClusters for which a Secret has changed.
-	kubeconfigs *feed
+	kubeconfigs *feed.Feed
 	events      record.EventRecorder
 	published   *published
 	// references is what units and sources read from ConfigMaps and Secrets.
@@ -84,7 +85,7 @@ type engine struct {
 // others.
 func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.Cluster, h *host, served *artifactserve.Server, budget plan.Budget) *engine {
 	e := &engine{
-		options: o, mgr: mgr, log: o.Logger, host: h, meters: h.meters, turns: h.turns, held: newHeldPlans(), kubeconfigs: &feed{},
+		options: o, mgr: mgr, log: o.Logger, host: h, meters: h.meters, turns: h.turns, held: newHeldPlans(), kubeconfigs: &feed.Feed{},
 		repositories: repositories{Store: h.repositories}, sources: map[string]*sourceRoom{},
 	}
 	if o.guest != nil {
@@ -161,7 +162,7 @@ func NewApplier(cluster *kube.Cluster, ledger *observe.Ledger, requests int, cou
 // wake enqueues an object that refers to something which changed.
 func (e *engine) wake(u user) {
 	if source := e.sources[u.Kind]; source != nil {
-		source.self.add(u.NamespacedName, soon)
+		source.self.AddAt(u.NamespacedName, soon)
 		return
 	}
 	switch u.Kind {
@@ -170,7 +171,7 @@ func (e *engine) wake(u user) {
 	case kustomizev1.KustomizationKind:
 		e.units.stir(u.NamespacedName)
 	case fleetv1.FleetClusterKind:
-		e.kubeconfigs.add(u.NamespacedName, soon)
+		e.kubeconfigs.AddAt(u.NamespacedName, soon)
 	case helmv2.HelmReleaseKind:
 		if e.releases != nil {
 			e.releases.stir(u.NamespacedName)

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/feed"
 	"github.com/bowline-dev/bowline/internal/report"
 	"github.com/bowline-dev/bowline/internal/source"
 )
@@ -50,7 +51,7 @@ func (m maker) String() string { return m.Kind + " " + m.NamespacedName.String()
 // makerKind is a kind of makers.
 type makerKind struct {
 	apiVersion string
-	self       *feed
+	self       *feed.Feed
 	// exists reports whether there is such an object which is not on its way out.
 	exists func(context.Context, types.NamespacedName) bool
 }
@@ -85,7 +86,7 @@ func (h *handouts) refer(m maker) *meta.NamespacedObjectKindReference {
 	return &meta.NamespacedObjectKindReference{APIVersion: h.kinds[m.Kind].apiVersion, Kind: m.Kind, Name: m.Name, Namespace: m.Namespace}
 }
 
-func (h *handouts) wake(m maker) { h.kinds[m.Kind].self.add(m.NamespacedName, soon) }
+func (h *handouts) wake(m maker) { h.kinds[m.Kind].self.AddAt(m.NamespacedName, soon) }
 
 func (h *handouts) exists(ctx context.Context, m maker) bool {
 	return h.kinds[m.Kind].exists(ctx, m.NamespacedName)

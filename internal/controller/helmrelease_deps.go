@@ -34,7 +34,7 @@ func (r *helmReleases) wakeUsers(ctx context.Context, key sourceKey) {
 		if r.targets.away(name) {
 			priority = stranded
 		}
-		r.self.add(name, priority)
+		r.self.AddAt(name, priority)
 	}
 }
 

@@ -124,5 +124,5 @@ func keySecret(ctx context.Context, secrets client.Reader, name types.Namespaced
 // wakeDecrypted brings a unit back whose build waits for a key service.
 func (r *kustomizations) wakeDecrypted(unit types.NamespacedName) {
 	r.attempts.drift(unit) // it need not wait for its next attempt
-	r.self.add(unit, soon)
+	r.self.AddAt(unit, soon)
 }

@@ -82,6 +82,6 @@ func (r *kustomizations) wakeUsers(ctx context.Context, key sourceKey) {
 		} else if ok && r.pipeline.Affected(name, artifact) {
 			priority = urgent
 		}
-		r.self.add(name, priority)
+		r.self.AddAt(name, priority)
 	}
 }

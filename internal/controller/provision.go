@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+	"github.com/bowline-dev/bowline/internal/feed"
 	"github.com/bowline-dev/bowline/internal/fleet/provision"
 )
 
@@ -23,7 +24,7 @@ func (e *engine) registerProvision(ctx context.Context) error {
 	if there, err := e.serves(ctx, fleetv1.ClusterTemplateKind, &fleetv1.ClusterTemplateList{}); err != nil || !there {
 		return err
 	}
-	woken := &feed{}
+	woken := &feed.Feed{}
 	h := e.composition.handouts
 	units := clusterUnits{client: e.mgr.GetClient(), deliveries: &deliveries{client: e.mgr.GetClient(), clock: clock.RealClock{}, handouts: h}}
 	h.kinds[fleetv1.FleetClusterKind] = makerKind{apiVersion: fleetv1.GroupVersion.String(), self: woken, exists: units.exists}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/bowline-dev/bowline/internal/feed"
 	"github.com/bowline-dev/bowline/internal/report"
 	"github.com/bowline-dev/bowline/internal/source"
 )
@@ -141,13 +142,13 @@ func sourceObject(kind string) interface {
 }
 
 // wakeIndexed enqueues the objects of a kind that use a source, as an index of theirs says.
-func wakeIndexed(ctx context.Context, c client.Reader, list client.ObjectList, index string, key sourceKey, self *feed) {
+func wakeIndexed(ctx context.Context, c client.Reader, list client.ObjectList, index string, key sourceKey, self *feed.Feed) {
 	if err := c.List(ctx, list, client.MatchingFields{index: key.String()}, client.UnsafeDisableDeepCopy); err != nil {
 		return // the cache is stopping
 	}
 	_ = apimeta.EachListItem(list, func(item runtime.Object) error {
 		if o, ok := item.(client.Object); ok {
-			self.add(client.ObjectKeyFromObject(o), soon)
+			self.AddAt(client.ObjectKeyFromObject(o), soon)
 		}
 		return nil
 	})

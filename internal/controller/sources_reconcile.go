@@ -24,6 +24,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/artifactserve"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/feed"
 	"github.com/bowline-dev/bowline/internal/report"
 	"github.com/bowline-dev/bowline/internal/source"
 )
@@ -81,7 +82,7 @@ type sourceRoom struct {
 	// references is what credentials and keys are read through: a change of one enqueues
 	// its sources in self.
 	references *references
-	self       *feed
+	self       *feed.Feed
 	// changed is told of every source whose artifact changed, or that has none and says anew why.
 	changed func(context.Context, sourceKey)
 }
@@ -89,7 +90,7 @@ type sourceRoom struct {
 func (e *engine) sourceRoom(kind string) *sourceRoom {
 	r := &sourceRoom{
 		kind: kind, turns: e.turns, client: e.mgr.GetClient(), events: e.events, clock: clock.RealClock{},
-		artifacts: e.units.artifacts, published: e.published, attempts: newAttempts(), references: e.references, self: &feed{}, changed: e.sourceChanged,
+		artifacts: e.units.artifacts, published: e.published, attempts: newAttempts(), references: e.references, self: &feed.Feed{}, changed: e.sourceChanged,
 	}
 	e.sources[kind] = r
 	return r

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
+	"github.com/bowline-dev/bowline/internal/feed"
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/observe"
 	"github.com/bowline-dev/bowline/internal/pipeline"
@@ -35,7 +36,7 @@ type units[T unitKind[T]] struct {
 	artifacts *artifacts
 	attempts  *attempts
 	written   *written[T]
-	self      *feed
+	self      *feed.Feed
 	wording   *wording
 	// references is what values, variables, keys and kubeconfigs are read through.
 	references *references
@@ -62,7 +63,7 @@ type units[T unitKind[T]] struct {
 func newUnits[T unitKind[T]](e *engine, events record.EventRecorder, artifacts *artifacts, p *pipeline.Pipeline) *units[T] {
 	return &units[T]{
 		turns: e.turns, client: e.mgr.GetClient(), events: events, clock: clock.RealClock{}, pipeline: p,
-		artifacts: artifacts, attempts: newAttempts(), written: newWritten[T](), self: &feed{}, wording: newWording(),
+		artifacts: artifacts, attempts: newAttempts(), written: newWritten[T](), self: &feed.Feed{}, wording: newWording(),
 		references: e.references, held: e.held, claimed: make(chan struct{}),
 		tenancy: e.options.Tenancy, additiveReadyExpr: e.options.AdditiveReadyExpr,
 	}
@@ -172,7 +173,7 @@ func (u *units[T]) saw(c observe.Change) {
 		u.attempts.drift(c.Owner)
 		priority = urgent
 	}
-	u.self.add(c.Owner, priority)
+	u.self.AddAt(c.Owner, priority)
 }
 
 // stir brings a unit back at once: something that it refers to changed. What it lacked
@@ -183,13 +184,13 @@ func (u *units[T]) wake(unit types.NamespacedName, retry bool) {
 	if retry {
 		u.attempts.drift(unit)
 	}
-	u.self.add(unit, soon)
+	u.self.AddAt(unit, soon)
 }
 
 // wakeWanting enqueues the units that failed for want of what came.
 func (u *units[T]) wakeWanting(n news) {
 	for _, unit := range u.attempts.arrived(n) {
-		u.self.add(unit, soon)
+		u.self.AddAt(unit, soon)
 	}
 }
 

@@ -135,7 +135,7 @@ func (u *units[T]) pathBack(ctx context.Context, start types.NamespacedName, pat
 func (u *units[T]) wakeDependents(ctx context.Context, name types.NamespacedName, reading bool) {
 	_ = u.each(ctx, func(o T) { // an error: the cache is stopping
 		if !reading || reads(o, name) {
-			u.self.add(client.ObjectKeyFromObject(o), soon)
+			u.self.AddAt(client.ObjectKeyFromObject(o), soon)
 		}
 	}, client.MatchingFields{indexDependency: name.String()})
 }
@@ -169,7 +169,7 @@ func (u *units[T]) wakeReachable(ctx context.Context, o client.Object) {
 			continue
 		}
 		seen[name] = true
-		u.self.add(name, soon)
+		u.self.AddAt(name, soon)
 		if d, err := u.get(ctx, name); err == nil {
 			next = append(next, u.tenancy.admissible(d)...)
 		}
@@ -202,7 +202,7 @@ func (u *units[T]) onNews() handler.EventHandler {
 			name := client.ObjectKeyFromObject(after)
 			u.wakeDependents(ctx, name, standing(before) == standing(after))
 			if !maps.Equal(before.GetLabels(), after.GetLabels()) && readsAny(after) {
-				u.self.add(name, soon)
+				u.self.AddAt(name, soon)
 			}
 			if before.GetGeneration() != after.GetGeneration() {
 				u.wakeReachable(ctx, before)

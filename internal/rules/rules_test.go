@@ -20,7 +20,7 @@ const module = "github.com/bowline-dev/bowline"
 // it and may import each other, except where isolated says otherwise.
 var floors = [][]string{
 	{"internal/object", "internal/failure"},
-	{"api", "internal/expr", "internal/ignore"},
+	{"api", "internal/expr", "internal/feed", "internal/ignore"},
 	{"internal/source", "internal/crds", "internal/gitserve", "internal/localkube", "internal/background", "internal/rules", "examples"},
 	{"internal/build", "internal/artifactserve"},
 	{"internal/kube"},

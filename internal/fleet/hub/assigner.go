@@ -53,7 +53,7 @@ func (a *assigner) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result
 func (a *assigner) assign(ctx context.Context, room *room, cluster *v1alpha1.FleetCluster) error {
 	fleet, version := room.current()
 	if fleet == nil {
-		a.surveys.add(types.NamespacedName{Namespace: cluster.Namespace})
+		a.surveys.Add(types.NamespacedName{Namespace: cluster.Namespace})
 		return nil
 	}
 	key := client.ObjectKeyFromObject(cluster)
@@ -116,7 +116,7 @@ func (a *assigner) made(ctx context.Context, room *room, fleet *placement.Fleet,
 		return nil, err
 	}
 	if unknown {
-		a.surveys.add(types.NamespacedName{Namespace: cluster.Namespace})
+		a.surveys.Add(types.NamespacedName{Namespace: cluster.Namespace})
 	}
 	next.problems = result.Problems
 	want := result.Spec
@@ -134,7 +134,7 @@ func (a *assigner) leaveAlone(room *room, cluster *v1alpha1.FleetCluster, curren
 // tell remembers what became of a cluster, and has those told who want to know.
 func (a *assigner) tell(room *room, cluster *v1alpha1.FleetCluster, s state) {
 	a.wakePlacements(cluster.Namespace, room.note(cluster.Name, s)...)
-	a.clusters.add(client.ObjectKeyFromObject(cluster))
+	a.clusters.Add(client.ObjectKeyFromObject(cluster))
 }
 
 // hold keeps a FleetCluster until its member has left.

@@ -8,53 +8,14 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 )
-
-// feed puts requests into a controller's queue from anywhere in the room.
-type feed struct {
-	mu    sync.Mutex
-	queue workqueue.TypedRateLimitingInterface[reconcile.Request] // guarded by mu
-}
-
-var _ source.Source = (*feed)(nil)
-
-// Start implements source.Source.
-func (f *feed) Start(_ context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.queue = q
-	return nil
-}
-
-// add enqueues a request. Before the controller has started it does nothing: everything
-// is enqueued at the start anyway.
-func (f *feed) add(key types.NamespacedName) {
-	f.mu.Lock()
-	q := f.queue
-	f.mu.Unlock()
-	if q != nil {
-		q.Add(reconcile.Request{NamespacedName: key})
-	}
-}
-
-// later enqueues a request after a while.
-func (f *feed) later(key types.NamespacedName, after time.Duration) {
-	f.mu.Lock()
-	q := f.queue
-	f.mu.Unlock()
-	if q != nil {
-		q.AddAfter(reconcile.Request{NamespacedName: key}, after)
-	}
-}
 
 // namespaces enqueues the namespace of an object, so that many changes are one survey.
 func namespaces() handler.EventHandler {

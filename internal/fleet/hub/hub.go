@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+	"github.com/bowline-dev/bowline/internal/feed"
 	"github.com/bowline-dev/bowline/internal/fleet/template"
 )
 
@@ -86,7 +87,7 @@ type hub struct {
 	client client.Client
 	rooms  *rooms
 	// surveys has namespaces; the others have the names of their kind.
-	surveys, assignments, clusters, placements *feed
+	surveys, assignments, clusters, placements *feed.Feed
 	// sightings is when members were last heard of.
 	sightings *sightings
 }
@@ -95,9 +96,9 @@ type hub struct {
 func Register(mgr ctrl.Manager, o Options) error {
 	h := &hub{
 		Options: o.withDefaults(), client: mgr.GetClient(), rooms: newRooms(),
-		surveys: &feed{}, assignments: &feed{}, clusters: &feed{}, placements: &feed{},
+		surveys: &feed.Feed{}, assignments: &feed.Feed{}, clusters: &feed.Feed{}, placements: &feed.Feed{},
 	}
-	h.sightings = newSightings(h.Options, h.clusters.add, askWith(mgr.GetAPIReader()))
+	h.sightings = newSightings(h.Options, h.clusters.Add, askWith(mgr.GetAPIReader()))
 	if err := h.watchLeases(mgr); err != nil {
 		return fmt.Errorf("set up the hub's Leases: %w", err)
 	}
@@ -166,7 +167,7 @@ func options(workers int) controller.Options {
 func (h *hub) wakePlacements(namespace string, names ...string) {
 	for _, name := range names {
 		if name != "" {
-			h.placements.add(types.NamespacedName{Namespace: namespace, Name: name})
+			h.placements.Add(types.NamespacedName{Namespace: namespace, Name: name})
 		}
 	}
 }

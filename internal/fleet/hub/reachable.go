@@ -313,7 +313,7 @@ func (h *hub) watchLeases(mgr ctrl.Manager) error {
 			if lease, ok := o.(metav1.Object); ok {
 				key := types.NamespacedName{Namespace: lease.GetNamespace(), Name: lease.GetName()}
 				h.sightings.drop(key)
-				h.clusters.add(key)
+				h.clusters.Add(key)
 			}
 		}})
 		if err != nil {

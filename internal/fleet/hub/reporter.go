@@ -87,7 +87,7 @@ func (r *reporter) write(ctx context.Context, before, next *v1alpha1.FleetCluste
 	// Others write conditions of their own: what they wrote meanwhile counts, and wakes this again.
 	err := r.client.Status().Patch(ctx, next, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}), owner)
 	if apierrors.IsConflict(err) {
-		r.clusters.later(client.ObjectKeyFromObject(before), outdated)
+		r.clusters.AddAfter(client.ObjectKeyFromObject(before), outdated)
 		return nil
 	}
 	if client.IgnoreNotFound(err) != nil {

@@ -34,7 +34,7 @@ func (s *survey) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, 
 	released, told, again := room.depart(n, s.Clock.Now(), s.Settle)
 	for i := range n.clusters {
 		if name := n.clusters[i].Name; renewed || released.Has(name) {
-			s.assignments.add(types.NamespacedName{Namespace: req.Namespace, Name: name})
+			s.assignments.Add(types.NamespacedName{Namespace: req.Namespace, Name: name})
 		}
 	}
 	if renewed {

@@ -59,7 +59,7 @@ func (p *Pusher) note(m *member, f found) {
 	p.mu.Lock()
 	m.found = f
 	p.mu.Unlock()
-	p.self.add(m.key)
+	p.self.Add(m.key)
 }
 
 // start begins with a member, after an engine that it has with another kubeconfig has ended. It returns nil where the hub ends.

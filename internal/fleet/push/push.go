@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+	"github.com/bowline-dev/bowline/internal/feed"
 	"github.com/bowline-dev/bowline/internal/fleet/link"
 	"github.com/bowline-dev/bowline/internal/kube"
 )
@@ -84,7 +85,7 @@ type Pusher struct {
 	// direct reads from the API server.
 	direct client.Reader
 	hub    *rest.Config
-	self   *feed
+	self   *feed.Feed
 
 	// life is that of all engines.
 	life context.Context //nolint:containedctx // engines outlive the reconcile that starts them
@@ -109,7 +110,7 @@ func Register(mgr ctrl.Manager, o Options) (*Pusher, error) {
 	}
 	life, end := context.WithCancel(context.Background())
 	p := &Pusher{
-		Options: o.withDefaults(), client: mgr.GetClient(), direct: mgr.GetAPIReader(), hub: mgr.GetConfig(), self: &feed{},
+		Options: o.withDefaults(), client: mgr.GetClient(), direct: mgr.GetAPIReader(), hub: mgr.GetConfig(), self: &feed.Feed{},
 		life: life, end: end, members: map[types.NamespacedName]*member{}, ending: map[types.NamespacedName]*member{}, holders: map[types.UID]*member{},
 	}
 	err := ctrl.NewControllerManagedBy(mgr).Named("fleet-push").
@@ -129,7 +130,7 @@ func Register(mgr ctrl.Manager, o Options) (*Pusher, error) {
 }
 
 // Wake has a FleetCluster looked at: its kubeconfig may have changed.
-func (p *Pusher) Wake(cluster types.NamespacedName) { p.self.add(cluster) }
+func (p *Pusher) Wake(cluster types.NamespacedName) { p.self.Add(cluster) }
 
 // untilDone ends all engines with the manager.
 func (p *Pusher) untilDone(ctx context.Context) error {
@@ -165,27 +166,4 @@ func condition(c *v1alpha1.FleetCluster, kind string) (is struct{ status, reason
 
 func provisioned(c *v1alpha1.FleetCluster) bool {
 	return apimeta.IsStatusConditionTrue(c.Status.Conditions, v1alpha1.ProvisionedCondition)
-}
-
-// feed puts requests into the controller's queue from anywhere in the room.
-type feed struct {
-	mu    sync.Mutex
-	queue workqueue.TypedRateLimitingInterface[reconcile.Request] // guarded by mu
-}
-
-// Start implements source.Source.
-func (f *feed) Start(_ context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.queue = q
-	return nil
-}
-
-func (f *feed) add(key types.NamespacedName) {
-	f.mu.Lock()
-	q := f.queue
-	f.mu.Unlock()
-	if q != nil {
-		q.Add(reconcile.Request{NamespacedName: key})
-	}
 }
