@@ -122,6 +122,9 @@ func readStatus(ctx context.Context, plane *local.Plane) (planeStatus, error) {
 	fleet := partStatus{Name: "fleet", State: stateUnknown, Detail: "the cluster does not run"}
 	if target.State == stateRunning {
 		fleet = fleetStatus(ctx, settings)
+		if clusters, ok := clustersStatus(ctx, settings); ok {
+			s.Parts = append(s.Parts, clusters)
+		}
 	}
 	s.Parts = append(s.Parts, fleet)
 	return s, nil
@@ -193,6 +196,35 @@ func fleetStatus(ctx context.Context, settings local.Settings) partStatus {
 		return out
 	}
 	return sumUp(k, objects)
+}
+
+// clustersStatus sums up the clusters of the fleet; ok is false where there are none.
+func clustersStatus(ctx context.Context, settings local.Settings) (out partStatus, ok bool) {
+	f := connection(settings)
+	f.allNamespaces = true
+	c, err := f.connect()
+	if err != nil {
+		return out, false // the fleet says why
+	}
+	k := fleetClusterKind()
+	objects, err := c.readKind(ctx, k, nil)
+	if err != nil || len(objects) == 0 {
+		return out, false
+	}
+	out = partStatus{Name: "clusters", State: stateReady}
+	ready, worst := 0, ""
+	for _, o := range objects {
+		if s := k.state(o).ready(); s.Status == metav1.ConditionTrue {
+			ready++
+		} else if worst == "" {
+			worst = fmt.Sprintf("; %s/%s: %s", o.GetNamespace(), o.GetName(), line(s.Message))
+		}
+	}
+	out.Detail = fmt.Sprintf("%d of %d ready%s", ready, len(objects), worst)
+	if ready < len(objects) {
+		out.State = stateNotReady
+	}
+	return out, true
 }
 
 func sumUp(k kind, objects []client.Object) partStatus {

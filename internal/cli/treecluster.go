@@ -12,12 +12,10 @@ import (
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/fleet/provision"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/observe/health"
 )
-
-// clusterUnitPrefix and the name of a FleetCluster is the Kustomization that delivers what the cluster is built from.
-const clusterUnitPrefix = "cluster-"
 
 // suspended is said of a unit that nobody looks after at the time.
 const suspended = "Suspended"
@@ -31,7 +29,7 @@ func (c *cluster) readClusterTree(ctx context.Context, k kind, name string) (*no
 	n := nodeOf(fleetID(k.gvk.Kind, of.Namespace, name), k.gvk.GroupVersion().String())
 	n.Health, n.Message = phaseHealth(of.Status.Phase), clusterMessage(k, of)
 	if of.Spec.Template != nil {
-		unit, err := c.readTree(ctx, kustomizationKind(), clusterUnitPrefix+name)
+		unit, err := c.readTree(ctx, kustomizationKind(), provision.UnitName(name))
 		switch {
 		case err == nil:
 			n.Objects = append(n.Objects, unit)

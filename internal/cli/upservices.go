@@ -25,8 +25,11 @@ func (b *bringUp) startEngine(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	return b.startProgram(ctx, "the engine", b.plane.Engine(), &b.settings.Program, &b.settings.HealthAddr,
-		"controller", "--data-dir", b.plane.Path("engine"), "--metrics-addr", b.settings.MetricsAddr, "--storage-addr", "127.0.0.1:0")
+	args := []string{"controller", "--data-dir", b.plane.Path("engine"), "--metrics-addr", b.settings.MetricsAddr, "--storage-addr", "127.0.0.1:0"}
+	if !b.existing() { // the API server is here, too, and finds it
+		args = append(args, "--webhook-addr", "127.0.0.1:0")
+	}
+	return b.startProgram(ctx, "the engine", b.plane.Engine(), &b.settings.Program, &b.settings.HealthAddr, args...)
 }
 
 // startProvider starts what makes Cluster API's clusters on this machine.
