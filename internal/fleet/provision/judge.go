@@ -31,9 +31,7 @@ func (b *clusterBuilder) judge(ctx context.Context, cluster *v1alpha1.FleetClust
 		return verdict{}, err
 	}
 	if !there {
-		v := unprovisioned(v1alpha1.ProvisioningFailedReason, "the hub does not serve the kind Cluster of cluster.x-k8s.io; install Cluster API")
-		v.again = min(served, b.Look)
-		return v, nil
+		return b.unserved(cluster), nil
 	}
 	of, err := b.clusters.get(ctx, cluster)
 	if err != nil {
@@ -48,6 +46,17 @@ func (b *clusterBuilder) judge(ctx context.Context, cluster *v1alpha1.FleetClust
 		v.version = b.tree.version(ctx, of)
 	}
 	return v, err
+}
+
+// unserved judges where the hub does not have the kind Cluster. Of one that was provisioned this says nothing: an API server that has just
+// started serves its kinds one after the other.
+func (b *clusterBuilder) unserved(cluster *v1alpha1.FleetCluster) verdict {
+	v := unprovisioned(v1alpha1.ProvisioningFailedReason, "the hub does not serve the kind Cluster of cluster.x-k8s.io; install Cluster API")
+	if c := apimeta.FindStatusCondition(cluster.Status.Conditions, v1alpha1.ProvisionedCondition); c != nil && c.Status == metav1.ConditionTrue {
+		v = provisioned(c.Message)
+	}
+	v.again = min(served, b.Look)
+	return v
 }
 
 // state judges by the Cluster and the unit that delivers it.
