@@ -32,7 +32,7 @@ import (
 // provisioning is how long it may take until a cluster is made or gone, by other processes, on a busy machine.
 const provisioning = 3 * time.Minute
 
-// fleetHub is a hub with Cluster API's own manager, the local provider and an engine.
+// fleetHub is a hub with an engine and the local provider; Cluster API comes later.
 type fleetHub struct {
 	testing.TB
 	client.Client
@@ -54,7 +54,6 @@ func newFleetHub(t *testing.T) *fleetHub {
 		h.must(err)
 		h.must(crds.Install(t.Context(), h.instance.Config, all))
 	}
-	testkit.NewClusterAPI(t, h.instance.Kubeconfig)
 	h.startProvider()
 	h.start()
 	t.Cleanup(func() { _ = h.engine.stop() })

@@ -33,9 +33,10 @@ func TestProvision(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "templates", "local", "template.yaml"))
 	h.must(err)
 	h.template(text)
+	clusterAPIArrives(t, h)
 	t.Run("cases", func(t *testing.T) { // ends before the hub does
 		for name, test := range map[string]func(*fleetHub){
-			"parameters": wrongParameters, "nothing": nothingRendered, "template": templateComesAndChanges, "unserved": unservedKind,
+			"parameters": wrongParameters, "nothing": nothingRendered, "template": templateComesAndChanges,
 			"never ready": neverReady, "refused": refusedByWebhook, "kubeconfig": kubeconfigOfACluster, "join": joinsByItself, "taken": nameTaken,
 			"another way": comesInAnotherWay, "suspended": suspendedIsLeft, "account": inTheNameOfAnAccount,
 		} {
@@ -164,9 +165,13 @@ func templateComesAndChanges(h *fleetHub) {
 	h.gone(made)
 }
 
-func unservedKind(h *fleetHub) {
+// clusterAPIArrives: what waited for Cluster API goes on when it is installed, and then lacks a provider.
+func clusterAPIArrives(t *testing.T, h *fleetHub) {
+	t.Helper()
 	h.template(templateOf("acme", "AcmeCluster", ""))
 	c := h.cluster("nowhere", "acme", "{}")
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisioningFailedReason, "install Cluster API")
+	testkit.NewClusterAPI(t, h.instance.Kubeconfig)
 	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisioningFailedReason, "AcmeCluster nowhere", "does not serve the kind AcmeCluster of infrastructure.cluster.x-k8s.io; install the provider")
 	if c.Status.Provider != "AcmeCluster" {
 		h.Errorf("the provider is %q", c.Status.Provider)
@@ -243,6 +248,7 @@ func kubeconfigOfACluster(h *fleetHub) {
 	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisionedReason)
 	other.Stop() // of which no event tells
 	h.says(c, fleetv1.ProvisionedCondition, fleetv1.UnreachableReason)
+	h.change(c, func() { c.Annotations = map[string]string{fleetv1.LostAnnotation: "true"} }) // nobody waits for it
 	h.must(h.Delete(h.Context(), c))
 	h.gone(c)
 }
