@@ -7,10 +7,13 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
@@ -30,6 +33,22 @@ func AddToScheme(s *runtime.Scheme) error {
 		}
 	}
 	return nil
+}
+
+// Mapper knows the kinds of an agent's manifests. A client that uses it asks a member for nothing before it begins.
+func Mapper() meta.RESTMapper {
+	m := meta.NewDefaultRESTMapper(nil)
+	for kind, scope := range map[schema.GroupVersionKind]meta.RESTScope{
+		corev1.SchemeGroupVersion.WithKind("Namespace"):                         meta.RESTScopeRoot,
+		corev1.SchemeGroupVersion.WithKind("Secret"):                            meta.RESTScopeNamespace,
+		corev1.SchemeGroupVersion.WithKind("ServiceAccount"):                    meta.RESTScopeNamespace,
+		appsv1.SchemeGroupVersion.WithKind("Deployment"):                        meta.RESTScopeNamespace,
+		rbacv1.SchemeGroupVersion.WithKind("ClusterRoleBinding"):                meta.RESTScopeRoot,
+		apiextensionsv1.SchemeGroupVersion.WithKind("CustomResourceDefinition"): meta.RESTScopeRoot,
+	} {
+		m.Add(kind, scope)
+	}
+	return m
 }
 
 // Prepare applies the namespace and the definitions, and reports whether the member serves all of them by now. An agent

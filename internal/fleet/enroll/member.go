@@ -11,6 +11,7 @@ import (
 	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/fleet/access"
+	"github.com/bowline-dev/bowline/internal/fleet/agent"
 	"github.com/bowline-dev/bowline/internal/fleet/join"
 )
 
@@ -28,7 +29,7 @@ func (e *enroller) reach(ctx context.Context, cluster *v1alpha1.FleetCluster) (*
 	}
 	config.Timeout, config.QPS, config.UserAgent = e.Patience, -1, "bowline-hub"
 	config.WarningHandler = rest.NoWarnings{}
-	c, err := client.New(config, client.Options{Scheme: e.scheme})
+	c, err := client.New(config, client.Options{Scheme: e.scheme, Mapper: agent.Mapper()})
 	if err != nil {
 		return nil, &failure.Error{Op: "connect to", Object: config.Host, Kind: failure.Unavailable, Err: err}
 	}
