@@ -18,7 +18,7 @@ import (
 func (e *engine) registerFleet(ctx context.Context) error {
 	for kind, list := range map[string]client.ObjectList{
 		fleetv1.FleetClusterKind: &fleetv1.FleetClusterList{}, fleetv1.PlacementKind: &fleetv1.PlacementList{},
-		fleetv1.ClusterAssignmentKind: &fleetv1.ClusterAssignmentList{}, fleetv1.ClusterReportKind: &fleetv1.ClusterReportList{},
+		fleetv1.ClusterTemplateKind: &fleetv1.ClusterTemplateList{}, fleetv1.ClusterAssignmentKind: &fleetv1.ClusterAssignmentList{}, fleetv1.ClusterReportKind: &fleetv1.ClusterReportList{},
 	} {
 		if there, err := e.serves(ctx, kind, list); err != nil || !there {
 			return err

@@ -74,12 +74,16 @@ func (a *assigner) assign(ctx context.Context, room *room, cluster *v1alpha1.Fle
 	if there && !metav1.IsControlledBy(current, cluster) {
 		return a.evict(ctx, current)
 	}
+	of, err := a.templateOf(ctx, cluster)
+	if err != nil {
+		return err
+	}
 	before, known := room.state(cluster.Name)
-	next := state{version: version, input: inputOf(version, cluster, current), generation: cluster.Generation}
+	next := state{version: version, input: inputOf(version, cluster, current, of), generation: cluster.Generation}
 	if known && before.input == next.input {
 		return nil
 	}
-	want, err := a.made(ctx, room, fleet, cluster, current, &next)
+	want, err := a.made(ctx, room, fleet, cluster, current, of, &next)
 	if err != nil {
 		next.err, next.digest, next.units, next.written = err, current.Spec.Digest, unitsOf(&current.Spec), before.written
 		a.tell(room, cluster, next)
@@ -89,7 +93,7 @@ func (a *assigner) assign(ctx context.Context, room *room, cluster *v1alpha1.Fle
 		if current, err = a.write(ctx, cluster, current, want); err != nil {
 			return err
 		}
-		next.input = inputOf(version, cluster, current)
+		next.input = inputOf(version, cluster, current, of)
 	}
 	next.written = current.Generation
 	next.digest, next.units = want.Digest, unitsOf(want)
@@ -98,14 +102,15 @@ func (a *assigner) assign(ctx context.Context, room *room, cluster *v1alpha1.Fle
 }
 
 // inputOf names all that an assignment is made from.
-func inputOf(version uint64, cluster *v1alpha1.FleetCluster, current *v1alpha1.ClusterAssignment) string {
-	return fmt.Sprint(version, " ", cluster.UID, " ", cluster.ResourceVersion, " ", current.UID, " ", current.Generation)
+func inputOf(version uint64, cluster *v1alpha1.FleetCluster, current *v1alpha1.ClusterAssignment, of *v1alpha1.ClusterTemplate) string {
+	return fmt.Sprint(version, " ", cluster.UID, " ", cluster.ResourceVersion, " ", current.UID, " ", current.Generation, " ", of.UID, " ", of.Generation)
 }
 
 // made makes the assignment. Where a Placement stays that the survey does not know to leave, another is asked for.
-func (a *assigner) made(ctx context.Context, room *room, fleet *placement.Fleet, cluster *v1alpha1.FleetCluster, current *v1alpha1.ClusterAssignment, next *state) (*v1alpha1.ClusterAssignmentSpec, error) {
+func (a *assigner) made(ctx context.Context, room *room, fleet *placement.Fleet, cluster *v1alpha1.FleetCluster, current *v1alpha1.ClusterAssignment, of *v1alpha1.ClusterTemplate, next *state) (*v1alpha1.ClusterAssignmentSpec, error) {
 	unknown := false
-	result, err := fleet.Assign(ctx, placement.Input{Cluster: cluster, Current: &current.Spec, Held: func(name string) bool {
+	parameters, missing := a.parameters(ctx, cluster, of)
+	result, err := fleet.Assign(ctx, placement.Input{Cluster: cluster, Parameters: parameters, Unknown: missing, Current: &current.Spec, Held: func(name string) bool {
 		keeps, known := room.keeps(name, cluster.Name)
 		if keeps && !known && has(&current.Spec, name) {
 			unknown = true

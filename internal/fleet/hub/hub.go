@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
@@ -84,8 +85,9 @@ func AddToScheme(s *runtime.Scheme) error {
 // hub is the four controllers, and what they share.
 type hub struct {
 	Options
-	client client.Client
-	rooms  *rooms
+	client   client.Client
+	rooms    *rooms
+	compiler *template.Compiler
 	// surveys has namespaces; the others have the names of their kind.
 	surveys, assignments, clusters, placements *feed.Feed
 	// sightings is when members were last heard of.
@@ -95,7 +97,7 @@ type hub struct {
 // Register adds the hub's controllers to a manager whose scheme has AddToScheme.
 func Register(mgr ctrl.Manager, o Options) error {
 	h := &hub{
-		Options: o.withDefaults(), client: mgr.GetClient(), rooms: newRooms(),
+		Options: o.withDefaults(), client: mgr.GetClient(), rooms: newRooms(), compiler: template.NewCompiler(),
 		surveys: &feed.Feed{}, assignments: &feed.Feed{}, clusters: &feed.Feed{}, placements: &feed.Feed{},
 	}
 	h.sightings = newSightings(h.Options, h.clusters.Add, askWith(mgr.GetAPIReader()))
@@ -123,13 +125,14 @@ func (h *hub) registerSurvey(mgr ctrl.Manager) error {
 			b = b.Watches(sourceKinds()[kind].object, namespaces(), builder.WithPredicates(repinned()))
 		}
 	}
-	return b.Complete(&survey{hub: h, compiler: template.NewCompiler()})
+	return b.Complete(&survey{hub: h, compiler: h.compiler})
 }
 
 func (h *hub) registerAssigner(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("fleet-assignment").
 		For(&v1alpha1.FleetCluster{}, builder.WithPredicates(assignable())).
 		Owns(&v1alpha1.ClusterAssignment{}, builder.WithPredicates(respecified())).
+		Watches(&v1alpha1.ClusterTemplate{}, h.usersOf(), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Owns(&v1alpha1.ClusterReport{}, builder.WithPredicates(left())).
 		WatchesRawSource(h.assignments).
 		WithOptions(options(h.Workers)).

@@ -27,6 +27,9 @@ type Input struct {
 	Cluster *v1alpha1.FleetCluster
 	// Parameters are those of the template that it is made from, with defaults; may be nil.
 	Parameters map[string]any
+	// Unknown is why the parameters are not known, where they are not: what asks for them
+	// then stays as it is.
+	Unknown error
 	// Current is what the cluster has now; nil when it has nothing yet.
 	Current *v1alpha1.ClusterAssignmentSpec
 	// Held says of a Placement that does not select the cluster any more whether it stays
@@ -57,6 +60,7 @@ type assignment struct {
 // Assign says what a cluster is to run. What cannot be told leaves the cluster as it is.
 func (f *Fleet) Assign(ctx context.Context, in Input) (Result, error) {
 	a := &assignment{fleet: f, Input: in, variables: template.ClusterVariables(in.Cluster, in.Parameters), problems: map[string]error{}, taken: map[string]string{}}
+	a.withoutParameters()
 	if a.Current == nil {
 		a.Current = &v1alpha1.ClusterAssignmentSpec{}
 	}
@@ -86,7 +90,23 @@ func (f *Fleet) Assign(ctx context.Context, in Input) (Result, error) {
 	if err := a.finish(); err != nil {
 		return Result{}, err
 	}
+	if a.Unknown != nil {
+		for name, err := range a.problems {
+			a.problems[name] = fmt.Errorf("%w; the cluster's parameters are not known: %w", err, a.Unknown)
+		}
+	}
 	return Result{Spec: a.out, Problems: a.problems}, ctx.Err()
+}
+
+// withoutParameters takes away the variables of a cluster whose parameters are not known, so that no expression takes them for absent.
+func (a *assignment) withoutParameters() {
+	if a.Unknown == nil {
+		return
+	}
+	delete(a.variables, "parameters")
+	if facts, ok := a.variables["cluster"].(map[string]any); ok {
+		delete(facts, "parameters")
+	}
 }
 
 // attempt adds something as a whole, or leaves what was there.
