@@ -121,7 +121,9 @@ func (s *stage) gone(o client.Object) {
 // What would leave most of its clusters is held until exactly that is approved.
 func TestEmptying(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, quick)
+	patient := quick
+	patient.Settle = 0 // as in life: on a busy machine three edits take longer than quick waits
+	s := newStage(t, patient)
 	s.source("fleet", first)
 	for _, name := range []string{"a", "b", "c"} {
 		s.cluster(name, prod)
