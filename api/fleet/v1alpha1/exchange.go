@@ -1,7 +1,12 @@
 package v1alpha1
 
 import (
+	"encoding/json"
+	"reflect"
+
+	"github.com/fluxcd/pkg/apis/meta"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -112,6 +117,24 @@ func (a *ClusterAssignment) GetConditions() []metav1.Condition { return a.Status
 
 // SetConditions implements the toolkit's conditions.Setter.
 func (a *ClusterAssignment) SetConditions(to []metav1.Condition) { a.Status.Conditions = to }
+
+// HasLeft reports whether a member's copy tells it to leave, and nothing that was made of the copy is there any more.
+func (a *ClusterAssignment) HasLeft() bool {
+	c := apimeta.FindStatusCondition(a.Status.Conditions, meta.ReadyCondition)
+	return a.Spec.Leave != "" && c != nil && c.Status == metav1.ConditionTrue && c.Reason == ReasonLeft && c.ObservedGeneration == a.Generation
+}
+
+// Same reports whether two assignments say the same, however the specs in them are written.
+func (s *ClusterAssignmentSpec) Same(other *ClusterAssignmentSpec) bool {
+	var values [2]any
+	for i, v := range []*ClusterAssignmentSpec{s, other} {
+		raw, err := json.Marshal(v)
+		if err != nil || json.Unmarshal(raw, &values[i]) != nil {
+			return false
+		}
+	}
+	return reflect.DeepEqual(values[0], values[1])
+}
 
 // ClusterAssignmentList is a list of ClusterAssignments.
 //

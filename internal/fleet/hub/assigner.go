@@ -2,9 +2,7 @@ package hub
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"reflect"
 	"slices"
 	"time"
 
@@ -194,18 +192,7 @@ func (a *assigner) holds(current *v1alpha1.ClusterAssignment, want *v1alpha1.Clu
 	if has.Digest != want.Digest || has.Incarnation != want.Incarnation || has.Leave != want.Leave || !slices.Equal(has.ApprovedPlans, want.ApprovedPlans) {
 		return false
 	}
-	return current.Generation == written || sameJSON(has, want)
-}
-
-func sameJSON(a, b any) bool {
-	var values [2]any
-	for i, v := range []any{a, b} {
-		raw, err := json.Marshal(v)
-		if err != nil || json.Unmarshal(raw, &values[i]) != nil {
-			return false
-		}
-	}
-	return reflect.DeepEqual(values[0], values[1])
+	return current.Generation == written || has.Same(want)
 }
 
 // write makes or updates an assignment.

@@ -2,15 +2,11 @@ package link
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
-	"reflect"
 
-	"github.com/fluxcd/pkg/apis/meta"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -63,7 +59,7 @@ func (l *Link) mirror(ctx context.Context) error {
 		return l.make(ctx, wanted)
 	case err != nil:
 		return fmt.Errorf("read ClusterAssignment %s: %w", l.key(), err)
-	case own.Labels[v1alpha1.LabelSelf] == "true" && sameSpec(&own.Spec, &wanted.Spec):
+	case own.Labels[v1alpha1.LabelSelf] == "true" && own.Spec.Same(&wanted.Spec):
 		return nil
 	}
 	next := own.DeepCopy()
@@ -110,29 +106,11 @@ func (l *Link) dropStale(ctx context.Context) error {
 	}
 	for i := range all.Items {
 		a := &all.Items[i]
-		if (a.Name != l.Cluster.Name || a.Spec.Incarnation != l.Incarnation) && hasLeft(a) {
+		if (a.Name != l.Cluster.Name || a.Spec.Incarnation != l.Incarnation) && a.HasLeft() {
 			if err := client.IgnoreNotFound(l.Client.Delete(ctx, a, client.Preconditions{UID: &a.UID})); err != nil {
 				return fmt.Errorf("delete ClusterAssignment %s, which was left: %w", a.Name, err)
 			}
 		}
 	}
 	return nil
-}
-
-// hasLeft reports whether nothing that was made of a copy is there any more.
-func hasLeft(a *v1alpha1.ClusterAssignment) bool {
-	c := apimeta.FindStatusCondition(a.Status.Conditions, meta.ReadyCondition)
-	return a.Spec.Leave != "" && c != nil && c.Status == metav1.ConditionTrue && c.Reason == v1alpha1.ReasonLeft && c.ObservedGeneration == a.Generation
-}
-
-// sameSpec compares what two assignments say, however their specs are written.
-func sameSpec(a, b *v1alpha1.ClusterAssignmentSpec) bool {
-	var values [2]any
-	for i, v := range []any{a, b} {
-		raw, err := json.Marshal(v)
-		if err != nil || json.Unmarshal(raw, &values[i]) != nil {
-			return false
-		}
-	}
-	return reflect.DeepEqual(values[0], values[1])
 }

@@ -54,7 +54,7 @@ func (l *Link) build(ctx context.Context) (*v1alpha1.ClusterReportStatus, error)
 		return nil, err
 	}
 	facts.Nodes = nodes
-	s := &v1alpha1.ClusterReportStatus{Assignment: own.Status.Digest, Cluster: facts, Left: hasLeft(own) && own.Spec.Incarnation == l.Incarnation}
+	s := &v1alpha1.ClusterReportStatus{Assignment: own.Status.Digest, Cluster: facts, Left: own.HasLeft() && own.Spec.Incarnation == l.Incarnation}
 	states := l.assigned(own, units, sources)
 	s.Assigned = states[:min(len(states), mostUnits)]
 	s.Units = count(units, states, sources)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/fluxcd/pkg/apis/meta"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -117,7 +116,7 @@ func vacant(ctx context.Context, c client.Client, who join.Identity) error {
 		return fmt.Errorf("look whose member the cluster is: %w", err)
 	}
 	for i := range copies.Items {
-		if of := copies.Items[i].Spec.Incarnation; of != "" && of != who.Incarnation() && !left(&copies.Items[i]) {
+		if of := copies.Items[i].Spec.Incarnation; of != "" && of != who.Incarnation() && !copies.Items[i].HasLeft() {
 			name := client.ObjectKeyFromObject(&copies.Items[i])
 			return &failure.Error{Op: "push to", Object: object(types.NamespacedName{Namespace: who.Namespace, Name: who.Name}), Kind: failure.Conflict,
 				Err:    fmt.Errorf("the cluster carries out ClusterAssignment %s, which another FleetCluster gave it", name),
@@ -125,12 +124,6 @@ func vacant(ctx context.Context, c client.Client, who join.Identity) error {
 		}
 	}
 	return nil
-}
-
-// left reports whether nothing of what a copy assigned is there any more. The link deletes such a copy.
-func left(a *v1alpha1.ClusterAssignment) bool {
-	c := apimeta.FindStatusCondition(a.Status.Conditions, meta.ReadyCondition)
-	return a.Spec.Leave != "" && c != nil && c.Status == metav1.ConditionTrue && c.Reason == v1alpha1.ReasonLeft && c.ObservedGeneration == a.Generation
 }
 
 // install brings the namespace of members and the definitions.

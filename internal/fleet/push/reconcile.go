@@ -52,10 +52,7 @@ func pushed(c *v1alpha1.FleetCluster) bool {
 
 // begins reports whether it is time to begin with a cluster for which no engine runs.
 func begins(c *v1alpha1.FleetCluster) bool {
-	if c.Status.Incarnation != "" && !c.DeletionTimestamp.IsZero() {
-		return true
-	}
-	return c.DeletionTimestamp.IsZero() && provisioned(c) && (!c.Spec.Suspend || c.Status.Incarnation != "")
+	return c.DeletionTimestamp.IsZero() && (c.Status.Incarnation != "" || provisioned(c) && !c.Spec.Suspend)
 }
 
 // look sees to it that the engine runs that the cluster is to have, and returns what is known of it; nil for nothing new.
