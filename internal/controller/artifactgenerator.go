@@ -86,13 +86,21 @@ func (r *artifactGenerators) Reconcile(ctx context.Context, req ctrl.Request) (c
 		return ctrl.Result{}, nil //nolint:nilerr // the engine stops: what failed now says nothing
 	}
 	if !equality.Semantic.DeepEqual(run.before.Status, g.Status) {
-		// The lock keeps a status that is older than what was written last from being the base of the next.
-		patch := client.MergeFromWithOptions(run.before, client.MergeFromWithOptimisticLock{})
-		if err := r.client.Status().Patch(ctx, g, patch, owner); err != nil {
-			return ctrl.Result{}, fmt.Errorf("write the status: %w", err)
+		if err := writeStatus(ctx, r.client, g, run.before); err != nil {
+			return ctrl.Result{}, err
 		}
 	}
 	return ctrl.Result{RequeueAfter: again}, nil
+}
+
+// writeStatus writes what differs in the status of an object that was read as before. The lock keeps a status that is
+// older than what was written last from being the base of the next.
+func writeStatus(ctx context.Context, c client.Client, o, before client.Object) error {
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	if err := c.Status().Patch(ctx, o, patch, owner); err != nil {
+		return fmt.Errorf("write the status: %w", err)
+	}
+	return nil
 }
 
 // generatorRun is one reconcile of one ArtifactGenerator.

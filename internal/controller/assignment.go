@@ -80,9 +80,8 @@ func (r *assignments) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Res
 		return ctrl.Result{}, nil //nolint:nilerr // the engine stops: what failed now says nothing
 	}
 	if !equality.Semantic.DeepEqual(run.before.Status, a.Status) {
-		patch := client.MergeFromWithOptions(run.before, client.MergeFromWithOptimisticLock{})
-		if err := r.client.Status().Patch(ctx, a, patch, owner); err != nil {
-			return ctrl.Result{}, fmt.Errorf("write the status: %w", err)
+		if err := writeStatus(ctx, r.client, a, run.before); err != nil {
+			return ctrl.Result{}, err
 		}
 	}
 	return ctrl.Result{RequeueAfter: again}, nil
