@@ -83,6 +83,11 @@ func (a *app) runAgent(ctx context.Context, o *agentOptions, flags *pflag.FlagSe
 			cancel()
 		}
 	})
+	keeping.Go(func() {
+		if err := m.awaitInvitations(ctx, opts.RestConfig); err != nil {
+			opts.Logger.Error(err, "invitations of other hubs are not heard of")
+		}
+	})
 	err = controller.Run(ctx, opts)
 	cancel()
 	keeping.Wait()

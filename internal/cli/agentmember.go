@@ -14,8 +14,11 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
@@ -33,8 +36,8 @@ type member struct {
 	uid    types.UID
 	// retry is how long to wait before a hub that refuses the agent is asked again.
 	retry time.Duration
-	// refused has something in it when the hub refused the agent.
-	refused chan struct{}
+	// refused has something in it when the hub refused the agent, and invitations when there may be another invitation.
+	refused, invitations chan struct{}
 	// current is how the hub is reached now.
 	current atomic.Pointer[rest.Config]
 	// other is set when it joined as somebody else.
@@ -50,15 +53,34 @@ func newMember(config *rest.Config, invitation string, log logr.Logger) (*member
 	if err != nil {
 		return nil, err
 	}
-	return &member{client: c, store: join.Store{Client: c}, file: invitation, log: log, refused: make(chan struct{}, 1)}, nil
+	return &member{client: c, store: join.Store{Client: c}, file: invitation, log: log, refused: make(chan struct{}, 1), invitations: make(chan struct{}, 1)}, nil
 }
 
 // refuse takes note that the hub refuses the agent.
-func (m *member) refuse() {
+func (m *member) refuse() { signal(m.refused) }
+
+func signal(to chan struct{}) {
 	select {
-	case m.refused <- struct{}{}:
+	case to <- struct{}{}:
 	default:
 	}
+}
+
+// awaitInvitations has those who wait hear of it when an invitation is put on the cluster, until ctx is done.
+func (m *member) awaitInvitations(ctx context.Context, config *rest.Config) error {
+	c, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("wait for invitations: %w", err)
+	}
+	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.NewListWatchFromClient(c.CoreV1().RESTClient(), "secrets", join.StoreNamespace, fields.OneTermEqualSelector("metadata.name", agent.InvitationName)),
+		ObjectType:    &corev1.Secret{},
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc: func(any) { signal(m.invitations) }, UpdateFunc: func(any, any) { signal(m.invitations) },
+		},
+	})
+	informer.RunWithContext(ctx)
+	return nil
 }
 
 func (m *member) use(c *join.Credentials) { m.current.Store(c.Config()) }
@@ -126,24 +148,41 @@ func (m *member) stored(ctx context.Context) (*join.Credentials, error) {
 
 // denied reports whether the hub answers, and does not know the agent or gives it no rights.
 func (m *member) denied(ctx context.Context, who *join.Credentials) bool {
+	return m.standing(ctx, who) == denied
+}
+
+// standing is what a hub thinks of the agent.
+type standing int
+
+const (
+	silent standing = iota
+	denied
+	accepted
+)
+
+// standing asks the hub what it thinks of the agent.
+func (m *member) standing(ctx context.Context, who *join.Credentials) standing {
 	ctx, cancel := context.WithTimeout(ctx, joinRetry)
 	defer cancel()
 	config := who.Config()
 	c, err := rest.HTTPClientFor(config)
 	if err != nil {
-		return false
+		return silent
 	}
 	report := fmt.Sprintf("%s/apis/%s/namespaces/%s/clusterreports/%s", strings.TrimSuffix(config.Host, "/"), fleetv1.GroupVersion, who.Namespace, who.Name)
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, report, http.NoBody)
 	if err != nil {
-		return false
+		return silent
 	}
 	response, err := c.Do(request)
 	if err != nil {
-		return false
+		return silent
 	}
 	_ = response.Body.Close()
-	return response.StatusCode == http.StatusUnauthorized || response.StatusCode == http.StatusForbidden
+	if response.StatusCode == http.StatusUnauthorized || response.StatusCode == http.StatusForbidden {
+		return denied
+	}
+	return accepted
 }
 
 // invited returns the invitation that there is.
@@ -227,13 +266,17 @@ func (m *member) renew(ctx context.Context, who *join.Credentials) *join.Credent
 	select {
 	case <-ended:
 	case <-m.refused:
-		end()
-		<-ended
+	case <-m.invitations:
+		// Where it is from, and whether it counts, is found out by who asks the hub.
+		signal(m.invitations)
 	}
+	end()
+	<-ended
 	return who
 }
 
-// again waits until the hub takes the agent as it is, or joining again works.
+// again waits until the hub takes the agent as it is, or joining again works. A hub that is gone cannot refuse an agent: where another
+// hub has invited the cluster, and the agent's own has not answered for as long as hubs wait for agents, it is left.
 func (m *member) again(ctx context.Context, who *join.Credentials) (*join.Credentials, error) {
 	told := ""
 	tell := func(err error) {
@@ -242,18 +285,31 @@ func (m *member) again(ctx context.Context, who *join.Credentials) (*join.Creden
 			m.log.Error(err, "what was assigned goes on")
 		}
 	}
-	for {
+	heard := time.Now()
+	for pause := m.retry; ; {
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(m.retry):
+		case <-m.invitations:
+		case <-time.After(pause):
 		}
-		if !m.denied(ctx, who) {
+		now := m.standing(ctx, who)
+		if now == accepted {
 			return who, nil
 		}
-		_, found, err := m.invited(ctx)
-		if err != nil || !found {
+		i, found, err := m.invited(ctx)
+		pause = m.retry
+		switch {
+		case err != nil || !found:
+			if now == silent && err == nil {
+				return who, nil // it is waited for by those who need it
+			}
 			tell(cmp.Or(err, errRefused))
+			continue
+		case now == silent && i.UID == who.UID:
+			return who, nil
+		case now == silent && time.Since(heard) < m.patience():
+			pause = joinRetry
 			continue
 		}
 		joining, cancel := context.WithTimeout(ctx, joinPatience)
@@ -265,6 +321,9 @@ func (m *member) again(ctx context.Context, who *join.Credentials) (*join.Creden
 		tell(err)
 	}
 }
+
+// patience is for how long a hub may be silent before another one's invitation is taken.
+func (m *member) patience() time.Duration { return min(time.Minute, 4*m.retry) }
 
 var errRefused error = &failure.Error{Op: "speak to the hub", Kind: failure.Denied, Err: errors.New("it does not know this agent, or not any more"), Remedy: "to join again: bowline join"}
 

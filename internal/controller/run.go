@@ -3,6 +3,8 @@ package controller
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/http"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -32,6 +34,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/fleet/admission"
 	"github.com/bowline-dev/bowline/internal/fleet/join"
+	fleetstanding "github.com/bowline-dev/bowline/internal/fleet/standing"
 	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/plan"
 	"github.com/bowline-dev/bowline/internal/source/git"
@@ -40,9 +43,36 @@ import (
 
 // Run runs the engine until ctx is done. It fails early, and says what is
 // missing, when the cluster cannot be reached or lacks the kinds that the engine
-// serves.
+// serves. While the cluster's management plane moves it stands still.
 func Run(ctx context.Context, o Options) error {
 	o = o.withDefaults()
+	if o.guest != nil {
+		return run(ctx, o) // it stands still with its host
+	}
+	return fleetstanding.Runner{
+		Config: o.RestConfig, Log: o.Logger,
+		Run:  func(ctx context.Context) error { return run(ctx, o) },
+		Idle: func(ctx context.Context) { alive(ctx, o) },
+	}.Start(ctx)
+}
+
+// alive answers that an engine which stands still is well, so that nobody starts it again.
+func alive(ctx context.Context, o Options) {
+	if orOff(o.HealthAddr) == "0" {
+		return
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.HealthAddr)
+	if err != nil {
+		o.Logger.Error(err, "nobody is told that the engine is well")
+		return
+	}
+	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	_ = server.Serve(listener)
+}
+
+func run(ctx context.Context, o Options) error {
 	budget, err := plan.ParseBudget(o.DeletionBudget)
 	if err != nil {
 		return fmt.Errorf("--deletion-budget: %w", err)

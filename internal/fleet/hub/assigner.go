@@ -108,7 +108,11 @@ func inputOf(version uint64, cluster *v1alpha1.FleetCluster, current *v1alpha1.C
 func (a *assigner) made(ctx context.Context, room *room, fleet *placement.Fleet, cluster *v1alpha1.FleetCluster, current *v1alpha1.ClusterAssignment, of *v1alpha1.ClusterTemplate, next *state) (*v1alpha1.ClusterAssignmentSpec, error) {
 	unknown := false
 	parameters, missing := a.parameters(ctx, cluster, of)
-	result, err := fleet.Assign(ctx, placement.Input{Cluster: cluster, Parameters: parameters, Unknown: missing, Current: &current.Spec, Held: func(name string) bool {
+	hub, err := a.itself.is(ctx, cluster)
+	if err != nil {
+		return nil, err
+	}
+	result, err := fleet.Assign(ctx, placement.Input{Cluster: cluster, Parameters: parameters, Unknown: missing, Current: &current.Spec, Hub: hub, Held: func(name string) bool {
 		keeps, known := room.keeps(name, cluster.Name)
 		if keeps && !known && has(&current.Spec, name) {
 			unknown = true

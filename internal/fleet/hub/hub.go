@@ -92,6 +92,8 @@ type hub struct {
 	surveys, assignments, clusters, placements *feed.Feed
 	// sightings is when members were last heard of.
 	sightings *sightings
+	// itself says which cluster the hub is.
+	itself *itself
 }
 
 // Register adds the hub's controllers to a manager whose scheme has AddToScheme.
@@ -100,6 +102,7 @@ func Register(mgr ctrl.Manager, o Options) error {
 		Options: o.withDefaults(), client: mgr.GetClient(), rooms: newRooms(), compiler: template.NewCompiler(),
 		surveys: &feed.Feed{}, assignments: &feed.Feed{}, clusters: &feed.Feed{}, placements: &feed.Feed{},
 	}
+	h.itself = &itself{reader: mgr.GetAPIReader()}
 	h.sightings = newSightings(h.Options, h.clusters.Add, askWith(mgr.GetAPIReader()))
 	if err := h.watchLeases(mgr); err != nil {
 		return fmt.Errorf("set up the hub's Leases: %w", err)

@@ -32,6 +32,9 @@ type Input struct {
 	Unknown error
 	// Current is what the cluster has now; nil when it has nothing yet.
 	Current *v1alpha1.ClusterAssignmentSpec
+	// Hub says that the cluster is the hub itself. What its units use of the sources beside the Placements is there already, and is nobody
+	// else's to write: the hub follows it, and does not pin it.
+	Hub bool
 	// Held says of a Placement that does not select the cluster any more whether it stays
 	// all the same, because leaving waits for approval. May be nil.
 	Held func(placement string) bool
@@ -270,7 +273,7 @@ func (a *assignment) keepSource(key SourceKey, namespace string) string {
 		}
 	}
 	i := slices.IndexFunc(a.Current.Sources, same(key.Name))
-	if i < 0 {
+	if i < 0 || a.own(key, namespace, key.Name) {
 		return key.Name
 	}
 	s := *a.Current.Sources[i].DeepCopy()

@@ -31,6 +31,11 @@ type Source struct {
 	Why string
 }
 
+// own reports whether a source of a cluster would be the hub's own: the cluster is the hub, and the source has its name and its namespace.
+func (a *assignment) own(key SourceKey, namespace, name string) bool {
+	return a.Hub && namespace == a.Cluster.Namespace && name == key.Name
+}
+
 // assign adds a source, and what it is made of, to those of a cluster. In each namespace of the member
 // that refers to it there is one of its own. branch, where it is set, replaces that of the source, which then
 // goes by the name as.
@@ -49,6 +54,9 @@ func (a *assignment) source(key SourceKey, namespace string, variant variant) er
 	if !ok {
 		return &failure.Error{Op: "use", Object: key.String(), Kind: failure.NotFound, Err: fmt.Errorf("%w: there is none beside the Placement on the hub", ErrSource),
 			Remedy: "declare it, or correct the reference"}
+	}
+	if a.own(key, namespace, name) {
+		return nil
 	}
 	spec, revision, err := pin(s, variant)
 	if err != nil {
