@@ -87,7 +87,7 @@ func (r *artifactGenerators) Reconcile(ctx context.Context, req ctrl.Request) (c
 	}
 	if !equality.Semantic.DeepEqual(run.before.Status, g.Status) {
 		if err := writeStatus(ctx, r.client, g, run.before); err != nil {
-			return ctrl.Result{}, err
+			return catchUp(err)
 		}
 	}
 	return ctrl.Result{RequeueAfter: again}, nil
@@ -101,6 +101,18 @@ func writeStatus(ctx context.Context, c client.Client, o, before client.Object) 
 		return fmt.Errorf("write the status: %w", err)
 	}
 	return nil
+}
+
+// behindFor is how long a cache may take to tell what was written before it is asked again.
+const behindFor = 100 * time.Millisecond
+
+// catchUp is what a reconcile returns that could not write a status. That the cache was behind is no failure: the object is
+// looked at again when that has passed, because not every change of it is an event.
+func catchUp(err error) (ctrl.Result, error) {
+	if behind(err) {
+		return ctrl.Result{RequeueAfter: behindFor}, nil
+	}
+	return ctrl.Result{}, err
 }
 
 // generatorRun is one reconcile of one ArtifactGenerator.

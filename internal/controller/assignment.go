@@ -81,7 +81,7 @@ func (r *assignments) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Res
 	}
 	if !equality.Semantic.DeepEqual(run.before.Status, a.Status) {
 		if err := writeStatus(ctx, r.client, a, run.before); err != nil {
-			return ctrl.Result{}, err
+			return catchUp(err)
 		}
 	}
 	return ctrl.Result{RequeueAfter: again}, nil

@@ -249,6 +249,21 @@ func (h *theHub) report(name, what string, is func(v1alpha1.ClusterReportStatus)
 	return r.Status
 }
 
+// carriedOut waits for a report that the assignment with a revision of the repository runs. The assignment is read once for each
+// look, and first: it changes whenever the hub wants.
+func (h *theHub) carriedOut(name, revision string) {
+	h.Helper()
+	r := &v1alpha1.ClusterReport{}
+	h.eventually("a report that "+revision+" runs", func() (bool, string) {
+		a := h.assignment(name)
+		*r = v1alpha1.ClusterReport{}
+		h.must(h.Get(h.Context(), types.NamespacedName{Namespace: h.namespace, Name: name}, r))
+		s := &r.Status
+		ready := s.Assignment == a.Spec.Digest && a.Spec.Sources[0].Revision == revision && len(s.Assigned) == 1 && s.Assigned[0].State == v1alpha1.UnitReady
+		return ready && s.Units.Ready == 1, fmt.Sprintf("%+v; wanted is %s", r.Status, a.Spec.Digest)
+	})
+}
+
 func (h *theHub) assignment(name string) *v1alpha1.ClusterAssignment {
 	h.Helper()
 	a := &v1alpha1.ClusterAssignment{}
