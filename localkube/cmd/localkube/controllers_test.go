@@ -26,6 +26,7 @@ func TestWholeCluster(t *testing.T) {
 	p.must("start", "whole", "--nodes", "2", "--no-fsync")
 	client := p.client("whole")
 	expectOneLoopbackPort(t, p.status("whole"))
+	expectNoInotify(t, p.status("whole"))
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, *kubernetes.Clientset)

@@ -100,6 +100,7 @@ func TestClustersBesideEachOther(t *testing.T) {
 	}
 	for _, name := range []string{"one", "two"} {
 		expectOneLoopbackPort(t, p.status(name))
+		expectNoInotify(t, p.status(name))
 	}
 }
 

@@ -46,22 +46,41 @@ func expectOneLoopbackPort(t *testing.T, status cluster.Status) {
 	}
 }
 
+// expectNoInotify checks that the process of a cluster takes none of the inotify instances of its
+// user, of which there are few: many clusters would leave none to other programs.
+func expectNoInotify(t *testing.T, status cluster.Status) {
+	t.Helper()
+	for _, target := range descriptorsOf(t, status.PID) {
+		if target == "anon_inode:inotify" {
+			t.Error("the process holds an inotify instance")
+		}
+	}
+}
+
 // socketsOf returns the inodes of the sockets that a process holds.
 func socketsOf(t *testing.T, pid int) map[string]bool {
 	t.Helper()
-	descriptors, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
 	sockets := map[string]bool{}
-	for _, descriptor := range descriptors {
-		target, err := os.Readlink(descriptor)
-		if err != nil {
-			continue // closed since
-		}
+	for _, target := range descriptorsOf(t, pid) {
 		if inode, found := strings.CutPrefix(target, "socket:["); found {
 			sockets[strings.TrimSuffix(inode, "]")] = true
 		}
 	}
 	return sockets
+}
+
+// descriptorsOf returns what the descriptors of a process are of.
+func descriptorsOf(t *testing.T, pid int) []string {
+	t.Helper()
+	descriptors, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var targets []string
+	for _, descriptor := range descriptors {
+		if target, err := os.Readlink(descriptor); err == nil { // else closed since
+			targets = append(targets, target)
+		}
+	}
+	return targets
 }
