@@ -72,10 +72,10 @@ func (a *app) localProvider(ctx context.Context, o *localProviderOptions) error 
 	if err != nil {
 		return err
 	}
-	agents := &localprovider.Agents{ControlPlanes: localprovider.Embedded{Executable: kube, Root: o.root},
-		Executable: self, Root: o.root, Logger: logger.WithName("agents")}
-	defer agents.Close()
-	if err := localprovider.Register(mgr, agents); err != nil {
+	planes := &localprovider.Processes{ControlPlanes: localprovider.Embedded{Executable: kube, Root: o.root},
+		Executable: self, Localkube: kube, Root: o.root, Logger: logger.WithName("processes")}
+	defer planes.Close()
+	if err := localprovider.Register(mgr, planes); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)

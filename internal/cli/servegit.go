@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/bowline-dev/bowline/internal/cli/local"
+	"github.com/bowline-dev/bowline/internal/background"
 	"github.com/bowline-dev/bowline/internal/gitserve"
 )
 
@@ -40,7 +40,7 @@ func (a *app) serveGitCommand() *cobra.Command {
 
 func (a *app) serveGit(ctx context.Context, o *serveGitOptions) error {
 	log := slog.New(slog.NewTextHandler(a.Err, nil))
-	listener, err := local.InheritedListener()
+	listener, err := background.InheritedListener()
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bowline-dev/bowline/examples"
 	"github.com/bowline-dev/bowline/internal/cli/local"
 	"github.com/bowline-dev/bowline/internal/failure"
 )
@@ -19,13 +20,13 @@ import (
 const (
 	platformNamespace = "bowline-system"
 	fleetName         = "fleet"
-	examplePath       = "./clusters/hub"
 )
 
 type upOptions struct {
 	clusterFlags
 	name    string
 	repo    string
+	example string
 	path    string
 	branch  string
 	nodes   int
@@ -43,11 +44,13 @@ func (a *app) upCommand() *cobra.Command {
 		GroupID: groupLocal,
 		Long: "Start a Kubernetes control plane with simulated nodes, Cluster API, the engine and a Git server\n" +
 			"on this machine, and show the example fleet converging: clusters are made from what is in Git,\n" +
-			"joined, and filled. It needs no cluster, no container engine and no cloud. What runs already is\n" +
+			"joined, and filled. With --example hierarchy these are management clusters themselves, which\n" +
+			"make clusters in turn: three levels. It needs no cluster, no container engine and no cloud. What runs already is\n" +
 			"left as it is, so that up may be called again at any time.\n\n" +
 			"With --kubeconfig or --context, the engine works on an existing cluster instead; with --repo,\n" +
 			"it delivers a repository of your own.",
 		Example: "  bowline up\n" +
+			"  bowline up --example hierarchy\n" +
 			"  bowline up --repo https://git.example.com/platform.git --path ./clusters/prod --branch main\n" +
 			"  bowline up --name trial --context my-cluster",
 		Args: cobra.NoArgs,
@@ -58,7 +61,8 @@ func (a *app) upCommand() *cobra.Command {
 	o.addConnection(cmd)
 	addPlaneName(cmd, &o.name)
 	f := cmd.Flags()
-	f.StringVar(&o.repo, "repo", "", "`URL` of the repository to deliver (default: one on this machine, made from the example fleet)")
+	f.StringVar(&o.repo, "repo", "", "`URL` of the repository to deliver (default: one on this machine, made from an example)")
+	f.StringVar(&o.example, "example", "", "`name` of the example that the repository is made from: "+exampleNames()+" (default: that of last time, or "+examples.All()[0].Name+")")
 	f.StringVar(&o.path, "path", "", "`folder` of the repository to deliver (default: the example's, or the root of --repo)")
 	f.StringVar(&o.branch, "branch", "", "`branch` of the repository to deliver (default: "+local.Branch+")")
 	f.IntVar(&o.nodes, "nodes", 1, "number of simulated nodes")
@@ -98,7 +102,7 @@ func (a *app) up(ctx context.Context, o *upOptions) error {
 		return err
 	}
 	if o.repo != "" && o.gitPort != 0 {
-		return &failure.Error{Op: "read flag", Object: "--git-port", Kind: failure.Invalid, Err: errors.New("there is no Git server with --repo")}
+		return &failure.Error{Op: "read flag", Object: "--git-port", Kind: failure.Invalid, Err: errNoGitServer}
 	}
 	release, err := plane.Lock()
 	if err != nil {
@@ -111,6 +115,9 @@ func (a *app) up(ctx context.Context, o *upOptions) error {
 	}
 	b := &bringUp{app: a, options: o, plane: plane, settings: settings, started: time.Now()}
 	if err := b.checkTarget(); err != nil {
+		return err
+	}
+	if err := b.checkExample(); err != nil {
 		return err
 	}
 	b.recallRepository()
@@ -190,6 +197,9 @@ func (b *bringUp) recallRepository() {
 		o.path, o.branch = cmp.Or(o.path, s.Path), cmp.Or(o.branch, s.Branch)
 	}
 	o.branch = cmp.Or(o.branch, local.Branch)
+	if o.repo == "" {
+		s.Example = cmp.Or(o.example, s.Example, examples.All()[0].Name)
+	}
 	s.Repo, s.Path, s.Branch = o.repo, o.path, o.branch
 }
 

@@ -16,7 +16,7 @@ func (b *bringUp) declareFleet(ctx context.Context) (string, error) {
 	if b.options.repo != "" {
 		url = b.options.repo
 	} else if path == "" {
-		path = examplePath
+		path = b.example().Path
 	}
 	if path == "" {
 		path = "./"

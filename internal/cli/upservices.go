@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/bowline-dev/bowline/internal/background"
-	"github.com/bowline-dev/bowline/internal/cli/local"
 	"github.com/bowline-dev/bowline/internal/crds"
 	"github.com/bowline-dev/bowline/internal/failure"
 )
@@ -21,7 +20,7 @@ import (
 func (b *bringUp) startEngine(ctx context.Context) (string, error) {
 	var err error
 	if _, running := b.plane.Engine().Running(); !running {
-		if b.settings.MetricsAddr, err = local.FreeAddr(ctx); err != nil {
+		if b.settings.MetricsAddr, err = background.FreeAddr(ctx); err != nil {
 			return "", err
 		}
 	}
@@ -56,7 +55,7 @@ func (b *bringUp) startProgram(ctx context.Context, title string, service backgr
 		verb = "started again, because the program changed"
 	}
 	*program = now
-	if *address, err = local.FreeAddr(ctx); err != nil {
+	if *address, err = background.FreeAddr(ctx); err != nil {
 		return "", err
 	}
 	if err := b.remember(); err != nil {

@@ -11,7 +11,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/bowline-dev/bowline/examples"
+	"github.com/bowline-dev/bowline/internal/background"
 	"github.com/bowline-dev/bowline/internal/cli/local"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/localkube"
@@ -128,7 +128,8 @@ func (c *cluster) refuseOtherEngine(ctx context.Context) error {
 }
 
 func (b *bringUp) startGit(ctx context.Context) (string, error) {
-	made, err := b.plane.Seed(ctx, examples.Fleet())
+	example := b.example()
+	made, err := b.plane.Seed(ctx, example.Name, example.Files)
 	if err != nil {
 		return "", err
 	}
@@ -139,7 +140,7 @@ func (b *bringUp) startGit(ctx context.Context) (string, error) {
 		}
 		return "served already at " + b.settings.URL, nil
 	}
-	listener, err := local.Listen(ctx, b.options.gitPort, b.settings.GitAddr)
+	listener, err := background.Listen(ctx, b.options.gitPort, b.settings.GitAddr)
 	if err != nil {
 		return "", err
 	}
@@ -167,7 +168,7 @@ func (b *bringUp) startGit(ctx context.Context) (string, error) {
 		return "as it was, but served at " + b.settings.URL + ", because " + before + " is taken; correct the remotes of clones", nil
 	}
 	if made {
-		return "made from the example fleet, served at " + b.settings.URL, nil
+		return "made from the example " + example.Name + ", served at " + b.settings.URL, nil
 	}
 	return "as it was, served at " + b.settings.URL, nil
 }

@@ -21,6 +21,7 @@ type ClusterTemplate struct {
 
 	Spec ClusterTemplateSpec `json:"spec"`
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
 	Status ClusterTemplateStatus `json:"status,omitempty"`
 }
 

@@ -28,6 +28,7 @@ type FleetCluster struct {
 
 	Spec FleetClusterSpec `json:"spec"`
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
 	Status FleetClusterStatus `json:"status,omitempty"`
 }
 
@@ -151,10 +152,14 @@ type SyncSpec struct {
 	// +optional
 	// +kubebuilder:default="10m"
 	Interval metav1.Duration `json:"interval,omitempty"`
-	// Prune removes what went from the source.
+	// Prune removes what went from the source, and all of it when the cluster lets go: it has left when
+	// that is gone.
 	// +optional
 	// +kubebuilder:default=true
 	Prune *bool `json:"prune,omitempty"`
+	// Wait makes the unit ready only when all that it delivers is: of a folder that holds FleetClusters, when those are.
+	// +optional
+	Wait bool `json:"wait,omitempty"`
 }
 
 // SourceReference names a source of the same namespace.

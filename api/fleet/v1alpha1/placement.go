@@ -22,6 +22,7 @@ type Placement struct {
 
 	Spec PlacementSpec `json:"spec"`
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
 	Status PlacementStatus `json:"status,omitempty"`
 }
 

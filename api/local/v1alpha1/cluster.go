@@ -82,6 +82,10 @@ type LocalControlPlaneSpec struct {
 	// its own minor version or the one before, as the API server's emulation allows.
 	// +optional
 	Version string `json:"version,omitempty"`
+	// Management says that clusters are made from this one: Cluster API and a provider run for it. Where it is
+	// taken back they end, and the clusters stay as they are.
+	// +optional
+	Management bool `json:"management,omitempty"`
 	// ControlPlaneEndpoint is where it answers; the provider sets it.
 	// +optional
 	ControlPlaneEndpoint Endpoint `json:"controlPlaneEndpoint,omitempty,omitzero"`

@@ -3,10 +3,8 @@ package local
 import (
 	"context"
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -14,6 +12,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 
+	"github.com/bowline-dev/bowline/internal/background"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/gitserve"
 )
@@ -72,7 +71,7 @@ func await(t *testing.T, what string, is func() bool) {
 
 func TestServiceInheritsTheListener(t *testing.T) {
 	p := newPlane(t)
-	l, err := Listen(t.Context(), 0, "")
+	l, err := background.Listen(t.Context(), 0, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,40 +88,10 @@ func TestServiceInheritsTheListener(t *testing.T) {
 	await(t, "descriptor 4 is a socket", func() bool { return strings.HasPrefix(s.LastWords(), "socket:") })
 }
 
-func TestListen(t *testing.T) {
-	l, err := Listen(t.Context(), 0, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	taken := l.Addr().String()
-	_, digits, err := net.SplitHostPort(taken)
-	if err != nil {
-		t.Fatal(err)
-	}
-	port, err := strconv.Atoi(digits)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Listen(t.Context(), port, ""); !errors.Is(err, failure.Of(failure.Conflict)) {
-		t.Errorf("a port in use: %v", err)
-	}
-	other, err := Listen(t.Context(), 0, taken)
-	if err != nil {
-		t.Fatalf("the address of last time is taken: %v", err)
-	}
-	_ = other.Close()
-	_ = l.Close()
-	again, err := Listen(t.Context(), 0, taken)
-	if err != nil || again.Addr().String() != taken {
-		t.Errorf("the address of last time is free, but got %v, %v", again, err)
-	}
-	_ = again.Close()
-}
-
 func TestSeedNeverOverwrites(t *testing.T) {
 	p := newPlane(t)
 	files := fstest.MapFS{"a.yaml": {Data: []byte("one")}, "dir/run.sh": {Data: []byte("#!/bin/sh\n")}}
-	if made, err := p.Seed(t.Context(), files); err != nil || !made {
+	if made, err := p.Seed(t.Context(), "fleet", files); err != nil || !made {
 		t.Fatalf("Seed = %t, %v", made, err)
 	}
 	repo := &gitserve.Repo{Dir: filepath.Join(p.GitRoot(), Repository)}
@@ -135,7 +104,7 @@ func TestSeedNeverOverwrites(t *testing.T) {
 		t.Errorf("files = %q, %v", out, err)
 	}
 	files["a.yaml"] = &fstest.MapFile{Data: []byte("two")}
-	if made, err := p.Seed(t.Context(), files); err != nil || made {
+	if made, err := p.Seed(t.Context(), "fleet", files); err != nil || made {
 		t.Fatalf("second Seed = %t, %v", made, err)
 	}
 	if now, err := repo.Resolve(t.Context(), "refs/heads/"+Branch); err != nil || now != first {

@@ -50,6 +50,8 @@ type Settings struct {
 	GitAddr string `json:"gitAddr,omitempty"`
 	// URL is the repository that the plane serves itself.
 	URL string `json:"url,omitempty"`
+	// Example is what the repository was made from.
+	Example string `json:"example,omitempty"`
 	// Repo, Path and Branch are what --repo, --path and --branch said.
 	Repo   string `json:"repo,omitempty"`
 	Path   string `json:"path,omitempty"`

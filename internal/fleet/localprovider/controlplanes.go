@@ -39,7 +39,7 @@ func (r *controlPlanes) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.R
 func (r *controlPlanes) ensure(ctx context.Context, w *work[*localv1.LocalControlPlane]) (ctrl.Result, error) {
 	o := w.object
 	o.Status.ExternalManagedControlPlane = yes()
-	now, err := r.planes.Ensure(ctx, nameOf(w.cluster), o.Spec.Version)
+	now, err := r.planes.Ensure(ctx, nameOf(w.cluster), Wanted{Version: o.Spec.Version, Management: o.Spec.Management})
 	if ctx.Err() != nil {
 		return ctrl.Result{}, nil //nolint:nilerr // the provider stops
 	}

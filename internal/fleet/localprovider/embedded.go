@@ -21,14 +21,14 @@ type Embedded struct {
 	Unsynced bool
 }
 
-// Ensure implements ControlPlanes.
-func (e Embedded) Ensure(ctx context.Context, name, wanted string) (ControlPlane, error) {
+// Ensure implements ControlPlanes. What runs for a control plane is not its business; see Processes.
+func (e Embedded) Ensure(ctx context.Context, name string, want Wanted) (ControlPlane, error) {
 	plane := e.plane(name)
 	built, err := plane.Version(ctx)
 	if err != nil {
 		return ControlPlane{}, err
 	}
-	emulate, behaves, err := emulation(built, wanted)
+	emulate, behaves, err := emulation(built, want.Version)
 	if err != nil {
 		return ControlPlane{}, err
 	}

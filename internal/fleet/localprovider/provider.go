@@ -35,11 +35,18 @@ var ErrVersion = errors.New("this version is not available")
 // ControlPlanes starts, finds and deletes control planes on this machine.
 type ControlPlanes interface {
 	// Ensure starts the control plane of the name, or finds it running, and returns when it answers.
-	// The version is one of Kubernetes, such as v1.36.0; with "" the choice is free. A control plane that
-	// runs with another one is started anew.
-	Ensure(ctx context.Context, name, version string) (ControlPlane, error)
+	// One that runs with another version is started anew.
+	Ensure(ctx context.Context, name string, want Wanted) (ControlPlane, error)
 	// Delete stops it and deletes its data; one that is not there is no error.
 	Delete(ctx context.Context, name string) error
+}
+
+// Wanted says what a control plane is to be.
+type Wanted struct {
+	// Version is one of Kubernetes, such as v1.36.0; with "" the choice is free.
+	Version string
+	// Management says that it is that of a management cluster: clusters are made from it.
+	Management bool
 }
 
 // ControlPlane is one that runs.

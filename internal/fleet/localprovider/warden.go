@@ -2,8 +2,8 @@ package localprovider
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -17,11 +17,10 @@ import (
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/background"
-	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/fleet/agent"
 )
 
-// An agent that ends is started again after a second, and after twice as long each time that it
+// A process that ends is started again after a second, and after twice as long each time that it
 // ends soon.
 const (
 	firstPause = time.Second
@@ -30,33 +29,43 @@ const (
 	longRun = time.Minute
 )
 
-// warden runs the agent of one control plane as its Deployment says.
+// errEnded is said of a process that ended although it is to run.
+var errEnded = errors.New("the process ended")
+
+// warden keeps one process of a control plane running.
 type warden struct {
-	service    background.Service
-	executable string
-	clock      clock.Clock
-	log        logr.Logger
-	// pause is how long it takes until the agent is started again.
+	title   string
+	service background.Service
+	// launch starts the process with what its arguments are by the newest wish; one that it started and that
+	// failed all the same is ended.
+	launch func(ctx context.Context, arguments []string) (<-chan struct{}, error)
+	// watch says until ctx is done with what arguments the process is to run, nil for not at all; without it,
+	// it is to run always.
+	watch func(ctx context.Context, wishes chan []string) error
+	// after, where there is one, is waited for before the first start, and up is closed after it.
+	after <-chan struct{}
+	up    chan struct{}
+	clock clock.Clock
+	log   logr.Logger
+	// pause is how long it takes until the process is started again.
 	pause time.Duration
 }
 
-// run works until ctx is done; the agent has ended then.
-func (w *warden) run(ctx context.Context, config *rest.Config) {
+// run works until ctx is done; the process has ended then.
+func (w *warden) run(ctx context.Context) {
+	// Of one that an earlier provider left it is not known what it was told.
+	w.stop(ctx)
 	wishes := make(chan []string, 1)
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)
-		if err := watchDeployment(ctx, config, wishes); err != nil {
-			w.log.Error(err, "no agent is run")
-		}
+		w.listen(ctx, wishes)
 	}()
 	defer func() { <-watching }()
-	// Of an agent that an earlier provider left it is not known what it was told.
-	w.stop(ctx)
 	w.pause = firstPause
 	var wanted []string
 	for {
-		ended := w.start(wanted)
+		ended := w.start(ctx, wanted)
 		begun := w.clock.Now()
 		select {
 		case <-ctx.Done():
@@ -71,25 +80,54 @@ func (w *warden) run(ctx context.Context, config *rest.Config) {
 	}
 }
 
-// start starts the agent with the arguments, and returns a channel that is closed when it ends. Without
+// listen has the wishes told.
+func (w *warden) listen(ctx context.Context, wishes chan []string) {
+	if w.after != nil {
+		select {
+		case <-w.after:
+		case <-ctx.Done():
+			return
+		}
+	}
+	if w.watch == nil {
+		wishes <- []string{}
+		return
+	}
+	if err := w.watch(ctx, wishes); err != nil {
+		w.log.Error(err, "it is not run")
+	}
+}
+
+// start starts the process with the arguments, and returns a channel that is closed when it ends. Without
 // arguments none is to run.
-func (w *warden) start(arguments []string) <-chan struct{} {
-	if arguments == nil {
+func (w *warden) start(ctx context.Context, arguments []string) <-chan struct{} {
+	if arguments == nil || ctx.Err() != nil {
 		return nil
 	}
-	ended, err := w.service.Start(w.executable, w.arguments(arguments), []string{"RUNTIME_NAMESPACE=" + fleetv1.MemberNamespace})
+	ended, err := w.launch(ctx, arguments)
 	if err != nil {
-		w.log.Error(err, "the agent was not started")
+		if ctx.Err() == nil {
+			w.log.Error(err, "it was not started")
+		}
+		w.stop(ctx)
 		at := make(chan struct{})
 		close(at)
 		return at
 	}
-	w.log.Info("the agent was started", "log", w.service.Log())
+	w.log.Info("it was started", "log", w.service.Log())
+	select {
+	case <-w.up:
+	default:
+		close(w.up)
+	}
 	return ended
 }
 
-// rest waits before an agent is started again that has ended, unless something else is wanted meanwhile.
+// rest waits before a process is started again that has ended, unless something else is wanted meanwhile.
 func (w *warden) rest(ctx context.Context, wanted []string, wishes <-chan []string, ran time.Duration) []string {
+	if ctx.Err() != nil {
+		return wanted
+	}
 	if ran >= longRun {
 		w.pause = firstPause
 	}
@@ -106,26 +144,11 @@ func (w *warden) rest(ctx context.Context, wanted []string, wishes <-chan []stri
 	return wanted
 }
 
-// stop ends the agent, where one runs. It takes as long as it takes.
+// stop ends the process, where one runs. It takes as long as it takes.
 func (w *warden) stop(ctx context.Context) {
 	if _, err := w.service.Stop(context.WithoutCancel(ctx)); err != nil {
-		w.log.Error(err, "the agent was not ended")
+		w.log.Error(err, "it was not ended")
 	}
-}
-
-func (w *warden) kubeconfig() string { return filepath.Join(w.service.Dir, "kubeconfig") }
-
-func (w *warden) writeKubeconfig(data []byte) error {
-	if err := background.WriteFile(w.kubeconfig(), data); err != nil {
-		return &failure.Error{Op: "write", Object: w.kubeconfig(), Kind: failure.Denied, Err: err}
-	}
-	return nil
-}
-
-// arguments are those of the Deployment, with what is another on this machine: the last one of a flag counts.
-func (w *warden) arguments(of []string) []string {
-	return append(slices.Clone(of), "--kubeconfig="+w.kubeconfig(), "--data-dir="+filepath.Join(w.service.Dir, "data"),
-		"--metrics-addr=0", "--health-addr=0", "--storage-addr=127.0.0.1:0")
 }
 
 // watchDeployment tells with what arguments an agent is to run, whenever that changes, until ctx is done: nil is

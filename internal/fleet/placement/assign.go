@@ -158,8 +158,12 @@ func (a *assignment) syncUnit(ctx context.Context, s *v1alpha1.SyncSpec, field s
 		return v1alpha1.AssignedUnit{}, fmt.Errorf("%s: %w", field, err)
 	}
 	spec := kustomizev1.KustomizationSpec{
-		Interval: s.Interval, Path: s.Path, Prune: s.Prune == nil || *s.Prune, ServiceAccountName: s.ServiceAccountName,
+		Interval: s.Interval, Path: s.Path, Prune: s.Prune == nil || *s.Prune, ServiceAccountName: s.ServiceAccountName, Wait: s.Wait,
 		SourceRef: kustomizev1.CrossNamespaceSourceReference{Kind: s.Source.Kind, Name: orElse(v.as, s.Source.Name)},
+	}
+	if spec.Prune {
+		// A cluster has left when what it delivered is gone: clusters that it manages need it for that.
+		spec.DeletionPolicy = kustomizev1.DeletionPolicyWaitForTermination
 	}
 	raw, err := canonical(spec)
 	return v1alpha1.AssignedUnit{Kind: kustomizev1.KustomizationKind, Namespace: namespace, Name: s.Name, Spec: apiextensionsv1.JSON{Raw: raw}}, err

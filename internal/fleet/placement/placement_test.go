@@ -11,6 +11,7 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
 	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
@@ -141,14 +142,16 @@ func TestAssign(t *testing.T) {
 			cluster: cluster("a", "env=prod", func(c *v1alpha1.FleetCluster) {
 				source := v1alpha1.SourceReference{Kind: "GitRepository", Name: "fleet"}
 				c.Spec.Sync = []v1alpha1.SyncSpec{
-					{Name: "own", Source: source, Path: "clusters/${cluster.name}"},
+					{Name: "own", Source: source, Path: "clusters/${cluster.name}", Wait: true},
 					{Name: "team", Source: source, Branch: "${cluster.labels.env}", Namespace: "team", ServiceAccountName: "deployer"},
+					{Name: "kept", Source: source, Prune: ptr.To(false)},
 				}
 			}),
 			want: "source GitRepository/bowline-system/fleet " + pinnedSource + "\n" +
 				`source GitRepository/team/team {"interval":"0s","ref":{"branch":"prod"},"url":"https://git.example.org/fleet"}` + "\n" +
-				`sync Kustomization/bowline-system/own {"interval":"0s","path":"clusters/a","prune":true,"sourceRef":{"kind":"GitRepository","name":"fleet"}}` + "\n" +
-				`sync Kustomization/team/team {"interval":"0s","prune":true,"serviceAccountName":"deployer","sourceRef":{"kind":"GitRepository","name":"team"}}` + "\n",
+				`sync Kustomization/bowline-system/own {"deletionPolicy":"WaitForTermination","interval":"0s","path":"clusters/a","prune":true,"sourceRef":{"kind":"GitRepository","name":"fleet"},"wait":true}` + "\n" +
+				`sync Kustomization/team/team {"deletionPolicy":"WaitForTermination","interval":"0s","prune":true,"serviceAccountName":"deployer","sourceRef":{"kind":"GitRepository","name":"team"}}` + "\n" +
+				`sync Kustomization/bowline-system/kept {"interval":"0s","prune":false,"sourceRef":{"kind":"GitRepository","name":"fleet"}}` + "\n",
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -25,7 +25,7 @@ import (
 // given is a control plane that somebody else runs.
 type given struct{ kubeconfig []byte }
 
-func (g given) Ensure(context.Context, string, string) (localprovider.ControlPlane, error) {
+func (g given) Ensure(context.Context, string, localprovider.Wanted) (localprovider.ControlPlane, error) {
 	return localprovider.ControlPlane{Kubeconfig: g.kubeconfig}, nil
 }
 
@@ -35,7 +35,7 @@ func (given) Delete(context.Context, string) error { return nil }
 type manned struct {
 	testing.TB
 	client.Client
-	agents *localprovider.Agents
+	agents *localprovider.Processes
 	clock  *clocktesting.FakeClock
 	said   string
 }
@@ -61,7 +61,7 @@ func newManned(t *testing.T) *manned {
 	if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	m.agents = &localprovider.Agents{ControlPlanes: given{kubeconfig}, Executable: program, Root: t.TempDir(), Clock: m.clock}
+	m.agents = &localprovider.Processes{ControlPlanes: given{kubeconfig}, Executable: program, Root: t.TempDir(), Clock: m.clock}
 	t.Cleanup(func() {
 		m.agents.Close()
 		_ = c.Delete(context.WithoutCancel(t.Context()), m.deployment())
@@ -82,7 +82,7 @@ func (m *manned) deployment(arguments ...string) *appsv1.Deployment {
 
 func (m *manned) ensure() {
 	m.Helper()
-	if _, err := m.agents.Ensure(m.Context(), edge, ""); err != nil {
+	if _, err := m.agents.Ensure(m.Context(), edge, localprovider.Wanted{}); err != nil {
 		m.Fatal(err)
 	}
 }
@@ -104,7 +104,7 @@ func (m *manned) pid() int {
 
 func (m *manned) await(what string, is func() bool) {
 	m.Helper()
-	err := wait.PollUntilContextTimeout(m.Context(), 5*time.Millisecond, 30*time.Second, true, func(context.Context) (bool, error) { return is(), nil })
+	err := wait.PollUntilContextTimeout(m.Context(), 5*time.Millisecond, patience, true, func(context.Context) (bool, error) { return is(), nil })
 	if err != nil {
 		m.Fatalf("not in time: %s", what)
 	}
