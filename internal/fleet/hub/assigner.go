@@ -81,6 +81,9 @@ func (a *assigner) assign(ctx context.Context, room *room, cluster *v1alpha1.Fle
 	if known && before.input == next.input {
 		return nil
 	}
+	if next.memo = before.memo; next.memo == nil {
+		next.memo = &placement.Memo{}
+	}
 	want, err := a.made(ctx, room, fleet, cluster, current, of, &next)
 	if err != nil {
 		next.err, next.digest, next.units, next.written = err, current.Spec.Digest, unitsOf(&current.Spec), before.written
@@ -112,7 +115,7 @@ func (a *assigner) made(ctx context.Context, room *room, fleet *placement.Fleet,
 	if err != nil {
 		return nil, err
 	}
-	result, err := fleet.Assign(ctx, placement.Input{Cluster: cluster, Parameters: parameters, Unknown: missing, Current: &current.Spec, Hub: hub, Held: func(name string) bool {
+	result, err := fleet.Assign(ctx, placement.Input{Cluster: cluster, Parameters: parameters, Unknown: missing, Current: &current.Spec, Hub: hub, Memo: next.memo, Held: func(name string) bool {
 		keeps, known := room.keeps(name, cluster.Name)
 		if keeps && !known && has(&current.Spec, name) {
 			unknown = true

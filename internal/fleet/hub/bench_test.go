@@ -36,7 +36,10 @@ func assignAll(b *testing.B, r *room, n namespace) (changed int) {
 	b.Helper()
 	for i := range n.clusters {
 		c := &n.clusters[i]
-		result, err := r.fleet.Assign(b.Context(), placement.Input{Cluster: c, Current: n.assigned[c.Name]})
+		if r.clusters[c.Name] == nil {
+			r.clusters[c.Name] = &state{memo: &placement.Memo{}}
+		}
+		result, err := r.fleet.Assign(b.Context(), placement.Input{Cluster: c, Current: n.assigned[c.Name], Memo: r.clusters[c.Name].memo})
 		if err != nil || len(result.Problems) > 0 {
 			b.Fatal(err, result.Problems)
 		}

@@ -63,6 +63,8 @@ type state struct {
 	// problems are those of placement.Result, and err is why there is no assignment.
 	problems map[string]error
 	err      error
+	// memo is what its units were made to be. It belongs to the reconcile of the cluster.
+	memo *placement.Memo
 }
 
 // current returns the fleet and its version; nil before the first survey.

@@ -38,6 +38,8 @@ type Input struct {
 	// Held says of a Placement that does not select the cluster any more whether it stays
 	// all the same, because leaving waits for approval. May be nil.
 	Held func(placement string) bool
+	// Memo is that of the cluster, and saves work; may be nil.
+	Memo *Memo
 }
 
 // Result is what one cluster is to run.
@@ -58,12 +60,15 @@ type assignment struct {
 	problems  map[string]error
 	// taken says whose the units are.
 	taken map[string]string
+	// before are the units that were made for the cluster before, and made those that are made now.
+	before, made map[string]made
 }
 
 // Assign says what a cluster is to run. What cannot be told leaves the cluster as it is.
 func (f *Fleet) Assign(ctx context.Context, in Input) (Result, error) {
-	a := &assignment{fleet: f, Input: in, variables: template.ClusterVariables(in.Cluster, in.Parameters), problems: map[string]error{}, taken: map[string]string{}}
+	a := &assignment{fleet: f, Input: in, variables: template.ClusterVariables(in.Cluster, in.Parameters), problems: map[string]error{}, taken: map[string]string{}, made: map[string]made{}}
 	a.withoutParameters()
+	a.before = in.Memo.recalled(a.variables)
 	if a.Current == nil {
 		a.Current = &v1alpha1.ClusterAssignmentSpec{}
 	}
@@ -86,6 +91,7 @@ func (f *Fleet) Assign(ctx context.Context, in Input) (Result, error) {
 			kept = append(kept, p)
 		}
 	}
+	in.Memo.note(a.variables, a.made)
 	// What stays comes last, so that it does not hold on to a name that something new has.
 	for _, p := range kept {
 		a.keep(p)

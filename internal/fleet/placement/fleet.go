@@ -16,13 +16,14 @@ import (
 	"github.com/bowline-dev/bowline/internal/fleet/template"
 )
 
-// Fleet is what the assignments of one namespace's clusters are made from. It is read
-// only once it is made, and may be used by many goroutines.
+// Fleet is what the assignments of one namespace's clusters are made from. It says the same
+// once it is made, and may be used by many goroutines.
 type Fleet struct {
 	// sources are those of the namespace.
 	sources  map[SourceKey]Source
 	compiler *template.Compiler
 	placed   []*placed
+	common   common
 }
 
 // placed is a Placement as far as it says the same for all clusters.
@@ -53,7 +54,7 @@ func (p *placed) wrong(err error) {
 // New prepares a fleet. What is wrong with a Placement is told by Broken and by each Assign
 // of a cluster that it is for; the others are not held up.
 func New(placements []*v1alpha1.Placement, sources map[SourceKey]Source, compiler *template.Compiler) *Fleet {
-	f := &Fleet{sources: sources, compiler: compiler}
+	f := &Fleet{sources: sources, compiler: compiler, common: common{pins: map[SourceKey]pinned{}, units: map[string]made{}}}
 	for _, p := range placements {
 		f.placed = append(f.placed, prepare(p))
 	}
@@ -78,6 +79,7 @@ func prepare(p *v1alpha1.Placement) *placed {
 		}
 		names.Insert(t.name)
 		if out.wrong(err); err == nil {
+			t.identify(p)
 			out.units = append(out.units, t)
 		}
 	}

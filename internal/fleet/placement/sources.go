@@ -58,18 +58,14 @@ func (a *assignment) source(key SourceKey, namespace string, variant variant) er
 	if a.own(key, namespace, name) {
 		return nil
 	}
-	spec, revision, err := pin(s, variant)
+	p, err := a.fleet.common.pinned(key, s, variant)
 	if err != nil {
-		return &failure.Error{Op: "use", Object: key.String(), Kind: kindOr(err, failure.Unavailable), Err: err}
-	}
-	raw, err := canonical(spec)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", key, err)
+		return err
 	}
 	a.out.Sources = append(a.out.Sources, v1alpha1.AssignedSource{
-		Kind: key.Kind, Namespace: namespace, Name: name, Revision: revision, Spec: apiextensionsv1.JSON{Raw: raw},
+		Kind: key.Kind, Namespace: namespace, Name: name, Revision: p.revision, Spec: apiextensionsv1.JSON{Raw: slices.Clone(p.raw)},
 	})
-	for _, f := range refersTo(spec) {
+	for _, f := range p.refersTo {
 		if err := a.source(f, namespace, none); err != nil {
 			return fmt.Errorf("%s: %w", key, err)
 		}

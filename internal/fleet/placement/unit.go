@@ -50,6 +50,9 @@ type pattern struct {
 	raw       []byte
 	// value is raw, read. It is not changed.
 	value any
+	// id names all that the unit is made from but the cluster, and same says that it is the same on all of them.
+	id   string
+	same bool
 }
 
 func patternOf(u *v1alpha1.PlacementUnit, i int) (pattern, error) {
@@ -77,8 +80,8 @@ type unit struct {
 	needs []SourceKey
 }
 
-// on makes the unit of a cluster; ok is false where it has none.
-func (t *pattern) on(ctx context.Context, a *assignment, p *placed) (u unit, ok bool, err error) {
+// expanded makes the unit of a cluster; ok is false where it has none.
+func (t *pattern) expanded(ctx context.Context, a *assignment, p *placed) (u unit, ok bool, err error) {
 	if t.when != "" {
 		if ok, err := a.fleet.compiler.True(ctx, t.at+".when", t.when, a.variables); err != nil || !ok {
 			return unit{}, false, err
