@@ -10,7 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/bowline-dev/bowline/api/fleet/v1alpha1")
+	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+)
 
 // itself knows which cluster the hub is, which does not change.
 type itself struct {
