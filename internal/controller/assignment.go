@@ -101,6 +101,9 @@ func (r *assignmentRun) do(ctx context.Context) time.Duration {
 	if err := r.first(ctx); err != nil {
 		return r.fail(fleetv1.ReasonNameTaken, err)
 	}
+	if !r.genuine() {
+		return r.edited()
+	}
 	if r.a.Spec.Leave != "" {
 		return r.leave(ctx)
 	}

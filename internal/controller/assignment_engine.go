@@ -41,7 +41,7 @@ func (e *engine) registerAssignments(ctx context.Context) error {
 	named := builder.WithPredicates(predicate.NewPredicateFuncs(reserved), predicate.Or(requested(), predicate.LabelChangedPredicate{}))
 	err = ctrl.NewControllerManagedBy(e.mgr).Named("clusterassignment").
 		WatchesRawSource(source.Kind(copies, &fleetv1.ClusterAssignment{}, &handler.TypedEnqueueRequestForObject[*fleetv1.ClusterAssignment]{},
-			predicate.TypedGenerationChangedPredicate[*fleetv1.ClusterAssignment]{})).
+			predicate.Or[*fleetv1.ClusterAssignment](predicate.TypedGenerationChangedPredicate[*fleetv1.ClusterAssignment]{}, predicate.TypedAnnotationChangedPredicate[*fleetv1.ClusterAssignment]{}))).
 		WatchesRawSource(r.self).
 		Watches(&kustomizev1.Kustomization{}, handler.EnqueueRequestsFromMapFunc(r.all), named).
 		Watches(&sourcev1.ExternalArtifact{}, handler.EnqueueRequestsFromMapFunc(r.all), named).

@@ -2,6 +2,8 @@ package controller
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -74,8 +76,28 @@ func (s *stage) placed(name string, dependsOn []string, units ...fleetv1.Assigne
 func (s *stage) copyOf(name string, spec fleetv1.ClusterAssignmentSpec) *fleetv1.ClusterAssignment {
 	s.Helper()
 	a := &fleetv1.ClusterAssignment{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: s.namespace, Labels: map[string]string{fleetv1.LabelSelf: "true"}}, Spec: spec}
+	s.copied(a)
 	s.create(a)
 	return a
+}
+
+// copied marks a copy as a member's link does.
+func (s *stage) copied(a *fleetv1.ClusterAssignment) {
+	s.Helper()
+	is, err := a.Spec.Fingerprint()
+	if err != nil {
+		s.Fatal(err)
+	}
+	metav1.SetMetaDataAnnotation(&a.ObjectMeta, fleetv1.CopiedAnnotation, is)
+}
+
+// reassign changes a copy as a member's link does.
+func reassign(s *stage, a *fleetv1.ClusterAssignment, change func(*fleetv1.ClusterAssignment)) {
+	s.Helper()
+	edit(s, a, func(a *fleetv1.ClusterAssignment) {
+		change(a)
+		s.copied(a)
+	})
 }
 
 // awaitCarriedOut waits until the copy is ready for the reason, with this digest.
@@ -89,6 +111,16 @@ func (s *stage) awaitCarriedOut(name, reason, digest string) *fleetv1.ClusterAss
 // versions returns the versions of what the member has of the fleet.
 func (s *stage) fleetVersions(but ...string) map[string]string {
 	s.Helper()
+	out := s.fleetObjects(client.Object.GetResourceVersion)
+	for _, name := range but {
+		delete(out, name)
+	}
+	return out
+}
+
+// fleetObjects returns something of all that the member has of the fleet.
+func (s *stage) fleetObjects(what func(client.Object) string) map[string]string {
+	s.Helper()
 	out := map[string]string{}
 	for kind, list := range map[string]client.ObjectList{
 		"ClusterAssignment": &fleetv1.ClusterAssignmentList{}, "Kustomization": &kustomizev1.KustomizationList{},
@@ -98,11 +130,8 @@ func (s *stage) fleetVersions(but ...string) map[string]string {
 			s.Fatal(err)
 		}
 		for _, o := range itemsOf(list) {
-			out[kind+" "+o.GetNamespace()+"/"+o.GetName()] = o.GetResourceVersion()
+			out[kind+" "+o.GetNamespace()+"/"+o.GetName()] = what(o)
 		}
-	}
-	for _, name := range but {
-		delete(out, name)
 	}
 	return out
 }
@@ -167,7 +196,7 @@ func TestAssignment(t *testing.T) {
 
 	// A commit moves one pin: only the sources are written.
 	before := s.fleetVersions()
-	edit(s, a, func(a *fleetv1.ClusterAssignment) {
+	reassign(s, a, func(a *fleetv1.ClusterAssignment) {
 		a.Spec.Sources[1].Spec.Raw = []byte(strings.Replace(string(a.Spec.Sources[1].Spec.Raw), `"10h0m0s"`, `"11h0m0s"`, 1))
 		a.Spec.Digest = "sha256:two"
 	})
@@ -181,6 +210,7 @@ func TestAssignment(t *testing.T) {
 
 	assignmentHeals(s, ready)
 	assignmentRestarts(s, config, dir, a)
+	assignmentEdited(s, a, config, dir)
 
 	// The copy is lost, and comes back under another name.
 	uid := s.kustomizationNow("placement-apps").UID
@@ -195,7 +225,7 @@ func TestAssignment(t *testing.T) {
 		t.Errorf("the copy was made anew, and so was placement-apps")
 	}
 
-	edit(s, a, func(a *fleetv1.ClusterAssignment) { a.Spec.Leave = fleetv1.DeletionPolicyDelete })
+	reassign(s, a, func(a *fleetv1.ClusterAssignment) { a.Spec.Leave = fleetv1.DeletionPolicyDelete })
 	s.awaitCarriedOut(a.Name, fleetv1.ReasonLeft, "sha256:three")
 	for name := range s.fleetVersions("ClusterAssignment bowline-system/" + a.Name) {
 		t.Errorf("%s is still there", name)
@@ -263,6 +293,54 @@ func assignmentRestarts(s *stage, config *rest.Config, dir string, a *fleetv1.Cl
 	}
 }
 
+// What somebody else than the link writes into the copy is not carried out, whatever it says, and neither is one that nobody vouches
+// for; one that was carried out is, also after a restart and without the note that older links did not make.
+func assignmentEdited(s *stage, a *fleetv1.ClusterAssignment, config *rest.Config, dir string) {
+	s.Helper()
+	made := func() map[string]string {
+		all := s.fleetObjects(func(o client.Object) string { return fmt.Sprintf("%s in generation %d", o.GetUID(), o.GetGeneration()) })
+		delete(all, "ClusterAssignment "+a.Namespace+"/"+a.Name)
+		return all
+	}
+	ran := made()
+	unmoved := func(when string) {
+		s.Helper()
+		if now := made(); !maps.Equal(now, ran) {
+			s.Errorf("%s, and what runs is no longer %v but %v", when, ran, now)
+		}
+	}
+	s.read(a)
+	right := a.Spec.DeepCopy()
+	for _, by := range []struct {
+		name string
+		how  func(*fleetv1.ClusterAssignment)
+	}{
+		{"emptied", func(a *fleetv1.ClusterAssignment) { a.Spec.Sources, a.Spec.Sync, a.Spec.Placements = nil, nil, nil }},
+		{"told to leave", func(a *fleetv1.ClusterAssignment) { a.Spec.Leave = fleetv1.DeletionPolicyDelete }},
+		{"written without a note", func(a *fleetv1.ClusterAssignment) { a.Spec.Placements, a.Annotations = nil, nil }},
+	} {
+		edit(s, a, by.how)
+		await(s, &fleetv1.ClusterAssignmentList{}, a.Name, "waited for after it was "+by.name, func(a *fleetv1.ClusterAssignment) bool {
+			return says(a, metav1.ConditionUnknown, fleetv1.ReasonEdited, "what ran before goes on") && a.Status.ObservedGeneration == a.Generation
+		})
+		unmoved("it was " + by.name)
+		reassign(s, a, func(a *fleetv1.ClusterAssignment) { a.Spec = *right.DeepCopy() })
+		s.awaitCarriedOut(a.Name, meta.ReconciliationSucceededReason, right.Digest)
+		unmoved("it was put right after it was " + by.name)
+	}
+	// As older links left it.
+	edit(s, a, func(a *fleetv1.ClusterAssignment) { a.Annotations = nil })
+	if err := s.engine.stop(); err != nil {
+		s.Fatal(err)
+	}
+	edit(s, s.kustomizationNow("base"), func(k *kustomizev1.Kustomization) { k.Spec.Path = "./job" })
+	s.engine = engineFor(s.T, config, func(o *Options) { o.DataDir = dir })
+	s.awaitUnit("base", "healed of a copy without a note", func(k *kustomizev1.Kustomization) bool {
+		return k.Spec.Path == "./base" && report.IsReady(k, k.Status.ObservedGeneration)
+	})
+	s.awaitCarriedOut(a.Name, meta.ReconciliationSucceededReason, right.Digest)
+}
+
 // What leaves an assignment goes within the budget; what leaves a cluster goes.
 func TestAssignmentChanges(t *testing.T) {
 	t.Parallel()
@@ -291,11 +369,11 @@ func TestAssignmentChanges(t *testing.T) {
 	s.awaitLive("second", revision)
 
 	// A unit is taken out: it stays until the deletion is approved.
-	edit(s, a, func(a *fleetv1.ClusterAssignment) { a.Spec.Sync, a.Spec.Digest = a.Spec.Sync[:1], "sha256:two" })
+	reassign(s, a, func(a *fleetv1.ClusterAssignment) { a.Spec.Sync, a.Spec.Digest = a.Spec.Sync[:1], "sha256:two" })
 	waits := s.awaitFailure("fleet-sync", report.ReasonApprovalRequired, "Kustomization/bowline-system/extra")
 	plan := held(waits)
 	s.awaitLive("extra", revision)
-	edit(s, a, func(a *fleetv1.ClusterAssignment) { a.Spec.ApprovedPlans = []string{"sha256:other", plan} })
+	reassign(s, a, func(a *fleetv1.ClusterAssignment) { a.Spec.ApprovedPlans = []string{"sha256:other", plan} })
 	s.awaitGone(&kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Name: "extra", Namespace: s.namespace}}, &kustomizev1.KustomizationList{})
 	s.awaitGone(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "extra", Namespace: s.namespace}}, &corev1.ConfigMapList{})
 	if k := s.kustomizationNow("placement-first"); k.Annotations[AnnotationApprovedPlan] != "" {
@@ -303,7 +381,7 @@ func TestAssignmentChanges(t *testing.T) {
 	}
 
 	// A Placement leaves: with its Kustomization goes all that it brought.
-	edit(s, a, func(a *fleetv1.ClusterAssignment) {
+	reassign(s, a, func(a *fleetv1.ClusterAssignment) {
 		a.Spec.Placements, a.Spec.Digest = a.Spec.Placements[:1], "sha256:three"
 	})
 	s.awaitGone(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "second", Namespace: s.namespace}}, &corev1.ConfigMapList{})
@@ -313,7 +391,7 @@ func TestAssignmentChanges(t *testing.T) {
 	assignmentNameTaken(s, a)
 
 	// Leaving, and what runs stays.
-	edit(s, a, func(a *fleetv1.ClusterAssignment) { a.Spec.Leave = fleetv1.DeletionPolicyOrphan })
+	reassign(s, a, func(a *fleetv1.ClusterAssignment) { a.Spec.Leave = fleetv1.DeletionPolicyOrphan })
 	s.awaitCarriedOut(a.Name, fleetv1.ReasonLeft, "sha256:four")
 	for _, name := range []string{"fleet-sources", "fleet-sync", "placement-first", "placement-third"} {
 		if !gone(&kustomizev1.Kustomization{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: s.namespace}}) {
@@ -331,7 +409,7 @@ func TestAssignmentChanges(t *testing.T) {
 func assignmentNameTaken(s *stage, a *fleetv1.ClusterAssignment) {
 	s.Helper()
 	theirs := s.unit("placement-third", func(k *kustomizev1.Kustomization) { k.Spec.Path = "./base"; k.Spec.Suspend = true })
-	edit(s, a, func(a *fleetv1.ClusterAssignment) {
+	reassign(s, a, func(a *fleetv1.ClusterAssignment) {
 		third := s.assignedUnit(s.namespace, "third")
 		third.Spec.Raw = []byte(strings.Replace(string(third.Spec.Raw), "./third", "./second", 1))
 		a.Spec.Placements = append(a.Spec.Placements, s.placed("third", nil, third))

@@ -10,6 +10,9 @@ const (
 	LostAnnotation = "fleet.bowline.dev/lost"
 	// AgentAnnotation is the hub's, on a FleetCluster: the digest of the agent's manifests that it installed there last.
 	AgentAnnotation = "fleet.bowline.dev/agent"
+	// CopiedAnnotation is the link's, on the member's own copy of its ClusterAssignment: the fingerprint of the spec that it wrote. A
+	// copy that has another one was changed by somebody else.
+	CopiedAnnotation = "fleet.bowline.dev/copied"
 )
 
 // LeaveFinalizer keeps a FleetCluster until its member has left the fleet.

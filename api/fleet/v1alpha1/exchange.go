@@ -1,13 +1,15 @@
 package v1alpha1
 
 import (
-	"encoding/json"
+	"crypto/sha256"
+	"fmt"
 	"reflect"
 
 	"github.com/fluxcd/pkg/apis/meta"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/json"
 )
 
 // ClusterAssignment is all that one member is to run. The hub writes it; the member
@@ -134,6 +136,33 @@ func (s *ClusterAssignmentSpec) Same(other *ClusterAssignmentSpec) bool {
 		}
 	}
 	return reflect.DeepEqual(values[0], values[1])
+}
+
+// Fingerprint is a digest of what the spec says, however the specs in it are written. That of one which an API server returns counts: it
+// may add what its definition has by default, and leave out what that does not know.
+func (s *ClusterAssignmentSpec) Fingerprint() (string, error) {
+	var value any
+	raw, err := json.Marshal(s)
+	if err == nil {
+		err = json.Unmarshal(raw, &value)
+	}
+	if err == nil {
+		raw, err = json.Marshal(value) // maps in the order of their keys
+	}
+	if err != nil {
+		return "", fmt.Errorf("write the spec of a ClusterAssignment: %w", err)
+	}
+	return fmt.Sprintf("sha256:%x", sha256.Sum256(raw)), nil
+}
+
+// WasCopied reports whether the spec of a member's copy is the one that its link to the hub wrote last.
+func (a *ClusterAssignment) WasCopied() bool {
+	noted := a.Annotations[CopiedAnnotation]
+	if noted == "" {
+		return false
+	}
+	has, err := a.Spec.Fingerprint()
+	return err == nil && has == noted
 }
 
 // ClusterAssignmentList is a list of ClusterAssignments.

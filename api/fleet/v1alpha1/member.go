@@ -34,4 +34,6 @@ const (
 	ReasonLeft = "Left"
 	// ReasonNameTaken: somebody else's object has a name that the copy needs.
 	ReasonNameTaken = "NameTaken"
+	// ReasonEdited: somebody else than the member's link to its hub wrote the spec. It is not carried out, and what was before goes on.
+	ReasonEdited = "Edited"
 )

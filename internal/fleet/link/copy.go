@@ -3,7 +3,6 @@ package link
 import (
 	"context"
 	"fmt"
-	"maps"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -59,32 +58,79 @@ func (l *Link) mirror(ctx context.Context) error {
 		return l.make(ctx, wanted)
 	case err != nil:
 		return fmt.Errorf("read ClusterAssignment %s: %w", l.key(), err)
-	case own.Labels[v1alpha1.LabelSelf] == "true" && own.Spec.Same(&wanted.Spec):
+	}
+	want, err := wanted.Spec.Fingerprint()
+	if err != nil {
+		return err
+	}
+	has, err := own.Spec.Fingerprint()
+	if err != nil {
+		return err
+	}
+	if own.Labels[v1alpha1.LabelSelf] == "true" && own.Annotations[v1alpha1.CopiedAnnotation] == has && has == l.stored.as(want) {
 		return nil
 	}
 	next := own.DeepCopy()
-	next.Labels = maps.Clone(own.Labels)
-	if next.Labels == nil {
-		next.Labels = map[string]string{}
-	}
-	next.Labels[v1alpha1.LabelSelf] = "true"
+	l.mark(next, want)
 	wanted.Spec.DeepCopyInto(&next.Spec)
 	if err := l.Client.Update(ctx, next, owner); err != nil {
 		return fmt.Errorf("update ClusterAssignment %s: %w", l.key(), err)
+	}
+	return l.noted(ctx, next, want)
+}
+
+// stored says what the member's API makes of an assignment: one whose definition is older or newer than the hub's leaves
+// out or adds something.
+type stored struct {
+	wanted, is string // fingerprints
+}
+
+// as returns the fingerprint that an assignment has once it is stored, as far as is known.
+func (s stored) as(wanted string) string {
+	if s.wanted == wanted {
+		return s.is
+	}
+	return wanted
+}
+
+// mark makes an object the member's own copy of an assignment with a fingerprint.
+func (l *Link) mark(own *v1alpha1.ClusterAssignment, wanted string) {
+	metav1.SetMetaDataLabel(&own.ObjectMeta, v1alpha1.LabelSelf, "true")
+	metav1.SetMetaDataAnnotation(&own.ObjectMeta, v1alpha1.CopiedAnnotation, l.stored.as(wanted))
+}
+
+// noted sees to it that the note on a copy that was written is that of what the API server answered.
+func (l *Link) noted(ctx context.Context, own *v1alpha1.ClusterAssignment, wanted string) error {
+	is, err := own.Spec.Fingerprint()
+	if err != nil {
+		return err
+	}
+	l.stored = stored{wanted, is}
+	if own.Annotations[v1alpha1.CopiedAnnotation] == is {
+		return nil
+	}
+	before := own.DeepCopy()
+	l.mark(own, wanted)
+	if err := l.Client.Patch(ctx, own, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}), owner); err != nil {
+		return fmt.Errorf("note what was written on ClusterAssignment %s: %w", l.key(), err)
 	}
 	return nil
 }
 
 // make makes the copy, and its namespace where that is not there yet.
 func (l *Link) make(ctx context.Context, wanted *v1alpha1.ClusterAssignment) error {
+	want, err := wanted.Spec.Fingerprint()
+	if err != nil {
+		return err
+	}
+	var own *v1alpha1.ClusterAssignment
 	create := func() error {
-		own := &v1alpha1.ClusterAssignment{ObjectMeta: metav1.ObjectMeta{
-			Namespace: v1alpha1.MemberNamespace, Name: l.Cluster.Name, Labels: map[string]string{v1alpha1.LabelSelf: "true"},
-		}}
+		own = &v1alpha1.ClusterAssignment{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.MemberNamespace, Name: l.Cluster.Name}}
+		l.mark(own, want)
 		wanted.Spec.DeepCopyInto(&own.Spec)
 		return l.Client.Create(ctx, own, owner)
 	}
-	err := create()
+	err = create()
 	if apierrors.IsNotFound(err) {
 		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.MemberNamespace}}
 		if err := client.IgnoreAlreadyExists(l.Client.Create(ctx, namespace, owner)); err != nil {
@@ -95,7 +141,7 @@ func (l *Link) make(ctx context.Context, wanted *v1alpha1.ClusterAssignment) err
 	if err != nil {
 		return fmt.Errorf("make ClusterAssignment %s: %w", l.key(), err)
 	}
-	return nil
+	return l.noted(ctx, own, want)
 }
 
 // dropStale deletes copies of fleets that the cluster has left: the oldest copy is the one that counts.

@@ -67,6 +67,9 @@ func newScheme(t testing.TB) *runtime.Scheme {
 	if err == nil {
 		err = coordinationv1.AddToScheme(s)
 	}
+	if err == nil {
+		err = apiextensionsv1.AddToScheme(s)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,6 +63,8 @@ type Link struct {
 	left bool
 	// carried remembers which units are as they were assigned; only the one that reports uses it.
 	carried map[unitKey]carried
+	// stored is what the member's API made of what was copied last; only the one that copies uses it.
+	stored stored
 }
 
 // New returns a link that runs when the engine's manager starts it.

@@ -8,6 +8,7 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -43,6 +44,7 @@ func TestMember(t *testing.T) {
 		t.Errorf("the sources are %+v", s.Sources)
 	}
 	byHand(h, m)
+	defaulted(h, m)
 	commit(h, m, c) // what is reported of it was seen after all that was done to the copy, so there is nothing left to tell
 	resting(t, m)
 	pending(h, m)
@@ -75,13 +77,42 @@ func byHand(h *theHub, m *theMember) {
 		h.must(m.Patch(h.Context(), own, client.RawPatch(types.MergePatchType, []byte(how))))
 	}
 	m.own("whole", whole)
+	before := m.uids()
 	edit(`{"spec":{"placements":null}}`)
 	m.own("whole again", whole)
+	edit(`{"spec":{"leave":"Delete"}}`)
+	m.own("whole, and not to be left", func(a *v1alpha1.ClusterAssignment) bool { return a.Spec.Leave == "" && whole(a) })
+	edit(`{"metadata":{"annotations":null}}`)
+	m.own("noted as copied again", func(a *v1alpha1.ClusterAssignment) bool { return a.WasCopied() && whole(a) })
 	edit(`{"metadata":{"labels":null}}`)
 	own := m.own("with its label again", whole)
 	h.must(m.Delete(h.Context(), own))
 	m.own("once more", func(a *v1alpha1.ClusterAssignment) bool { return a.UID != own.UID && whole(a) })
 	m.has("app", "one")
+	for what, uid := range m.uids() {
+		if before[what] != uid {
+			h.Errorf("somebody changed the copy, and %s was made anew", what)
+		}
+		delete(before, what)
+	}
+	for what := range before {
+		h.Errorf("somebody changed the copy, and %s is gone", what)
+	}
+}
+
+// defaulted: an API that adds something to what the hub assigned, as that of a newer version may, has nothing written again and again, and
+// what is assigned next is carried out.
+func defaulted(h *theHub, m *theMember) {
+	h.Helper()
+	definition := &apiextensionsv1.CustomResourceDefinition{}
+	h.must(m.Get(h.Context(), client.ObjectKey{Name: "clusterassignments." + v1alpha1.GroupVersion.Group}, definition))
+	before := definition.DeepCopy()
+	properties := definition.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"].Properties
+	plans := properties["approvedPlans"]
+	plans.Default = &apiextensionsv1.JSON{Raw: []byte(`["sha256:none"]`)}
+	properties["approvedPlans"] = plans
+	h.must(m.Patch(h.Context(), definition, client.MergeFrom(before)))
+	m.own("with what is so by default", func(a *v1alpha1.ClusterAssignment) bool { return len(a.Spec.ApprovedPlans) == 1 })
 }
 
 // resting: no write on the member, and no request to the hub but for the Lease.

@@ -11,10 +11,14 @@ import (
 	"sync/atomic"
 	"testing"
 
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -167,6 +171,28 @@ func (m *theMember) own(what string, is func(*v1alpha1.ClusterAssignment) bool) 
 		return err == nil && is(a), fmt.Sprintf("%v %+v", err, a)
 	})
 	return a
+}
+
+// uids are those of what is delivered to the member, and of what delivers it.
+func (m *theMember) uids() map[string]types.UID {
+	m.Helper()
+	all := map[string]types.UID{}
+	for _, list := range []client.ObjectList{&kustomizev1.KustomizationList{}, &sourcev1.ExternalArtifactList{}, &sourcev1.GitRepositoryList{}, &corev1.ConfigMapList{}} {
+		if err := m.List(m.Context(), list); err != nil {
+			m.Fatal(err)
+		}
+		err := apimeta.EachListItem(list, func(o runtime.Object) error {
+			it, err := apimeta.Accessor(o)
+			if err == nil && it.GetNamespace() != metav1.NamespaceSystem {
+				all[fmt.Sprintf("%T %s/%s", o, it.GetNamespace(), it.GetName())] = it.GetUID()
+			}
+			return err
+		})
+		if err != nil {
+			m.Fatal(err)
+		}
+	}
+	return all
 }
 
 func configMap(name, value string) string {

@@ -31,7 +31,7 @@ const (
 // build makes a report of what the caches say now; nil as long as it is not known what the member is.
 func (l *Link) build(ctx context.Context) (*v1alpha1.ClusterReportStatus, error) {
 	l.mu.Lock()
-	facts, refused := l.facts, l.refused
+	facts, refused, wanted := l.facts, l.refused, l.wanted
 	l.mu.Unlock()
 	if facts.ID == "" {
 		return nil, nil
@@ -40,6 +40,9 @@ func (l *Link) build(ctx context.Context) (*v1alpha1.ClusterReportStatus, error)
 	err := l.Copies.Get(ctx, l.key(), own)
 	if client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("read ClusterAssignment %s: %w", l.key(), err)
+	}
+	if wanted != nil && !own.WasCopied() {
+		own.Spec = wanted.Spec // what counts is what was assigned, and not what somebody wrote into the copy
 	}
 	sources, err := l.sources(ctx)
 	if err != nil {
