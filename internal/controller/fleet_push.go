@@ -22,7 +22,7 @@ const pushKind = "FleetCluster/push"
 // registerPush has this process run the engines of members that can host none.
 func (e *engine) registerPush() (err error) {
 	e.pusher, err = push.Register(e.mgr, push.Options{
-		Run: e.runMember, Forget: e.forgetMember, Secrets: e.pushSecrets, Events: e.events,
+		Run: e.runMember, Forget: e.forgetMember, Kept: e.keptMembers, Secrets: e.pushSecrets, Events: e.events,
 		Kubeconfigs: e.options.Kubeconfigs, Logger: e.log.WithName("push"), AgentVersion: e.options.Version,
 		Timing: e.options.fleet.link, LongestPause: e.options.fleet.pause,
 	})
@@ -46,6 +46,18 @@ func (e *engine) forgetMember(incarnation string) {
 	if err := os.RemoveAll(filepath.Join(e.options.DataDir, guestsDir, filepath.Base(incarnation))); err != nil {
 		e.log.Error(err, "what a member's engine kept is left on disk")
 	}
+}
+
+// keptMembers names those of which there is something on disk.
+func (e *engine) keptMembers() (incarnations []string) {
+	entries, err := os.ReadDir(filepath.Join(e.options.DataDir, guestsDir))
+	if err != nil && !os.IsNotExist(err) {
+		e.log.Error(err, "what members' engines kept cannot be listed")
+	}
+	for _, entry := range entries {
+		incarnations = append(incarnations, entry.Name())
+	}
+	return incarnations
 }
 
 // dialing bounds the time in which a connection to a member has to come about.

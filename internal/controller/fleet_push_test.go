@@ -211,8 +211,13 @@ func TestPush(t *testing.T) {
 	// The hub's engine restarts. What was changed while it was away is healed.
 	p.must(p.engine.stop())
 	p.drift("b")
+	stale := filepath.Join(p.dir, guestsDir, "0123456789abcdef0123456789abcdef") // of a FleetCluster that went meanwhile
+	p.must(os.MkdirAll(stale, 0o700))
 	p.start()
 	p.delivered("b", "1")
+	if _, err := os.Stat(stale); !os.IsNotExist(err) {
+		t.Errorf("what was kept for a cluster that is no member any more is still there: %v", err)
+	}
 
 	t.Log("a kubeconfig that is rotated, and one that is taken back")
 	p.kubeconfig("a", p.administrator(a))
@@ -245,7 +250,19 @@ func (p *pushing) leaves(name string, m *pushedMember) {
 	p.Helper()
 	var c fleetv1.FleetCluster
 	p.must(p.Get(p.Context(), client.ObjectKey{Namespace: metav1.NamespaceDefault, Name: name}, &c))
+	hold := func(finalizers string) {
+		p.must(m.Patch(p.Context(), &corev1.ConfigMap{ObjectMeta: inDefault("app")}, client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"finalizers":`+finalizers+`}}`))))
+	}
+	hold(`["example.com/held"]`)
 	p.must(p.Delete(p.Context(), &c))
+	p.eventually("the member lets go", func(ctx context.Context) (bool, string) {
+		var app corev1.ConfigMap
+		err := m.Get(ctx, client.ObjectKey{Namespace: metav1.NamespaceDefault, Name: "app"}, &app)
+		return err == nil && !app.DeletionTimestamp.IsZero(), fmt.Sprint(err, app.ObjectMeta)
+	})
+	p.must(p.engine.stop()) // the hub is restarted in the midst of it
+	p.start()
+	hold(`null`)
 	p.eventually("the FleetCluster is gone", func(ctx context.Context) (bool, string) {
 		return apierrors.IsNotFound(p.Get(ctx, client.ObjectKeyFromObject(&c), &fleetv1.FleetCluster{})), p.told(ctx, name)
 	})

@@ -58,11 +58,18 @@ func Kubeconfig(ctx context.Context, reader client.Reader, cluster *v1alpha1.Fle
 // Config returns the way to a cluster, with the rules of kube.ParseKubeconfig: what they do not allow is an error of
 // kind failure.Invalid or failure.Refused; otherwise the errors are those of Kubeconfig. No error holds a value of the Secret.
 func Config(ctx context.Context, reader client.Reader, cluster *v1alpha1.FleetCluster, o kube.KubeconfigOptions) (*rest.Config, error) {
+	config, _, err := Way(ctx, reader, cluster, o)
+	return config, err
+}
+
+// Way is Config and Kubeconfig of one reading: the way to a cluster, and the text that it was made from.
+func Way(ctx context.Context, reader client.Reader, cluster *v1alpha1.FleetCluster, o kube.KubeconfigOptions) (*rest.Config, []byte, error) {
 	text, from, err := read(ctx, reader, cluster)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return kube.ParseKubeconfig(text, from, o)
+	config, err := kube.ParseKubeconfig(text, from, o)
+	return config, text, err
 }
 
 // read returns the kubeconfig, and what to call the place that it is from.

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/feed"
@@ -42,6 +43,9 @@ type Options struct {
 	Run func(ctx context.Context, config *rest.Config, m link.Membership) error
 	// Forget is called when no engine will run for this incarnation any more; nil where there is nothing to forget.
 	Forget func(incarnation string)
+	// Kept names the incarnations of which the engines of earlier processes left something to forget; nil for none. It is called once, before
+	// any engine runs.
+	Kept func() []string
 	// Secrets lends a reader of Secrets of the hub for one FleetCluster, until done is called. When something changes that
 	// was read last, Pusher.Wake is to be called. What is given back unused reads nothing any more.
 	Secrets func(cluster types.NamespacedName) (reader client.Reader, done func())
@@ -69,6 +73,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Forget == nil {
 		o.Forget = func(string) {}
+	}
+	if o.Kept == nil {
+		o.Kept = func() []string { return nil }
 	}
 	for at, standard := range map[*time.Duration]time.Duration{&o.Patience: time.Minute, &o.Pause: time.Second, &o.LongestPause: 30 * time.Second} {
 		if *at == 0 {
@@ -116,6 +123,7 @@ func Register(mgr ctrl.Manager, o Options) (*Pusher, error) {
 	err := ctrl.NewControllerManagedBy(mgr).Named("fleet-push").
 		For(&v1alpha1.FleetCluster{}, builder.WithPredicates(pushable())).
 		WatchesRawSource(p.self).
+		WatchesRawSource(source.Func(p.tidy)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4,
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](20*time.Millisecond, 5*time.Second)}).
 		Complete(p)
@@ -131,6 +139,29 @@ func Register(mgr ctrl.Manager, o Options) (*Pusher, error) {
 
 // Wake has a FleetCluster looked at: its kubeconfig may have changed.
 func (p *Pusher) Wake(cluster types.NamespacedName) { p.self.Add(cluster) }
+
+// tidy forgets what was kept of members whose FleetClusters went while the hub was off. It is a source, because those have done their
+// work before the first reconcile begins.
+func (p *Pusher) tidy(ctx context.Context, _ workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+	kept := p.Kept()
+	if len(kept) == 0 {
+		return nil
+	}
+	var all v1alpha1.FleetClusterList
+	if err := p.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
+		return fmt.Errorf("list FleetClusters: %w", err)
+	}
+	wanted := map[string]bool{}
+	for i := range all.Items {
+		wanted[all.Items[i].Status.Incarnation] = pushed(&all.Items[i])
+	}
+	for _, incarnation := range kept {
+		if !wanted[incarnation] {
+			p.Forget(incarnation)
+		}
+	}
+	return nil
+}
 
 // untilDone ends all engines with the manager.
 func (p *Pusher) untilDone(ctx context.Context) error {

@@ -145,6 +145,41 @@ func TestTheEngineStaysUntilTheMemberHasLeft(t *testing.T) {
 	}
 }
 
+// A hub that is restarted while a member leaves goes on with it, and forgets what went while it was off.
+func TestARestartWhileAMemberLeaves(t *testing.T) {
+	s := newStage(t)
+	c := s.cluster("shop", testkit.Other(t), func(c *v1alpha1.FleetCluster) { c.Finalizers = []string{v1alpha1.LeaveFinalizer} })
+	never := s.cluster("never", &rest.Config{Host: "https://127.0.0.1:1"}, func(c *v1alpha1.FleetCluster) { c.Finalizers = []string{v1alpha1.LeaveFinalizer} })
+	before := s.started()
+	s.joined(c, metav1.ConditionTrue, v1alpha1.JoinedReason)
+	s.must(s.Delete(t.Context(), c))
+	s.must(s.Delete(t.Context(), never))
+	s.end()
+	s.stopped(before)
+	s.kept = []string{"stale", before.membership.Incarnation}
+	s.begin()
+	e := s.started()
+	if e.membership.Incarnation != before.membership.Incarnation {
+		t.Errorf("the engine speaks for %s, and spoke for %s", e.membership.Incarnation, before.membership.Incarnation)
+	}
+	s.mu.Lock()
+	if !slices.Equal(s.forgotten, []string{"stale"}) {
+		t.Errorf("when it began, the hub forgot %s, want what is nobody's", s.forgotten)
+	}
+	s.mu.Unlock()
+	e.membership.Left()
+	s.stopped(e)
+	s.change(c, func(c *v1alpha1.FleetCluster) { c.Finalizers = nil })
+	s.eventually("what the engine kept is forgotten", func() (bool, string) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return slices.Contains(s.forgotten, e.membership.Incarnation), ""
+	})
+	if s.pusher.current(client.ObjectKeyFromObject(never)) != nil {
+		t.Error("an engine is begun for a cluster that was never filled and is being deleted")
+	}
+}
+
 func TestWhoseClusterItIs(t *testing.T) {
 	s := newStage(t)
 	other := testkit.Other(t)

@@ -50,9 +50,10 @@ func pushed(c *v1alpha1.FleetCluster) bool {
 		(c.DeletionTimestamp.IsZero() || controllerutil.ContainsFinalizer(c, v1alpha1.LeaveFinalizer))
 }
 
-// begins reports whether it is time to begin with a cluster for which no engine runs.
+// begins reports whether it is time to begin with a cluster for which no engine runs. One that is being deleted and was filled has
+// to be emptied, also by a hub that was restarted meanwhile.
 func begins(c *v1alpha1.FleetCluster) bool {
-	return c.DeletionTimestamp.IsZero() && (c.Status.Incarnation != "" || provisioned(c) && !c.Spec.Suspend)
+	return c.Status.Incarnation != "" || c.DeletionTimestamp.IsZero() && provisioned(c) && !c.Spec.Suspend
 }
 
 // look sees to it that the engine runs that the cluster is to have, and returns what is known of it; nil for nothing new.
@@ -89,11 +90,7 @@ func (p *Pusher) look(ctx context.Context, cluster *v1alpha1.FleetCluster) (*fou
 func (p *Pusher) way(ctx context.Context, cluster *v1alpha1.FleetCluster) (*rest.Config, string, error) {
 	reader, done := p.Secrets(client.ObjectKeyFromObject(cluster))
 	defer done()
-	text, err := access.Kubeconfig(ctx, reader, cluster)
-	if err != nil {
-		return nil, "", err
-	}
-	config, err := access.Config(ctx, reader, cluster, p.Kubeconfigs)
+	config, text, err := access.Way(ctx, reader, cluster, p.Kubeconfigs)
 	return config, fmt.Sprintf("%x", sha256.Sum256(text)), err
 }
 

@@ -52,6 +52,10 @@ type stage struct {
 	namespace string
 	pusher    *Pusher
 	engines   chan *engine
+	config    *rest.Config
+	// end ends the hub, and kept is what it finds of earlier ones when it begins.
+	end  func()
+	kept []string
 
 	mu        sync.Mutex
 	forgotten []string // guarded by mu
@@ -96,34 +100,38 @@ func newStage(t testing.TB) *stage {
 		t.Fatal(err)
 	}
 	s := &stage{TB: t, Client: connect(t, cfg), namespace: testkit.Namespace(t), engines: make(chan *engine, 100)}
-	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
-		Scheme: testScheme(t), Logger: logr.Discard(), Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: new(true)},
+	s.config = cfg
+	s.begin()
+	return s
+}
+
+// begin begins with the hub, which ends with the test or end.
+func (s *stage) begin() {
+	s.Helper()
+	mgr, err := ctrl.NewManager(s.config, ctrl.Options{
+		Scheme: testScheme(s), Logger: logr.Discard(), Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: new(true)},
 		Cache: cache.Options{DefaultNamespaces: map[string]cache.Config{s.namespace: {}}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	events := record.NewBroadcaster(record.WithContext(t.Context()))
-	t.Cleanup(events.Shutdown)
-	events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kubernetes.NewForConfigOrDie(cfg).CoreV1().Events("")})
+	s.must(err)
+	events := record.NewBroadcaster(record.WithContext(s.Context()))
+	s.Cleanup(events.Shutdown)
+	events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kubernetes.NewForConfigOrDie(s.config).CoreV1().Events("")})
 	s.pusher, err = Register(mgr, Options{
-		Run: s.run, Forget: s.forget, Events: events.NewRecorder(mgr.GetScheme(), corev1.EventSource{Component: "bowline"}),
+		Run: s.run, Forget: s.forget, Kept: func() []string { return s.kept }, Events: events.NewRecorder(mgr.GetScheme(), corev1.EventSource{Component: "bowline"}),
 		Secrets: func(types.NamespacedName) (client.Reader, func()) { return mgr.GetAPIReader(), func() {} },
 		Pause:   20 * time.Millisecond, LongestPause: 200 * time.Millisecond,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	s.must(err)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(s.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- mgr.Start(ctx) }()
-	t.Cleanup(func() {
+	s.end = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
-			t.Errorf("the hub ended: %v", err)
+			s.Errorf("the hub ended: %v", err)
 		}
 	})
-	return s
+	s.Cleanup(s.end)
 }
 
 func (s *stage) run(ctx context.Context, cfg *rest.Config, m link.Membership) error {
