@@ -194,7 +194,7 @@ type child struct {
 }
 
 // startChild runs an engine in another process, on a data folder that outlives it.
-func startChild(t *testing.T, kubeconfig, dataDir string) *child {
+func startChild(t testing.TB, kubeconfig, dataDir string) *child {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -211,7 +211,7 @@ func startChild(t *testing.T, kubeconfig, dataDir string) *child {
 }
 
 // kill ends the engine as a power cut would.
-func (c *child) kill(t *testing.T) {
+func (c *child) kill(t testing.TB) {
 	t.Helper()
 	if err := c.process.Process.Kill(); err != nil {
 		t.Errorf("kill the engine: %v", err)

@@ -17,6 +17,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -50,12 +51,26 @@ func TestProvision(t *testing.T) {
 	})
 }
 
-// A cluster is made from its template, by an engine that is stopped and started on the way, and deleted wholly.
+// A cluster is made from its template, by hubs that are killed on the way, and deleted wholly, by a hub that is killed
+// on the way as well.
 func lifeOfACluster(h *fleetHub) {
-	c := h.cluster("edge", "local", `{"nodeGroups": [{"name": "md", "size": 1}]}`)
-	h.says(c, fleetv1.RenderedCondition, fleetv1.RenderedReason, "6 objects")
 	h.must(h.engine.stop())
+	c := h.cluster("edge", "local", `{"nodeGroups": [{"name": "md", "size": 1}]}`)
+	made := map[string]types.UID{}
+	for _, at := range []moment{
+		{"its unit is written", func() bool { return h.there(h.unit(c)) }},
+		{"the Cluster is delivered", func() bool { return h.there(&clusterv1.Cluster{ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: c.Name}}) }},
+		{"the control plane is started", func() bool { return len(h.planesOf("-edge-")) == 1 }},
+		{"the control plane is initialized", func() bool {
+			of := &clusterv1.Cluster{ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: c.Name}}
+			return h.there(of) && of.Status.Initialization.ControlPlaneInitialized != nil && *of.Status.Initialization.ControlPlaneInitialized
+		}},
+	} {
+		h.killed(at)
+		h.sameAsBefore(made, c)
+	}
 	h.start()
+	h.says(c, fleetv1.RenderedCondition, fleetv1.RenderedReason, "6 objects")
 	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisionedReason)
 	h.must(wait.PollUntilContextTimeout(h.Context(), 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
 		err := h.Get(ctx, client.ObjectKeyFromObject(c), c) // Cluster API takes it over a moment later
@@ -64,8 +79,9 @@ func lifeOfACluster(h *fleetHub) {
 	if s := c.Status; s.Provider != localv1.LocalClusterKind || !strings.HasPrefix(s.KubernetesVersion, "v1.") {
 		h.Errorf("it says provider %q, version %q", s.Provider, s.KubernetesVersion)
 	}
-	if len(h.planesOf("-edge-")) != 1 {
-		h.Error("there is no control plane")
+	h.sameAsBefore(made, c)
+	if len(made) != 3 || len(h.planesOf("-edge-")) != 1 {
+		h.Errorf("there are %d of its objects, and %d control planes", len(made), len(h.planesOf("-edge-")))
 	}
 
 	// What is wrong now takes nothing away.
@@ -83,9 +99,56 @@ func lifeOfACluster(h *fleetHub) {
 	}))
 	h.change(c, func() { c.Spec.Suspend = false })
 
+	h.must(h.engine.stop())
 	h.must(h.Delete(h.Context(), c))
+	h.killed(moment{"its Cluster is being deleted", func() bool {
+		of := &clusterv1.Cluster{ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: c.Name}}
+		return !h.there(of) || of.DeletionTimestamp != nil
+	}})
+	h.start()
 	h.gone(c)
 	h.nothingLeft(c)
+}
+
+// moment is when a hub is killed.
+type moment struct {
+	name string
+	is   func() bool
+}
+
+// killed has a process serve as the hub until a moment has come, and kills it then.
+func (h *fleetHub) killed(at moment) {
+	h.Helper()
+	process := startChild(h, h.instance.Kubeconfig, h.data)
+	defer process.kill(h)
+	err := wait.PollUntilContextTimeout(h.Context(), 5*time.Millisecond, provisioning, true, func(context.Context) (bool, error) { return at.is(), nil })
+	if err != nil {
+		h.Fatalf("not until %s: %v\n%s", at.name, err, process.output.about(""))
+	}
+}
+
+// there reports whether there is an object, and reads it.
+func (h *fleetHub) there(o client.Object) bool {
+	h.Helper()
+	err := h.Get(h.Context(), client.ObjectKeyFromObject(o), o)
+	h.must(client.IgnoreNotFound(err))
+	return err == nil
+}
+
+// sameAsBefore notes what there is of a cluster, and fails the test where something that was there is gone or was made anew.
+func (h *fleetHub) sameAsBefore(made map[string]types.UID, c *fleetv1.FleetCluster) {
+	h.Helper()
+	at := metav1.ObjectMeta{Namespace: c.Namespace, Name: c.Name}
+	for kind, o := range map[string]client.Object{"Cluster": &clusterv1.Cluster{ObjectMeta: at},
+		"LocalControlPlane": &localv1.LocalControlPlane{ObjectMeta: at}, "LocalCluster": &localv1.LocalCluster{ObjectMeta: at}} {
+		before, known := made[kind]
+		switch there := h.there(o); {
+		case known && o.GetUID() != before:
+			h.Errorf("%s %s is another one than before, or gone", kind, c.Name)
+		case there:
+			made[kind] = o.GetUID()
+		}
+	}
 }
 
 // nothingLeft says what there still is of a cluster.
