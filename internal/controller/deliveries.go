@@ -49,6 +49,8 @@ type parcel struct {
 	artifact source.Artifact
 	// spec is that of the Kustomization.
 	spec kustomizev1.KustomizationSpec
+	// annotations are those of the ExternalArtifact.
+	annotations map[string]string
 }
 
 // newParcel packs files, by path. Its revision is that of their content.
@@ -95,7 +97,7 @@ func (d *deliveries) sendOne(ctx context.Context, from sender, p *parcel, name t
 		return err
 	}
 	d.handouts.hand(ctx, from.maker, name, p.artifact)
-	if _, err := d.handouts.ensure(ctx, d.artifactOf(from, name), p.artifact, owner, false, d.clock.Now()); err != nil {
+	if _, err := d.handouts.ensure(ctx, d.artifactOf(from, name, p.annotations), p.artifact, owner, false, d.clock.Now()); err != nil {
 		return err
 	}
 	return d.ensure(ctx, from, p, k, name)
@@ -185,8 +187,8 @@ func (d *deliveries) delete(ctx context.Context, k *kustomizev1.Kustomization, p
 }
 
 // artifactOf is the ExternalArtifact of a parcel, without its status.
-func (d *deliveries) artifactOf(from sender, name types.NamespacedName) *sourcev1.ExternalArtifact {
-	ea := &sourcev1.ExternalArtifact{ObjectMeta: metav1.ObjectMeta{Name: name.Name, Namespace: name.Namespace}}
+func (d *deliveries) artifactOf(from sender, name types.NamespacedName, annotations map[string]string) *sourcev1.ExternalArtifact {
+	ea := &sourcev1.ExternalArtifact{ObjectMeta: metav1.ObjectMeta{Name: name.Name, Namespace: name.Namespace, Annotations: annotations}}
 	ea.SetGroupVersionKind(sourcev1.GroupVersion.WithKind(sourcev1.ExternalArtifactKind))
 	ea.Spec.SourceRef = d.handouts.refer(from.maker)
 	from.mark(ea)

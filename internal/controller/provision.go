@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"fmt"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -54,6 +55,13 @@ func (u clusterUnits) Send(ctx context.Context, cluster *fleetv1.FleetCluster, f
 	p, err := newParcel(provision.UnitName(cluster.Name), files, spec)
 	if err != nil {
 		return err
+	}
+	packed, err := pack(files)
+	if err != nil {
+		return fmt.Errorf("pack %s: %w", p.name, err)
+	}
+	if packed != "" {
+		p.annotations = map[string]string{packedAnnotation: packed}
 	}
 	return u.deliveries.sendOne(ctx, u.sender(cluster), &p, types.NamespacedName{Namespace: cluster.Namespace, Name: p.name})
 }

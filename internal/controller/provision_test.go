@@ -89,6 +89,7 @@ func lifeOfACluster(h *fleetHub) {
 	h.says(c, fleetv1.RenderedCondition, fleetv1.InvalidParametersReason)
 	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisionedReason)
 	h.must(h.Get(h.Context(), client.ObjectKeyFromObject(h.unit(c)), h.unit(c)))
+	h.stillHealed(c)
 
 	// One that is suspended is not healed either.
 	h.change(c, func() { c.Spec.Suspend = true })
@@ -108,6 +109,25 @@ func lifeOfACluster(h *fleetHub) {
 	h.start()
 	h.gone(c)
 	h.nothingLeft(c)
+}
+
+// stillHealed: a hub that is started while the parameters are wrong heals what they became when they were right.
+func (h *fleetHub) stillHealed(c *fleetv1.FleetCluster) {
+	h.Helper()
+	h.must(h.engine.stop())
+	md := &clusterv1.MachineDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: c.Name + "-md"}}
+	h.must(h.Get(h.Context(), client.ObjectKeyFromObject(md), md))
+	md.Spec.Replicas = new(int32)
+	h.must(h.Update(h.Context(), md, client.FieldOwner("somebody")))
+	h.start()
+	err := wait.PollUntilContextTimeout(h.Context(), 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		err := h.Get(ctx, client.ObjectKeyFromObject(md), md)
+		return err == nil && *md.Spec.Replicas == 1, err
+	})
+	if err != nil {
+		h.Fatalf("not healed: %v; it has %d replicas\n%s", err, *md.Spec.Replicas, h.engine.log.about(c.Name))
+	}
+	h.says(c, fleetv1.RenderedCondition, fleetv1.InvalidParametersReason)
 }
 
 // moment is when a hub is killed.

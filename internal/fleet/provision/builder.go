@@ -72,8 +72,13 @@ func (b *clusterBuilder) do(ctx context.Context, cluster *v1alpha1.FleetCluster)
 func (b *clusterBuilder) build(ctx context.Context, cluster *v1alpha1.FleetCluster) (ctrl.Result, error) {
 	next := cluster.DeepCopy()
 	objects, reason, err := b.render(ctx, cluster)
-	if err == nil {
+	switch {
+	case err == nil:
 		reason, err = b.send(ctx, cluster, objects)
+	case reason != "":
+		if recall := b.Deliverer.Recall(ctx, cluster); recall != nil {
+			return ctrl.Result{}, recall
+		}
 	}
 	switch {
 	case err != nil && reason == "":

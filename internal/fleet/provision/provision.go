@@ -36,6 +36,8 @@ type Deliverer interface {
 	// Send delivers the files from now on. Where nothing has changed it sends no request. A name that is
 	// somebody else's is an error of kind failure.Conflict.
 	Send(ctx context.Context, cluster *v1alpha1.FleetCluster, files map[string][]byte, spec kustomizev1.KustomizationSpec) error
+	// Recall goes on with what was delivered last, by whichever process of the hub, where this one delivers nothing of the cluster yet.
+	Recall(ctx context.Context, cluster *v1alpha1.FleetCluster) error
 	// Hold stops the delivery. What was delivered stays as it is, and nobody heals it.
 	Hold(ctx context.Context, cluster *v1alpha1.FleetCluster) error
 	// Withdraw deletes the unit, and what it delivered, or leaves that where the policy is to orphan. gone says that
