@@ -59,7 +59,9 @@ func lifeOfACluster(h *fleetHub) {
 	made := map[string]types.UID{}
 	for _, at := range []moment{
 		{"its unit is written", func() bool { return h.there(h.unit(c)) }},
-		{"the Cluster is delivered", func() bool { return h.there(&clusterv1.Cluster{ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: c.Name}}) }},
+		{"the Cluster is delivered", func() bool {
+			return h.there(&clusterv1.Cluster{ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: c.Name}})
+		}},
 		{"the control plane is started", func() bool { return len(h.planesOf("-edge-")) == 1 }},
 		{"the control plane is initialized", func() bool {
 			of := &clusterv1.Cluster{ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: c.Name}}

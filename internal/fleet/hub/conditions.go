@@ -3,6 +3,7 @@ package hub
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/fluxcd/pkg/apis/meta"
@@ -131,8 +132,28 @@ func phaseOf(c *metav1.Condition) v1alpha1.Phase {
 // deleting says that a cluster is on its way out, and what it waits for.
 func deleting(cluster *v1alpha1.FleetCluster) {
 	cluster.Status.Phase = v1alpha1.PhaseDeleting
-	set(cluster, metav1.Condition{
-		Type: meta.ReadyCondition, Status: metav1.ConditionFalse, Reason: v1alpha1.DeletingReason,
-		Message: fmt.Sprintf("the cluster is leaving the fleet; if it is lost: kubectl annotate fleetcluster %s -n %s %s=true", cluster.Name, cluster.Namespace, v1alpha1.LostAnnotation),
-	})
+	set(cluster, metav1.Condition{Type: meta.ReadyCondition, Status: metav1.ConditionFalse, Reason: v1alpha1.DeletingReason, Message: leavingWord(cluster)})
+}
+
+// leavingWord says which of the steps out of the fleet a cluster has come to, by whose finalizers still hold it.
+func leavingWord(cluster *v1alpha1.FleetCluster) string {
+	lost := fmt.Sprintf("; if it is lost: kubectl annotate fleetcluster %s -n %s %s=true", cluster.Name, cluster.Namespace, v1alpha1.LostAnnotation)
+	holds := func(finalizer string) bool { return slices.Contains(cluster.Finalizers, finalizer) }
+	switch {
+	case holds(v1alpha1.LeaveFinalizer) && unreachable(cluster):
+		why := apimeta.FindStatusCondition(cluster.Status.Conditions, v1alpha1.ReachableCondition).Message
+		return "the cluster is leaving the fleet and is waited for, but " + why + lost
+	case holds(v1alpha1.LeaveFinalizer):
+		return "the cluster is leaving the fleet: its agent lets go of what was assigned to it" + lost
+	case holds(v1alpha1.ProvisionFinalizer):
+		message := "the cluster has left the fleet, and what it was built from is being deleted"
+		if c := apimeta.FindStatusCondition(cluster.Status.Conditions, v1alpha1.ProvisionedCondition); c != nil && c.Reason == v1alpha1.DeletingReason {
+			message += ": " + c.Message
+		}
+		return message
+	case holds(v1alpha1.AgentFinalizer):
+		return "the cluster has left the fleet, and its agent is being taken away; where the cluster does not answer within a minute the agent is left there, which an event tells" + lost
+	default:
+		return "the cluster has left the fleet; finalizers of others hold its FleetCluster: " + strings.Join(cluster.Finalizers, ", ")
+	}
 }

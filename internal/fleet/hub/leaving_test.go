@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/fluxcd/pkg/apis/meta"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -98,4 +99,40 @@ func TestSuccessor(t *testing.T) {
 		err := s.Get(s.Context(), client.ObjectKeyFromObject(a), a)
 		return err == nil && metav1.IsControlledBy(a, next), "another"
 	})
+}
+
+// A cluster that is on its way out says what it waits for, and what to do where that does not come.
+func TestLeavingWord(t *testing.T) {
+	t.Parallel()
+	const lost = "; if it is lost: kubectl annotate fleetcluster edge -n fleet " + v1alpha1.LostAnnotation + "=true"
+	condition := func(kind, reason, message string) metav1.Condition {
+		return metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: message}
+	}
+	all := []string{v1alpha1.LeaveFinalizer, v1alpha1.ProvisionFinalizer, v1alpha1.AgentFinalizer}
+	for _, tc := range []struct {
+		name, reason string
+		finalizers   []string
+		conditions   []metav1.Condition
+		want         string
+	}{
+		{"leaving", "the member lets go before anything else goes", all, nil, "the cluster is leaving the fleet: its agent lets go of what was assigned to it" + lost},
+		{"away", "nobody is there to let go", all, []metav1.Condition{condition(v1alpha1.ReachableCondition, v1alpha1.LeaseExpiredReason, "its agent is away")},
+			"the cluster is leaving the fleet and is waited for, but its agent is away" + lost},
+		{"deleted", "Cluster API takes it apart", all[1:], []metav1.Condition{condition(v1alpha1.ProvisionedCondition, v1alpha1.DeletingReason, "waiting for the end of Cluster edge")},
+			"the cluster has left the fleet, and what it was built from is being deleted: waiting for the end of Cluster edge"},
+		{"deleted next", "what was said before that is no news", all[1:], []metav1.Condition{condition(v1alpha1.ProvisionedCondition, v1alpha1.ProvisioningReason, "something old")},
+			"the cluster has left the fleet, and what it was built from is being deleted"},
+		{"agent", "a cluster that is away is not waited for for ever", all[2:], nil,
+			"the cluster has left the fleet, and its agent is being taken away; where the cluster does not answer within a minute the agent is left there, which an event tells" + lost},
+		{"others", "whose they are is not ours to say", []string{"example.com/keep"}, nil, "the cluster has left the fleet; finalizers of others hold its FleetCluster: example.com/keep"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := &v1alpha1.FleetCluster{ObjectMeta: metav1.ObjectMeta{Namespace: "fleet", Name: "edge", Finalizers: tc.finalizers}}
+			c.Status.Conditions = tc.conditions
+			deleting(c)
+			if got := apimeta.FindStatusCondition(c.Status.Conditions, meta.ReadyCondition).Message; got != tc.want {
+				t.Errorf("got  %s\nwant %s: %s", got, tc.want, tc.reason)
+			}
+		})
+	}
 }
