@@ -36,6 +36,8 @@ func (a *app) approveCommand() *cobra.Command {
 		Long: "Allow the deletions that a Kustomization or HelmRelease waits for, because they are more than its\n" +
 			"deletion budget. The approval holds for exactly the plan that waits now: if what would be\n" +
 			"deleted changes meanwhile, it has to be approved again.\n\n" +
+			"Of a cluster of the fleet that would be deleted it is printed what goes with it: what it was built from, and\n" +
+			"what was delivered to it.\n\n" +
 			"On a hub, for a cluster: the deletions that wait on that cluster, by its report; and for a placement: that it\n" +
 			"leaves the clusters which it does not select any more, when these are most of those that it is on.",
 		Example: "  bowline approve kustomization apps --show\n" +
@@ -80,6 +82,9 @@ func (a *app) approve(ctx context.Context, o *approveOptions, args []string) err
 		return nil
 	}
 	printf(a.Out, "%s\n", ready.Message)
+	if err := a.showClusters(ctx, c, ready.Message); err != nil {
+		return err
+	}
 	if o.show {
 		return nil
 	}

@@ -72,6 +72,41 @@ func whatGoes(message string) string {
 	return what
 }
 
+var (
+	waitingClusters = regexp.MustCompile(fleetv1.FleetClusterKind + `/([^/\s,;]+)/([^/\s,;]+)`)
+	waitingMore     = regexp.MustCompile(`, and \d+ more;`)
+)
+
+// showClusters prints what goes with each cluster of the fleet that a message of deletions names.
+func (a *app) showClusters(ctx context.Context, c *cluster, message string) error {
+	shown := map[client.ObjectKey]bool{}
+	for _, m := range waitingClusters.FindAllStringSubmatch(message, -1) {
+		key := client.ObjectKey{Namespace: m[1], Name: m[2]}
+		if shown[key] {
+			continue
+		}
+		shown[key] = true
+		of := &fleetv1.FleetCluster{}
+		if err := c.Get(ctx, key, of); apierrors.IsNotFound(err) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		lines, err := goesWith(ctx, c, of, false)
+		if err != nil {
+			return err
+		}
+		printf(a.Out, "with FleetCluster/%s/%s:\n", key.Namespace, key.Name)
+		for _, line := range lines {
+			printf(a.Out, "  %s\n", line)
+		}
+	}
+	if len(shown) > 0 && waitingMore.MatchString(message) {
+		printf(a.Out, "of those that are not named, what goes with a cluster is told by: bowline leave CLUSTER --show\n")
+	}
+	return nil
+}
+
 var waitingEmptying = regexp.MustCompile(`; if that is meant: .*=(sha256:\S+)$`)
 
 // approvePlacement approves that a Placement leaves exactly the clusters which its condition names.

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"strings"
 
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/fleet/provision"
 	"github.com/bowline-dev/bowline/internal/object"
 )
 
@@ -91,30 +93,63 @@ func (a *app) leave(ctx context.Context, o *leaveOptions, name string) error {
 
 // goesWith says what goes with a FleetCluster.
 func goesWith(ctx context.Context, c *cluster, of *fleetv1.FleetCluster, lost bool) ([]string, error) {
-	var lines []string
-	if of.Spec.Template != nil {
-		lines = append(lines, fmt.Sprintf("the cluster itself, with all that runs on it: it was built from ClusterTemplate %s", of.Spec.Template.Name))
-	}
 	var assigned fleetv1.ClusterAssignment
 	err := c.Get(ctx, client.ObjectKeyFromObject(of), &assigned)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return nil, err
 	}
-	units := unitNames(&assigned.Spec)
-	stay := of.Spec.DeletionPolicy == fleetv1.DeletionPolicyOrphan || of.Spec.Suspend
+	units := strings.Join(unitNames(&assigned.Spec), ", ")
+	stays := of.Spec.DeletionPolicy == fleetv1.DeletionPolicyOrphan || of.Spec.Suspend
+	built := of.Spec.Template != nil && !of.Spec.Suspend
+	var lines []string
 	switch {
-	case of.Spec.Template != nil: // all goes
-	case len(units) == 0:
+	case built:
+		if lines, err = builtFrom(ctx, c, of); err != nil {
+			return nil, err
+		}
+	case of.Spec.Template != nil:
+		lines = append(lines, "the cluster itself stays, and what it was built from: spec.suspend is set")
+	}
+	switch {
+	case units == "":
 		lines = append(lines, "nothing is assigned to it")
-	case lost || stay:
-		lines = append(lines, fmt.Sprintf("what was delivered stays on the cluster: %s", strings.Join(units, ", ")))
+	case built:
+		lines = append(lines, "what was delivered goes with the cluster: "+units)
+	case lost || stays:
+		lines = append(lines, "what was delivered stays on the cluster: "+units)
 	default:
-		lines = append(lines, fmt.Sprintf("what was delivered goes from the cluster: %s", strings.Join(units, ", ")))
+		lines = append(lines, "what was delivered goes from the cluster: "+units)
 	}
 	if of.Spec.Join == nil && of.Spec.Template == nil && of.Spec.Agent.Mode != fleetv1.AgentPush && !lost {
 		lines = append(lines, "the agent goes from the cluster; the namespace bowline-system and the definitions stay")
 	}
 	return append(lines, "the certificate of the cluster has no rights on the hub any more"), nil
+}
+
+// builtFrom says what a cluster is made of that goes with its FleetCluster.
+func builtFrom(ctx context.Context, c *cluster, of *fleetv1.FleetCluster) ([]string, error) {
+	itself := "the cluster itself, with all that runs on it: it was built from ClusterTemplate " + of.Spec.Template.Name
+	if n := of.Status.Nodes; n > 0 {
+		itself += fmt.Sprintf(", and its nodes are %d", n)
+	}
+	lines := []string{itself}
+	unit := &kustomizev1.Kustomization{}
+	err := c.Get(ctx, client.ObjectKey{Namespace: of.Namespace, Name: provision.UnitName(of.Name)}, unit)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, err
+	}
+	var objects []string
+	if unit.Status.Inventory != nil {
+		for _, entry := range unit.Status.Inventory.Entries {
+			if id, err := object.ParseInventory(entry.ID); err == nil {
+				objects = append(objects, id.String())
+			}
+		}
+	}
+	if len(objects) > 0 {
+		lines = append(lines, "what it was built from: "+strings.Join(objects, ", "))
+	}
+	return lines, nil
 }
 
 // unitNames are the units of an assignment, each with the Placement that it is from.

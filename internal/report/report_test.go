@@ -159,11 +159,23 @@ func TestNamesLeavesItsInputAlone(t *testing.T) {
 }
 
 func TestHeldSaysHowToApprove(t *testing.T) {
-	got := Held("kustomization", "apps", "flux-system", &plan.Plan{HeldReason: "deleting Namespace/x needs approval", HeldDigest: "abc",
-		Held: []plan.Action{{ID: object.ID{Kind: "Namespace", Name: "x"}}}})
-	want := "deleting Namespace/x needs approval; waiting to delete Namespace/x; approve with: bowline approve kustomization apps -n flux-system --plan abc"
-	if got != want {
-		t.Errorf("got %q, want %q", got, want)
+	for _, tt := range []struct {
+		name, reason string
+		id           object.ID
+		want         string
+	}{
+		{"namespace", "what it holds is what was delivered", object.ID{Kind: "Namespace", Name: "x"},
+			"deleting it needs approval; waiting to delete Namespace/x; approve with: bowline approve kustomization apps -n flux-system --plan abc"},
+		{"cluster", "what runs there is nowhere in the plan", object.ID{Group: "fleet.bowline.dev", Kind: "FleetCluster", Namespace: "fleet", Name: "edge"},
+			"deleting it needs approval; waiting to delete FleetCluster/fleet/edge; what goes with it: bowline approve kustomization apps -n flux-system --show; " +
+				"approve with: bowline approve kustomization apps -n flux-system --plan abc"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := Held("kustomization", "apps", "flux-system", &plan.Plan{HeldReason: "deleting it needs approval", HeldDigest: "abc", Held: []plan.Action{{ID: tt.id}}})
+			if got != tt.want {
+				t.Errorf("got %q, want %q: %s", got, tt.want, tt.reason)
+			}
+		})
 	}
 }
 

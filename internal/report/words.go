@@ -2,7 +2,10 @@ package report
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/bowline-dev/bowline/internal/apply"
 	"github.com/bowline-dev/bowline/internal/plan"
@@ -36,10 +39,17 @@ func Names(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// Held says which deletions wait for approval and how to approve them.
+// Held says which deletions wait for approval and how to approve them. What goes with a cluster of a fleet is
+// too much for a line, so it says how that is listed.
 func Held(kind, name, namespace string, p *plan.Plan) string {
-	return fmt.Sprintf("%s; approve with: bowline approve %s %s -n %s --plan %s", HeldWhat(p), kind, name, namespace, p.HeldDigest)
+	what, command := HeldWhat(p), fmt.Sprintf("bowline approve %s %s -n %s", kind, name, namespace)
+	if slices.ContainsFunc(p.Held, func(a plan.Action) bool { return a.ID.GroupKind() == fleetCluster }) {
+		what += "; what goes with it: " + command + " --show"
+	}
+	return fmt.Sprintf("%s; approve with: %s --plan %s", what, command, p.HeldDigest)
 }
+
+var fleetCluster = schema.GroupKind{Group: "fleet.bowline.dev", Kind: "FleetCluster"}
 
 // HeldWhat says which deletions wait for approval, and why.
 func HeldWhat(p *plan.Plan) string {
