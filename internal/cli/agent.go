@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 
 	"github.com/bowline-dev/bowline/internal/controller"
 	"github.com/bowline-dev/bowline/internal/fleet/agent"
@@ -21,6 +22,8 @@ type agentOptions struct {
 	controllerOptions
 	invitation string
 	timing     link.Timing
+	// off is by how much the agent's clock is wrong.
+	off time.Duration
 }
 
 func (a *app) agentCommand() *cobra.Command {
@@ -46,7 +49,7 @@ func (a *app) agentCommand() *cobra.Command {
 	o.addEngine(cmd)
 	f := cmd.Flags()
 	f.StringVar(&o.invitation, "invitation", "", "`file` with the invitation to join with (default: the Secret bowline-system/bowline-invitation)")
-	for name, d := range map[string]*time.Duration{"lease-interval": &o.timing.Renew, "report-interval": &o.timing.Report, "hub-retry": &o.timing.Retry} {
+	for name, d := range map[string]*time.Duration{"lease-interval": &o.timing.Renew, "report-interval": &o.timing.Report, "hub-retry": &o.timing.Retry, "clock-offset": &o.off} {
 		f.DurationVar(d, name, 0, "for tests")
 		_ = f.MarkHidden(name)
 	}
@@ -62,7 +65,7 @@ func (a *app) runAgent(ctx context.Context, o *agentOptions, flags *pflag.FlagSe
 	if err != nil {
 		return err
 	}
-	m.retry = cmp.Or(o.timing.Retry, time.Minute)
+	m.retry, m.clock = cmp.Or(o.timing.Retry, time.Minute), wrongClock{off: o.off}
 	who, err := m.identify(ctx)
 	if err != nil {
 		return err
@@ -74,7 +77,7 @@ func (a *app) runAgent(ctx context.Context, o *agentOptions, flags *pflag.FlagSe
 	opts.Membership = &link.Membership{
 		Cluster: types.NamespacedName{Namespace: who.Namespace, Name: who.Name}, Incarnation: who.Incarnation(),
 		Hub: m.current.Load, AgentVersion: buildVersion(a.version).Version, Timing: o.timing,
-		Left: func() { left.Store(true); cancel() }, Refused: m.refuse,
+		Left: func() { left.Store(true); cancel() }, Refused: m.refuse, Clock: m.clock,
 	}
 	var keeping sync.WaitGroup
 	keeping.Go(func() {
@@ -101,3 +104,15 @@ func (a *app) runAgent(ctx context.Context, o *agentOptions, flags *pflag.FlagSe
 	printf(a.Out, "The cluster has left the fleet: it was FleetCluster %s/%s on %s\n", who.Namespace, who.Name, who.Server)
 	return nil
 }
+
+// wrongClock is the machine's clock with an error, as machines have it.
+type wrongClock struct {
+	clock.RealClock
+	off time.Duration
+}
+
+// Now implements clock.PassiveClock.
+func (c wrongClock) Now() time.Time { return c.RealClock.Now().Add(c.off) }
+
+// Since implements clock.PassiveClock.
+func (c wrongClock) Since(t time.Time) time.Duration { return c.Now().Sub(t) }

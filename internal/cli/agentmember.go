@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
@@ -36,6 +37,8 @@ type member struct {
 	uid    types.UID
 	// retry is how long to wait before a hub that refuses the agent is asked again.
 	retry time.Duration
+	// clock is the agent's, by which nothing is decided.
+	clock clock.Clock
 	// refused has something in it when the hub refused the agent, and invitations when there may be another invitation.
 	refused, invitations chan struct{}
 	// current is how the hub is reached now.
@@ -252,7 +255,7 @@ func (m *member) renew(ctx context.Context, who *join.Credentials) *join.Credent
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	k := join.Keeper{
-		Store: m.store, Renewed: func(c *join.Credentials) {
+		Store: m.store, Clock: m.clock, Renewed: func(c *join.Credentials) {
 			who = c
 			m.use(c)
 		},

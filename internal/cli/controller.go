@@ -93,6 +93,8 @@ func (o *controllerOptions) addEngine(cmd *cobra.Command) {
 	f.StringVar(&o.engine.Hub.URL, "hub-url", "", "`URL` at which members of the fleet reach this cluster's API server (default: the one that the engine uses)")
 	f.StringVar(&o.engine.Hub.CAFile, "hub-ca", "", "`file` with the certificates by which members know that API server (default: those that the engine uses)")
 	f.StringVar(&o.engine.Hub.AgentImage, "agent-image", "", "`image` that agents run on members (default: "+agent.Repository+" with the version of this engine as its tag)")
+	f.DurationVar(&o.engine.Hub.Lease, "member-lease", 0, "for tests")
+	_ = f.MarkHidden("member-lease")
 	f.StringVar(&o.engine.DeletionBudget, "deletion-budget", "50%", "`share` of a Kustomization's objects that may be deleted without approval, or off")
 	f.DurationVar(&o.engine.AuditInterval, "audit-interval", 0, "how often a sample of what is known is compared with dry runs; 0 means the default, negative never")
 	f.Int64Var(&o.engine.MaxFileSize, "max-file-size", 0, "largest `size` in bytes of a file that is read from a repository; 0 means the default")

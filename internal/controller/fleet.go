@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -56,5 +57,5 @@ type fleetTiming struct {
 }
 
 func (e *engine) registerHub() error {
-	return hub.Register(e.mgr, hub.Options{Sources: slices.Collect(maps.Keys(e.sources)), Lease: e.options.fleet.lease})
+	return hub.Register(e.mgr, hub.Options{Sources: slices.Collect(maps.Keys(e.sources)), Lease: cmp.Or(e.options.Hub.Lease, e.options.fleet.lease)})
 }

@@ -129,6 +129,8 @@ type HubOptions struct {
 	CAFile string
 	// AgentImage is what agents run; empty means the image of the newest release.
 	AgentImage string
+	// Lease is how long the hub waits for a change of a member's Lease until it takes the member for lost; 0 means a minute.
+	Lease time.Duration
 }
 
 func (o Options) withDefaults() Options {

@@ -253,6 +253,9 @@ func (r *reporter) reachable(ctx context.Context, cluster *v1alpha1.FleetCluster
 		return r.makeLease(ctx, cluster)
 	}
 	news := c != nil && (before == nil || before.Status != c.Status)
+	if c != nil && c != before && c.Status == metav1.ConditionFalse {
+		c.Message += silent(cluster)
+	}
 	if c != nil {
 		set(cluster, *c)
 	}
@@ -262,6 +265,14 @@ func (r *reporter) reachable(ctx context.Context, cluster *v1alpha1.FleetCluster
 		r.sightings.tell(key, at.Time)
 	}
 	return nil
+}
+
+// silent says where to look when a member is not heard of.
+func silent(cluster *v1alpha1.FleetCluster) string {
+	if cluster.Spec.Agent.Mode == v1alpha1.AgentPush {
+		return "; its engine runs in the hub: look whether the API server of the cluster answers"
+	}
+	return "; look at the Deployment bowline-system/bowline-agent of the cluster, and whether it reaches the hub"
 }
 
 // makeLease makes the Lease of a member, which may renew it and not make it. One that is there without our labels gets them.

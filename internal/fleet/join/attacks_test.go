@@ -242,7 +242,7 @@ func TestTwoClustersClaimOneName(t *testing.T) {
 	h := newHub(t, join.Options{})
 	c, first := h.joined("berlin", "member-1")
 	_, err := h.join(h.invite(c), "member-2")
-	refused(t, err, "bowline join --replace")
+	refused(t, err, "bowline join berlin -n "+h.namespace+" --replace")
 	h.until(c, "two claim the name", func() bool {
 		joined := apimeta.FindStatusCondition(c.Status.Conditions, v1alpha1.JoinedCondition)
 		return joined != nil && joined.Reason == v1alpha1.IdentityConflictReason
@@ -289,7 +289,7 @@ func TestRebuiltCluster(t *testing.T) {
 		h := newHub(t, join.Options{})
 		c, _ := h.joined("berlin", "member-1")
 		_, err := h.join(h.invite(c), "member-1-built-anew")
-		refused(t, err, "bowline join --replace")
+		refused(t, err, "bowline join berlin -n "+h.namespace+" --replace")
 	})
 	t.Run("being deleted", func(t *testing.T) {
 		h := newHub(t, join.Options{})

@@ -138,8 +138,8 @@ func (a *approver) incarnate(g *granted, renewal bool) *denial {
 	case renewal:
 		return deny(v1alpha1.IdentityConflictReason, "this incarnation does not speak for %s any more", object(key))
 	case now != "":
-		return deny(v1alpha1.IdentityConflictReason, "the cluster %q wants to join as %s, which the cluster %q has joined as; `bowline join --replace` lets go of that one",
-			brief(string(g.member)), object(key), g.cluster.Status.ClusterID)
+		return deny(v1alpha1.IdentityConflictReason, "the cluster %q wants to join as %s, which the cluster %q has joined as; to let go of that one: bowline join %s -n %s --replace",
+			brief(string(g.member)), object(key), g.cluster.Status.ClusterID, key.Name, key.Namespace)
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ func TestNetwork(t *testing.T) {
 	for _, broken := range []struct {
 		name, value string
 		how         func()
-	}{{"cut", "two", network.cut}, {"silent", "three", network.silent}} {
+	}{{"cut", "two", network.Cut}, {"silent", "three", network.Silence}} {
 		broken.how()
 		h.push(map[string]string{"app/config.yaml": configMap("app", broken.value)})
 		away := h.says(c, v1alpha1.ReachableCondition, metav1.ConditionFalse, v1alpha1.LeaseExpiredReason, "has not renewed its Lease since 20")
@@ -40,7 +40,7 @@ func TestNetwork(t *testing.T) {
 		eventually(t, "healed while "+broken.name, func() (bool, string) {
 			return m.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "app"}, &corev1.ConfigMap{}) == nil, m.log.String()
 		})
-		network.mend()
+		network.Mend()
 		back := h.says(c, v1alpha1.ReachableCondition, metav1.ConditionTrue, v1alpha1.LeaseRenewedReason)
 		if !back.LastTransitionTime.After(away.LastTransitionTime.Time) && back.LastTransitionTime != away.LastTransitionTime {
 			t.Errorf("%s: back at %s, away at %s", broken.name, back.LastTransitionTime, away.LastTransitionTime)
@@ -61,13 +61,13 @@ func eventuallyPhase(h *theHub, c *v1alpha1.FleetCluster, phase v1alpha1.Phase) 
 }
 
 // flapping: a network that breaks again and again and is there for a while each time breaks nothing.
-func flapping(t *testing.T, h *theHub, network *proxy, c *v1alpha1.FleetCluster) {
+func flapping(t *testing.T, h *theHub, network *testkit.Network, c *v1alpha1.FleetCluster) {
 	t.Helper()
 	end := time.Now().Add(2 * lost)
 	for time.Now().Before(end) {
-		network.cut()
+		network.Cut()
 		<-time.After(100 * time.Millisecond)
-		network.mend()
+		network.Mend()
 		<-time.After(900 * time.Millisecond)
 		h.must(h.Get(t.Context(), client.ObjectKeyFromObject(c), c))
 		if !apimeta.IsStatusConditionTrue(c.Status.Conditions, v1alpha1.ReachableCondition) {
