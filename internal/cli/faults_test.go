@@ -413,7 +413,7 @@ func badTokens(f *fleet, a, _, _ *site) {
 	end := token[strings.LastIndex(token, ".")+1:]
 	f.must(os.WriteFile(forged, []byte(head+"token: "+strings.TrimSuffix(token, end)+strings.Repeat("A", len(end))+"\n"+tail), 0o600))
 	for name, file := range map[string]string{"replaced": replaced, "forged": forged} {
-		a.start("--invitation", file).fails("the hub does not accept who is asking", "bowline join")
+		a.start("--invitation", file).fails("the hub does not accept who is asking", "bowline join late -n fleet")
 		if strings.Contains(a.agent.said.String(), end) {
 			f.Errorf("what a %s invitation holds is told:\n%s", name, &a.agent.said)
 		}
@@ -427,7 +427,7 @@ func badTokens(f *fleet, a, _, _ *site) {
 	a.agent.kill()
 	f.must(join.Store{Client: a.Client}.Forget(f.Context()))
 	was := f.cluster("late").Status.Incarnation
-	a.start("--invitation", good).fails("the invitation was used", "bowline join")
+	a.start("--invitation", good).fails("the invitation was used", "bowline join late -n fleet")
 	if now := f.cluster("late").Status.Incarnation; now != was {
 		f.Errorf("an invitation that was used made %s of %s", now, was)
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	errUsed    = errors.New("a request with this name was made by somebody else")
+	errUsed    = errors.New("the invitation was used: a request with its name was made by somebody else")
 	errDeleted = errors.New("the request was deleted before it was answered")
 )
 

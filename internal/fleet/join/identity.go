@@ -77,3 +77,6 @@ func Member(ctx context.Context, member client.Reader) (types.UID, error) {
 func object(key types.NamespacedName) string {
 	return fmt.Sprintf("FleetCluster/%s/%s", key.Namespace, key.Name)
 }
+
+// joinAgain is the command that invites a cluster in the place of this one.
+func (i Identity) joinAgain() string { return "bowline join " + i.Name + " -n " + i.Namespace }

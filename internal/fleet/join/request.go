@@ -30,7 +30,7 @@ const CertificateLife = 90 * 24 * time.Hour
 func Request(ctx context.Context, i Invitation, member types.UID, key *ecdsa.PrivateKey) (*Credentials, error) {
 	id := i.identity(member)
 	return exchange{hub: i.Endpoint, config: i.config(), id: id, name: i.RequestName, key: key,
-		remedy: "invite the cluster again: bowline join"}.run(ctx)
+		remedy: "invite the cluster again: " + i.identity(member).joinAgain()}.run(ctx)
 }
 
 // Renew asks for a new certificate with the one there is, for a new key. The old one stays good
@@ -41,7 +41,7 @@ func Renew(ctx context.Context, c *Credentials) (*Credentials, error) {
 		return nil, fmt.Errorf("make a key: %w", err)
 	}
 	return exchange{hub: c.Endpoint, config: c.Config(), id: c.Identity, name: renewalName(c.Incarnation()), key: key, replace: true,
-		remedy: "another cluster may have taken its place, or its certificate has ended: bowline join"}.run(ctx)
+		remedy: "another cluster may have taken its place, or its certificate has ended: " + c.Identity.joinAgain()}.run(ctx)
 }
 
 // renewalName is that of all requests of an agent for renewal.

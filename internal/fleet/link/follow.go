@@ -90,8 +90,8 @@ func (l *Link) take(a *v1alpha1.ClusterAssignment) {
 		l.wanted, l.refused = a, ""
 	case "":
 	default:
-		l.refused = fmt.Sprintf("the assignment is for another cluster of this name (incarnation %s, and this one is %s); if this is the one that is meant: bowline join --replace",
-			a.Spec.Incarnation, l.Incarnation)
+		l.refused = fmt.Sprintf("the assignment is for another cluster of this name (incarnation %s, and this one is %s); if this is the one that is meant: bowline join %s -n %s --replace",
+			a.Spec.Incarnation, l.Incarnation, l.Cluster.Name, l.Cluster.Namespace)
 	}
 	l.mu.Unlock()
 	l.copying.up()
