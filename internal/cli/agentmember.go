@@ -307,7 +307,7 @@ func (m *member) again(ctx context.Context, who *join.Credentials) (*join.Creden
 			if now == silent && err == nil {
 				return who, nil // it is waited for by those who need it
 			}
-			tell(cmp.Or(err, errRefused))
+			tell(cmp.Or(err, refusedAs(who)))
 			continue
 		case now == silent && i.UID == who.UID:
 			return who, nil
@@ -328,7 +328,11 @@ func (m *member) again(ctx context.Context, who *join.Credentials) (*join.Creden
 // patience is for how long a hub may be silent before another one's invitation is taken.
 func (m *member) patience() time.Duration { return min(time.Minute, 4*m.retry) }
 
-var errRefused error = &failure.Error{Op: "speak to the hub", Kind: failure.Denied, Err: errors.New("it does not know this agent, or not any more"), Remedy: "to join again: bowline join"}
+// refusedAs says that the hub does not take somebody for what it was.
+func refusedAs(who *join.Credentials) error {
+	return &failure.Error{Op: "speak to the hub", Kind: failure.Denied, Err: errors.New("it does not know this agent, or not any more"),
+		Remedy: fmt.Sprintf("to join again: bowline join %s -n %s", who.Name, who.Namespace)}
+}
 
 // moved says that what runs is not what the cluster is any more.
 func (m *member) moved() error {

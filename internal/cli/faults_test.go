@@ -354,7 +354,7 @@ func rebuilt(f *fleet, a, _, c *site) {
 		f.Error("the certificate of the old cluster can be renewed")
 	}
 	a.start().says("it does not know this agent, or not any more")
-	a.agent.says("to join again: bowline join")
+	a.agent.says("to join again: bowline join a -n fleet")
 	a.heals("five")
 }
 

@@ -34,7 +34,7 @@ func (l *Link) follow(ctx context.Context) {
 		}
 		if err != nil && told == "" {
 			told = err.Error()
-			l.Log.Error(explained(err), "the hub does not tell what is assigned: what was copied before goes on")
+			l.Log.Error(l.explained(err), "the hub does not tell what is assigned: what was copied before goes on")
 		}
 		if !pause(ctx, b.step()) {
 			return
@@ -106,9 +106,9 @@ func (l *Link) askForReport() {
 }
 
 // explained says what to do about an answer that will stay the same.
-func explained(err error) error {
+func (l *Link) explained(err error) error {
 	if refused(err) {
-		return fmt.Errorf("%w; the hub does not know this agent, or not any more: bowline join", err)
+		return fmt.Errorf("%w; the hub does not know this agent, or not any more: bowline join %s -n %s", err, l.Cluster.Name, l.Cluster.Namespace)
 	}
 	return err
 }

@@ -25,7 +25,7 @@ func (l *Link) renew(ctx context.Context) {
 				return
 			}
 			if b.next == 0 {
-				l.Log.Error(explained(err), "the hub cannot be told that the agent is there")
+				l.Log.Error(l.explained(err), "the hub cannot be told that the agent is there")
 			}
 			switch {
 			case unanswered(err):

@@ -50,7 +50,7 @@ func (l *Link) tell(ctx context.Context) {
 			return
 		case told == "" && !apierrors.IsConflict(err):
 			told = err.Error()
-			l.Log.Error(explained(err), "the hub does not take the report: the newest is kept for when it does")
+			l.Log.Error(l.explained(err), "the hub does not take the report: the newest is kept for when it does")
 		}
 		base = nil
 		if !pause(ctx, b.step()) {
