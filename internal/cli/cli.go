@@ -181,7 +181,7 @@ func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.upCommand(), a.downCommand(), a.statusCommand(),
 		a.getCommand(), a.treeCommand(), a.eventsCommand(), a.kubeconfigCommand(),
-		a.reconcileCommand(), a.suspendCommand(), a.resumeCommand(), a.approveCommand(), a.joinCommand(), a.leaveCommand(),
+		a.reconcileCommand(), a.suspendCommand(), a.resumeCommand(), a.approveCommand(), a.joinCommand(), a.leaveCommand(), a.pivotCommand(),
 		a.buildCommand(), a.diffCommand(),
 		a.controllerCommand(), a.agentCommand(), a.migrateCommand(), a.crdsCommand(), a.versionCommand(), a.docsCommand(),
 		a.serveGitCommand(), a.localProviderCommand(),

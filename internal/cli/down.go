@@ -48,7 +48,7 @@ func (a *app) down(ctx context.Context, name string, keep bool) error {
 	if err != nil {
 		return err
 	}
-	if err := a.stopServices(ctx, plane); err != nil {
+	if err := a.stopServices(ctx, plane, settings.Hub); err != nil {
 		return err
 	}
 	members, err := plane.StopMembers(ctx, keep)
@@ -79,11 +79,12 @@ func (a *app) down(ctx context.Context, name string, keep bool) error {
 	return nil
 }
 
-func (a *app) stopServices(ctx context.Context, plane *local.Plane) error {
+func (a *app) stopServices(ctx context.Context, plane *local.Plane, hub string) error {
 	for _, s := range []struct {
 		title   string
 		service background.Service
-	}{{"engine", plane.Engine()}, {"provider", plane.Provider()}, {"Cluster API", plane.ClusterAPIService()}, {"git server", plane.Git()}} {
+	}{{"engine", plane.Engine()}, {"provider", plane.Provider()}, {"Cluster API", plane.ClusterAPIService("")}, {"Cluster API", plane.ClusterAPIService(hub)},
+		{"git server", plane.Git()}} {
 		ran, err := s.service.Stop(ctx)
 		if err != nil {
 			return err

@@ -113,7 +113,7 @@ func readStatus(ctx context.Context, plane *local.Plane) (planeStatus, error) {
 	target := targetStatus(ctx, plane, settings)
 	s.Parts = []partStatus{target, engineStatus(ctx, plane, settings)}
 	if !settings.Existing {
-		s.Parts = append(s.Parts, serviceStatus("Cluster API", plane.ClusterAPIService(), "builds clusters"),
+		s.Parts = append(s.Parts, serviceStatus("Cluster API", plane.ClusterAPIService(settings.Hub), "builds clusters"),
 			serviceStatus("provider", plane.Provider(), "clusters of this machine in "+plane.Members()))
 	}
 	if settings.GitAddr != "" {
@@ -135,7 +135,7 @@ func targetStatus(ctx context.Context, plane *local.Plane, settings local.Settin
 		return existingStatus(settings)
 	}
 	out := partStatus{Name: "control plane", State: stateStopped, Detail: settings.Server}
-	cp, err := plane.ControlPlane()
+	cp, err := plane.HubControlPlane(settings.Hub)
 	if err != nil {
 		out.State, out.Detail = stateUnknown, line(err.Error())
 		return out
@@ -172,6 +172,9 @@ func serviceStatus(name string, service background.Service, detail string) partS
 }
 
 func engineStatus(ctx context.Context, plane *local.Plane, settings local.Settings) partStatus {
+	if settings.Hub != "" {
+		return serviceStatus("engine", plane.Agent(settings.Hub), "the agent of the cluster that is the hub")
+	}
 	out := serviceStatus("engine", plane.Engine(), "metrics at http://"+settings.MetricsAddr+"/metrics")
 	if out.State == stateRunning && !healthy(ctx, "http://"+settings.HealthAddr+"/readyz") {
 		out.State, out.Detail = stateNotReady, "log in "+plane.Engine().Log()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -150,10 +151,14 @@ func (b *bringUp) steps() []step {
 	if b.existing() {
 		steps = []step{{"cluster", b.useCluster}, {"APIs", b.installAPIs}}
 	}
+	engine := step{"engine", b.startEngine}
+	if b.settings.Hub != "" {
+		engine.run = b.engineOfHub
+	}
 	if b.options.repo == "" {
 		steps = append(steps, step{"repository", b.startGit})
 	}
-	return append(steps, step{"engine", b.startEngine}, step{"fleet", b.declareFleet})
+	return append(steps, engine, step{"fleet", b.declareFleet})
 }
 
 // existing reports whether the plane works on a cluster that it did not make.
@@ -169,9 +174,13 @@ func (b *bringUp) checkTarget() error {
 	}
 	if !b.existing() && !b.settings.Existing {
 		// Found out before anything is started.
-		if _, err := b.plane.ClusterAPI(); err != nil {
+		if _, err := b.plane.ClusterAPI(b.settings.Hub); err != nil {
 			return err
 		}
+	}
+	if left := b.settings.Left; left != nil {
+		return &failure.Error{Op: "start plane", Object: b.plane.Name, Kind: failure.Conflict, Err: errors.New("it is on its way to FleetCluster/" + left.Cluster),
+			Remedy: fmt.Sprintf("finish that: `%s pivot %s -n %s --name %s`", b.name, path.Base(left.Cluster), path.Dir(left.Cluster), b.plane.Name)}
 	}
 	if !b.plane.Exists() || b.existing() == b.settings.Existing {
 		return nil

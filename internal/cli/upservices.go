@@ -74,7 +74,7 @@ func (b *bringUp) startProgram(ctx context.Context, title string, service backgr
 
 // startClusterAPI starts what builds clusters.
 func (b *bringUp) startClusterAPI(ctx context.Context) (string, error) {
-	manager, err := b.plane.ClusterAPI()
+	manager, err := b.plane.ClusterAPI(b.settings.Hub)
 	if err != nil {
 		return "", err
 	}
@@ -86,6 +86,11 @@ func (b *bringUp) startClusterAPI(ctx context.Context) (string, error) {
 		return "runs already", nil
 	}
 	return "started, log in " + manager.Log(), nil
+}
+
+// engineOfHub looks after the engine of a plane that was moved into a cluster that it made: the local provider runs it.
+func (b *bringUp) engineOfHub(context.Context) (string, error) {
+	return "is the agent of " + b.settings.Hub + ", log in " + b.plane.Agent(b.settings.Hub).Log(), b.remember()
 }
 
 // installAPIs installs the definitions. Those of clusters on this machine are for a hub that is on it.

@@ -18,9 +18,13 @@ import (
 )
 
 func (b *bringUp) startControlPlane(ctx context.Context) (string, error) {
-	cp, err := b.plane.ControlPlane()
+	cp, err := b.plane.HubControlPlane(b.settings.Hub)
 	if err != nil {
 		return "", err
+	}
+	o := localkube.Options{Nodes: b.options.nodes, Port: b.options.apiPort}
+	if b.settings.Hub != "" {
+		o = localkube.Options{} // how it is made is said in Git
 	}
 	before, err := cp.State(ctx)
 	if err != nil {
@@ -30,7 +34,7 @@ func (b *bringUp) startControlPlane(ctx context.Context) (string, error) {
 	if err := b.remember(); err != nil {
 		return "", err
 	}
-	now, err := cp.Start(ctx, localkube.Options{Nodes: b.options.nodes, Port: b.options.apiPort})
+	now, err := cp.Start(ctx, o)
 	if err != nil {
 		return "", err
 	}

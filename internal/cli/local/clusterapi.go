@@ -13,11 +13,21 @@ import (
 // not for existing clusters: their API servers may be elsewhere, and could not call its webhooks.
 type ClusterAPI struct{ install.Process }
 
-// ClusterAPIService is the process of Cluster API's manager, to be asked and stopped.
-func (p *Plane) ClusterAPIService() background.Service { return p.service("capi") }
+// ClusterAPIService is the process of Cluster API's manager, to be asked and stopped. hub is the member that it works on, and empty for
+// the plane's own control plane: while a plane moves there are two.
+func (p *Plane) ClusterAPIService(hub string) background.Service {
+	return p.service(ofHub("capi", hub))
+}
 
-// ClusterAPI finds the executable of Cluster API's manager.
-func (p *Plane) ClusterAPI() (*ClusterAPI, error) {
+func ofHub(name, hub string) string {
+	if hub == "" {
+		return name
+	}
+	return name + "-" + hub
+}
+
+// ClusterAPI finds the executable of Cluster API's manager, for the hub that ClusterAPIService tells of.
+func (p *Plane) ClusterAPI(hub string) (*ClusterAPI, error) {
 	manager, err := install.CoreManager()
 	if err != nil {
 		return nil, err
@@ -26,7 +36,7 @@ func (p *Plane) ClusterAPI() (*ClusterAPI, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ClusterAPI{install.Process{Service: p.ClusterAPIService(), Manager: manager, Executable: executable}}, nil
+	return &ClusterAPI{install.Process{Service: p.ClusterAPIService(hub), Manager: manager, Executable: executable}}, nil
 }
 
 // Start installs Cluster API on the control plane of cfg, whose kubeconfig is at that path, starts

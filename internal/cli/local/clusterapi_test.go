@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 
 func TestClusterAPIRunsBesideAControlPlane(t *testing.T) {
 	t.Setenv("BOWLINE_CAPI_MANAGER", testkit.Tool(t, "capi-manager"))
-	manager, err := newPlane(t).ClusterAPI()
+	manager, err := newPlane(t).ClusterAPI("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestClusterAPIRunsBesideAControlPlane(t *testing.T) {
 
 func TestClusterAPISaysWhereItsLogIs(t *testing.T) {
 	t.Setenv("BOWLINE_CAPI_MANAGER", "/bin/false")
-	manager, err := newPlane(t).ClusterAPI()
+	manager, err := newPlane(t).ClusterAPI("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestClusterAPISaysWhereItsLogIs(t *testing.T) {
 func TestClusterAPIWithoutItsExecutable(t *testing.T) {
 	t.Setenv("BOWLINE_CAPI_MANAGER", "")
 	t.Setenv("PATH", t.TempDir())
-	if _, err := newPlane(t).ClusterAPI(); !errors.Is(err, failure.Of(failure.NotFound)) {
+	if _, err := newPlane(t).ClusterAPI(""); !errors.Is(err, failure.Of(failure.NotFound)) {
 		t.Errorf("ClusterAPI: %v", err)
 	}
 }

@@ -13,6 +13,15 @@ func (p *Plane) ControlPlane() (localkube.ControlPlane, error) {
 	return c, nil
 }
 
+// HubControlPlane is the control plane that is the plane's hub: the plane's own, or the member that it was moved into.
+func (p *Plane) HubControlPlane(hub string) (localkube.ControlPlane, error) {
+	c, err := p.ControlPlane()
+	if err == nil && hub != "" {
+		c.Root, c.Name = p.Members(), hub
+	}
+	return c, err
+}
+
 // HasControlPlane reports whether the plane has an embedded control plane, or
 // its data, on this machine.
 func (p *Plane) HasControlPlane() bool { return p.controlPlane().Exists() }

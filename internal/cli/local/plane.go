@@ -52,10 +52,23 @@ type Settings struct {
 	URL string `json:"url,omitempty"`
 	// Example is what the repository was made from.
 	Example string `json:"example,omitempty"`
+	// Hub is the control plane among the plane's members that is its hub, since the plane was moved into it; empty before.
+	Hub string `json:"hub,omitempty"`
+	// Left is the hub that the plane was before, for as long as it is needed; nil when that is over.
+	Left *Left `json:"left,omitempty"`
 	// Repo, Path and Branch are what --repo, --path and --branch said.
 	Repo   string `json:"repo,omitempty"`
 	Path   string `json:"path,omitempty"`
 	Branch string `json:"branch,omitempty"`
+}
+
+// Left is a hub that a plane is moved out of.
+type Left struct {
+	// Kubeconfig and Server say how to reach it.
+	Kubeconfig string `json:"kubeconfig"`
+	Server     string `json:"server"`
+	// Cluster is the FleetCluster that becomes the hub instead, as namespace/name.
+	Cluster string `json:"cluster"`
 }
 
 var validName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)

@@ -1,0 +1,269 @@
+package pivot
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
+	clusterctlv1 "sigs.k8s.io/cluster-api/cmd/clusterctl/api/v1alpha3"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+	"github.com/bowline-dev/bowline/internal/fleet/join"
+	"github.com/bowline-dev/bowline/internal/object"
+)
+
+// Plan is what a pivot would do.
+type Plan struct {
+	// Namespaces are those whose objects move.
+	Namespaces []string
+	// Carry are our own objects, in the order in which they are copied, and Moves those of Cluster API, by kind and name.
+	Carry []Item
+	Moves []string
+	// Joins are the FleetClusters that have to be invited by hand, because the hub has no way to them.
+	Joins []types.NamespacedName
+	// Obstacles is all that is in the way.
+	Obstacles []Obstacle
+}
+
+// Survey reads both sides, changes nothing, and says what would move and what is in the way.
+func (o Options) Survey(ctx context.Context) (*Plan, error) {
+	p := &Plan{}
+	var err error
+	if p.Namespaces, err = fleets(ctx, o.From); err != nil {
+		return nil, err
+	}
+	f := facts{cluster: o.Cluster, from: o.From.ID, to: o.To.ID, local: o.Local}
+	if f.member, err = isMember(ctx, o.From); err != nil {
+		return nil, err
+	}
+	clusters := &v1alpha1.FleetClusterList{}
+	if err := o.From.Client.List(ctx, clusters); err != nil {
+		return nil, wrap(err, "list FleetClusters")
+	}
+	f.clusters = clusters.Items
+	for i := range clusters.Items {
+		if clusters.Items[i].Spec.Join != nil {
+			p.Joins = append(p.Joins, client.ObjectKeyFromObject(&clusters.Items[i]))
+		}
+	}
+	if err := o.surveyClusterAPI(ctx, p, &f); err != nil {
+		return nil, err
+	}
+	if err := o.surveyOwn(ctx, p, &f); err != nil {
+		return nil, err
+	}
+	if err := o.surveyUnits(ctx, p, &f); err != nil {
+		return nil, err
+	}
+	p.Obstacles = f.obstacles()
+	return p, nil
+}
+
+// fleets returns the namespaces whose objects move: those with FleetClusters, and the engine's own.
+func fleets(ctx context.Context, s Side) ([]string, error) {
+	all := &v1alpha1.FleetClusterList{}
+	if err := s.Client.List(ctx, all); err != nil {
+		return nil, wrap(err, "list FleetClusters")
+	}
+	names := []string{v1alpha1.MemberNamespace}
+	for i := range all.Items {
+		names = append(names, all.Items[i].Namespace)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// isMember reports whether a cluster has a hub.
+func isMember(ctx context.Context, s Side) (bool, error) {
+	has, err := join.Store{Client: s.Client}.Load(ctx)
+	return has != nil, err
+}
+
+// surveyClusterAPI reads what Cluster API's own code is going to move.
+func (o Options) surveyClusterAPI(ctx context.Context, p *Plan, f *facts) error {
+	there, err := served(ctx, o.From)
+	if err != nil || !there {
+		return err
+	}
+	definitions := &apiextensionsv1.CustomResourceDefinitionList{}
+	if err := o.From.Client.List(ctx, definitions, client.HasLabels{clusterctlv1.ClusterctlLabel}); err != nil {
+		return wrap(err, "list Cluster API's definitions")
+	}
+	for i := range definitions.Items {
+		d := &definitions.Items[i]
+		for _, v := range d.Spec.Versions {
+			if !v.Storage || d.Spec.Scope != apiextensionsv1.NamespaceScoped {
+				continue
+			}
+			all := &unstructured.UnstructuredList{}
+			all.SetAPIVersion(d.Spec.Group + "/" + v.Name)
+			all.SetKind(d.Spec.Names.Kind)
+			if err := o.From.Client.List(ctx, all); err != nil {
+				return wrap(err, "list %ss", d.Spec.Names.Kind)
+			}
+			for j := range all.Items {
+				if u := &all.Items[j]; slices.Contains(p.Namespaces, u.GetNamespace()) {
+					p.Moves = append(p.Moves, object.IDOf(u).String())
+					f.capi = append(f.capi, *u)
+				}
+			}
+			if len(all.Items) == 0 || o.Ready != nil {
+				continue // nothing needs it, or it is brought
+			}
+			if _, err := o.To.Client.RESTMapper().RESTMapping(all.GroupVersionKind().GroupKind(), v.Name); apimeta.IsNoMatchError(err) {
+				f.unserved = append(f.unserved, d.Spec.Names.Kind+" "+all.GetAPIVersion())
+			} else if err != nil {
+				return wrap(err, "look for %ss on the target", d.Spec.Names.Kind)
+			}
+		}
+	}
+	slices.Sort(p.Moves)
+	return nil
+}
+
+// surveyOwn reads our own objects, and those of their names on the target.
+func (o Options) surveyOwn(ctx context.Context, p *Plan, f *facts) error {
+	of := map[types.NamespacedName]bool{}
+	for i := range f.capi {
+		if f.capi[i].GetKind() == clusterv1.ClusterKind {
+			of[client.ObjectKeyFromObject(&f.capi[i])] = true
+		}
+	}
+	for _, k := range carriedKinds() {
+		for _, namespace := range p.Namespaces {
+			all, err := k.list(ctx, o.From, namespace)
+			if err != nil {
+				return err
+			}
+			for i := range all {
+				if !k.moves(&all[i], of) {
+					continue
+				}
+				if err := o.surveyOne(ctx, p, f, k, &all[i]); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (o Options) surveyOne(ctx context.Context, p *Plan, f *facts, k carried, u *unstructured.Unstructured) error {
+	now := &unstructured.Unstructured{}
+	now.SetGroupVersionKind(u.GroupVersionKind())
+	err := o.To.Client.Get(ctx, client.ObjectKeyFromObject(u), now)
+	switch {
+	case apimeta.IsNoMatchError(err):
+		f.unserved = append(f.unserved, u.GetKind()+" "+u.GetAPIVersion())
+		return nil
+	case apierrors.IsNotFound(err), err == nil && now.GetAnnotations()[carriedFrom] == string(o.From.ID):
+		p.Carry = append(p.Carry, Item{Object: u, status: k.status})
+		return nil
+	case err != nil:
+		return wrap(err, "look for %s on the target", object.IDOf(u))
+	case k.plain && same(u, now), k.Group == sourceGroup && assigned(now):
+		return nil // it is there already, or taken over when nothing follows it any more
+	case k.Kind == v1alpha1.ClusterAssignmentKind && client.ObjectKeyFromObject(u) == o.Cluster && now.GetLabels()[v1alpha1.LabelSelf] != "":
+		return nil
+	}
+	f.taken = append(f.taken, object.IDOf(u).String())
+	return nil
+}
+
+// surveyUnits finds what units of the hub and of the target would both deliver, once they are on one cluster.
+func (o Options) surveyUnits(ctx context.Context, p *Plan, f *facts) error {
+	theirs, err := inventories(ctx, o.To)
+	if err != nil {
+		return err
+	}
+	for i := range p.Carry {
+		u := p.Carry[i].Object
+		if u.GetKind() != kustomizev1.KustomizationKind || assignedUnit(u) {
+			continue
+		}
+		unit := u.GetNamespace() + "/" + u.GetName()
+		for _, id := range entries(u) {
+			if other, both := theirs[id]; both && other != unit {
+				f.both = append(f.both, shared{id: id, hub: unit, target: other})
+			}
+		}
+	}
+	return nil
+}
+
+func assignedUnit(u *unstructured.Unstructured) bool {
+	return u.GetLabels()[v1alpha1.LabelMadeBy] != ""
+}
+
+// inventories says of the objects that units of a cluster deliver which unit it is. What many deliver, and nobody prunes, is left out.
+func inventories(ctx context.Context, s Side) (map[string]string, error) {
+	all := &unstructured.UnstructuredList{}
+	all.SetAPIVersion(kustomizev1.GroupVersion.String())
+	all.SetKind(kustomizev1.KustomizationKind)
+	if err := s.Client.List(ctx, all); err != nil {
+		return nil, wrap(err, "list the Kustomizations of the target")
+	}
+	out := map[string]string{}
+	for i := range all.Items {
+		u := &all.Items[i]
+		for _, id := range entries(u) {
+			if !strings.HasSuffix(id, "_Namespace") && !strings.Contains(id, "_"+sourceGroup+"_") {
+				out[id] = u.GetNamespace() + "/" + u.GetName()
+			}
+		}
+	}
+	return out, nil
+}
+
+// entries are the objects of a unit's inventory.
+func entries(u *unstructured.Unstructured) []string {
+	var k kustomizev1.Kustomization
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &k); err != nil || k.Status.Inventory == nil {
+		return nil
+	}
+	out := make([]string, 0, len(k.Status.Inventory.Entries))
+	for _, e := range k.Status.Inventory.Entries {
+		out = append(out, e.ID)
+	}
+	return out
+}
+
+// Counts says how many of each kind move, sorted by kind.
+func (p *Plan) Counts() []string {
+	count := map[string]int{}
+	for _, id := range p.Moves {
+		kind, _, _ := strings.Cut(id, "/")
+		count[kind]++
+	}
+	for _, item := range p.Carry {
+		count[item.Object.GetKind()]++
+	}
+	out := make([]string, 0, len(count))
+	for kind, n := range count {
+		out = append(out, fmt.Sprintf("%s: %d", kind, n))
+	}
+	slices.Sort(out)
+	return out
+}
+
+func conditionOf(u *unstructured.Unstructured, kind string) metav1.ConditionStatus {
+	all, _, _ := unstructured.NestedSlice(u.Object, "status", "conditions")
+	for _, c := range all {
+		if m, ok := c.(map[string]any); ok && m["type"] == kind {
+			s, _ := m["status"].(string)
+			return metav1.ConditionStatus(s)
+		}
+	}
+	return metav1.ConditionUnknown
+}
