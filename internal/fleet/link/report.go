@@ -60,12 +60,20 @@ func (l *Link) build(ctx context.Context) (*v1alpha1.ClusterReportStatus, error)
 	s := &v1alpha1.ClusterReportStatus{Assignment: own.Status.Digest, Cluster: facts, Left: own.HasLeft() && own.Spec.Incarnation == l.Incarnation}
 	states := l.assigned(own, units, sources)
 	s.Assigned = states[:min(len(states), mostUnits)]
-	s.Units = count(units, states, sources)
+	itself, err := l.itself(ctx)
+	if err != nil {
+		return nil, err
+	}
+	counted := units
+	if itself {
+		counted = nil // what the hub runs for itself waits for its clusters, and this is one of them
+	}
+	s.Units = count(counted, states, sources)
 	s.Units.Drifted = int32(min(l.Drifted(), int(s.Units.Total))) //nolint:gosec // at most the other
 	s.Sources = revisions(own, sources)
 	s.Problem = cut(cmp.Or(refused, problem(own, units)), mostMessage)
 	s.Pending = bounded(l.Pending())
-	if l.Fleet {
+	if l.Fleet && !itself {
 		if s.Fleet, err = l.fleet(ctx); err != nil {
 			return nil, err
 		}
@@ -166,6 +174,19 @@ func (l *Link) nodes(ctx context.Context) (int32, error) {
 		return 0, fmt.Errorf("list Nodes: %w", err)
 	}
 	return int32(len(all.Items)), nil //nolint:gosec // a cluster has fewer
+}
+
+// itself reports whether the member is its own hub: a management plane was moved into it.
+func (l *Link) itself(ctx context.Context) (bool, error) {
+	if !l.Fleet {
+		return false, nil
+	}
+	own := &v1alpha1.FleetCluster{}
+	err := l.Cache.Get(ctx, l.Cluster, own, &client.GetOptions{UnsafeDisableDeepCopy: new(true)})
+	if client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("read FleetCluster %s: %w", l.Cluster, err)
+	}
+	return err == nil && own.Status.Incarnation == l.Incarnation, nil
 }
 
 // fleet rolls up the clusters that this one manages, and those below them; nil where there is none.
