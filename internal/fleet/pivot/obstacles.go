@@ -114,6 +114,9 @@ func (f *facts) ofClusterAPI(u *unstructured.Unstructured, add func(object, why,
 	if group == localv1.GroupVersion.Group && !f.local && u.GetKind() == localv1.LocalControlPlaneKind {
 		add(id, "it runs on the machine of the hub that is left, and ends with it", "move such planes with a plane of this machine, or remove the cluster first")
 	}
+	if own, _, _ := unstructured.NestedBool(u.Object, "spec", "management"); own && u.GetKind() == localv1.LocalControlPlaneKind && client.ObjectKeyFromObject(u) == f.cluster {
+		add(id, "it has Cluster API and a provider of its own already", "move into a cluster that has not: spec.management: false")
+	}
 	_, paused := u.GetAnnotations()[clusterv1.PausedAnnotation]
 	if spec, _, _ := unstructured.NestedBool(u.Object, "spec", "paused"); spec && u.GetKind() == clusterv1.ClusterKind {
 		paused = true
