@@ -93,14 +93,26 @@ func (a *app) pivot(ctx context.Context, o *pivotOptions, name string) error {
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
+	err = p.do(ctx)
+	var obstructed *pivot.Obstructed
+	if errors.As(err, &obstructed) && len(obstructed.All) > 1 {
+		for _, in := range obstructed.All {
+			printf(a.Err, "%s\n", in)
+		}
+	}
+	return err
+}
+
+// do does what the flags ask for.
+func (p *pivoting) do(ctx context.Context) error {
 	switch {
-	case o.dryRun:
+	case p.options.dryRun:
 		return p.show(ctx)
-	case o.abort:
+	case p.options.abort:
 		if err := pivot.GiveUp(ctx, p.moves); err != nil {
 			return err
 		}
-		printf(a.Out, "given up: the hub goes on\n")
+		printf(p.Out, "given up: the hub goes on\n")
 		return nil
 	}
 	return p.run(ctx)
@@ -175,8 +187,15 @@ func (p *pivoting) way(ctx context.Context) ([]byte, error) {
 		}
 		return text, err
 	}
-	if kept, err := pivot.Recall(ctx, p.moves.From); err != nil || kept != nil {
-		return kept, err
+	begun, stage, err := pivot.Begun(ctx, p.moves.From)
+	if err == nil && stage != "" && begun == p.cluster {
+		var kept []byte
+		if kept, err = pivot.Recall(ctx, p.moves.From); kept != nil {
+			return kept, err
+		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	c, err := p.options.connect()
 	if err != nil {

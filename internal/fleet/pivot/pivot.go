@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -161,13 +160,13 @@ type Obstructed struct {
 	All     []Obstacle
 }
 
-// Error says all that is in the way, a line each.
+// Error says how much is in the way, and what it is where that is one thing.
 func (e *Obstructed) Error() string {
-	lines := make([]string, 0, len(e.All))
-	for _, o := range e.All {
-		lines = append(lines, "  "+o.String())
+	what := fmt.Sprintf("%d things are in the way", len(e.All))
+	if len(e.All) == 1 {
+		what = e.All[0].String()
 	}
-	return fmt.Sprintf("pivot to FleetCluster/%s: nothing was changed, because of what is in the way:\n%s", e.Cluster, strings.Join(lines, "\n"))
+	return fmt.Sprintf("pivot to FleetCluster/%s: nothing was moved: %s", e.Cluster, what)
 }
 
 // poll is how often is looked for what nobody can be told of.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -295,5 +296,6 @@ func GiveUp(ctx context.Context, o Options) error {
 			}
 		}
 	}
-	return errors.Join(unmark(ctx, o.To), unmark(ctx, o.From))
+	way := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: markKey.Namespace, Name: markKey.Name}}
+	return errors.Join(unmark(ctx, o.To), unmark(ctx, o.From), wrap(client.IgnoreNotFound(o.From.Client.Delete(ctx, way)), "forget the way to the target"))
 }
