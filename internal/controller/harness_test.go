@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,7 +17,6 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -26,17 +24,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
-// childData is the environment variable that makes the test executable run an
-// engine instead of the tests, with this data folder, until it is killed.
-const (
-	childData       = "BOWLINE_TEST_ENGINE_DATA"
-	childKubeconfig = "BOWLINE_TEST_ENGINE_KUBECONFIG"
-)
-
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(childData); dir != "" {
-		os.Exit(runChild(os.Getenv(childKubeconfig), dir))
-	}
 	if task := os.Getenv(childLogin); task != "" {
 		os.Exit(runLogin(task))
 	}
@@ -110,6 +98,9 @@ var shared struct {
 	engine *liveEngine
 	dir    string
 	err    error
+	// program is the engine that can be killed, in a folder of its own, when a test has asked for it.
+	program    string
+	programErr error
 }
 
 func sharedEngine(t *testing.T) *liveEngine {
@@ -137,6 +128,9 @@ func stopShared() {
 		}
 	}
 	_ = os.RemoveAll(shared.dir)
+	if shared.program != "" {
+		_ = os.RemoveAll(filepath.Dir(shared.program))
+	}
 }
 
 // count returns the sum of a meter, over all series or those with this value of
@@ -193,15 +187,39 @@ type child struct {
 	output  *logbook
 }
 
+// engineProgram is the program that is killed: testdata/engine, built without the race detector. What
+// that had to say would end with the process, and it takes five times as long to start.
+func engineProgram(t *testing.T) string {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.program == "" && shared.programErr == nil {
+		shared.program, shared.programErr = buildEngine()
+	}
+	if shared.programErr != nil {
+		t.Fatalf("build the engine that is killed: %v", shared.programErr)
+	}
+	return shared.program
+}
+
+func buildEngine() (string, error) {
+	dir, err := os.MkdirTemp("", "bowline-engine-")
+	if err != nil {
+		return "", err
+	}
+	program := filepath.Join(dir, "engine")
+	build := exec.Command("go", "build", "-ldflags", "-s -w", "-o", program, "./testdata/engine")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as all that is not under the race detector: it is compiled already
+	if output, err := build.CombinedOutput(); err != nil {
+		return program, fmt.Errorf("%w\n%s", err, output)
+	}
+	return program, nil
+}
+
 // startChild runs an engine in another process, on a data folder that outlives it.
 func startChild(t testing.TB, kubeconfig, dataDir string) *child {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &child{process: exec.Command(self), output: &logbook{}}
-	c.process.Env = append(os.Environ(), childData+"="+dataDir, childKubeconfig+"="+kubeconfig)
+	c := &child{process: exec.Command(engineProgram(t), kubeconfig, dataDir), output: &logbook{}}
 	c.process.Stdout, c.process.Stderr = c.output, c.output
 	c.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := c.process.Start(); err != nil {
@@ -220,25 +238,4 @@ func (c *child) kill(t testing.TB) {
 	if err := c.process.Wait(); !errors.As(err, &ended) || ended.ProcessState.ExitCode() != -1 {
 		t.Errorf("the engine ended before it was killed: %v\n%s", err, c.output.about(""))
 	}
-}
-
-// runChild is main of the child process.
-func runChild(kubeconfig, dataDir string) int {
-	logger := logr.FromSlogHandler(slog.NewTextHandler(os.Stderr, nil))
-	klog.SetLogger(logger)
-	ctrllog.SetLogger(logger)
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer cancel()
-	// Few requests at a time, so that an apply is under way for longer.
-	o := Options{RestConfig: config, DataDir: filepath.Clean(dataDir), AuditInterval: -1, Logger: logger, Requests: 2, Tenancy: Tenancy{Open: true}}
-	if err := Run(ctx, o); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
 }
