@@ -189,7 +189,7 @@ type child struct {
 
 // engineProgram is the program that is killed: testdata/engine, built without the race detector. What
 // that had to say would end with the process, and it takes five times as long to start.
-func engineProgram(t *testing.T) string {
+func engineProgram(t testing.TB) string {
 	t.Helper()
 	shared.Lock()
 	defer shared.Unlock()
