@@ -19,7 +19,7 @@ func fleetKinds() []kind { return []kind{fleetClusterKind(), placementKind()} }
 func fleetClusterKind() kind {
 	k := kindOf("cluster", fleetv1.GroupVersion.WithKind(fleetv1.FleetClusterKind), &fleetv1.FleetCluster{}, &fleetv1.FleetClusterList{}, func(c *fleetv1.FleetCluster) state {
 		return state{suspended: c.Spec.Suspend, observed: c.Status.ObservedGeneration, conditions: c.Status.Conditions, unasked: true,
-			outcome: "is ready, units: " + unitsWord(c.Status.Units)}
+			outcome: "is ready, " + rollUpWord(c)}
 	}, "clusters", "cluster", "fleetclusters", "fc")
 	k.columns = []column{
 		{title: "PHASE", text: ofCluster(func(_ view, c *fleetv1.FleetCluster) cell { return phaseCell(c.Status.Phase) })},
@@ -27,6 +27,7 @@ func fleetClusterKind() kind {
 		{title: "VERSION", text: ofCluster(func(_ view, c *fleetv1.FleetCluster) cell { return plain(orDash(c.Status.KubernetesVersion)) })},
 		{title: "NODES", text: ofCluster(func(_ view, c *fleetv1.FleetCluster) cell { return plain(fmt.Sprint(c.Status.Nodes)) })},
 		{title: "UNITS", text: ofCluster(func(_ view, c *fleetv1.FleetCluster) cell { return plain(unitsWord(c.Status.Units)) })},
+		{title: "FLEET", text: ofCluster(func(_ view, c *fleetv1.FleetCluster) cell { return plain(fleetWord(c.Status.Fleet)) })},
 		{title: "AGENT", text: ofCluster(func(v view, c *fleetv1.FleetCluster) cell { return plain(agentWord(v, c)) })},
 		{title: "LAST SEEN", text: ofCluster(func(v view, c *fleetv1.FleetCluster) cell { return plain(seenWord(v, c)) })},
 		{title: "AGE", text: ageColumn},
@@ -92,6 +93,27 @@ func unitsWord(u *fleetv1.UnitCounts) string {
 		if part.n > 0 {
 			out += fmt.Sprintf(" %d %s", part.n, part.word)
 		}
+	}
+	return out
+}
+
+// fleetWord says how many of the clusters are ready that a cluster manages, at whatever depth.
+func fleetWord(f *fleetv1.FleetCounts) string {
+	if f == nil {
+		return "-"
+	}
+	out := fmt.Sprintf("%d/%d", f.Ready, f.Clusters)
+	if f.Unreachable > 0 {
+		out += fmt.Sprintf(" %d unreachable", f.Unreachable)
+	}
+	return out
+}
+
+// rollUpWord says of a cluster how its units are, and the clusters below it.
+func rollUpWord(c *fleetv1.FleetCluster) string {
+	out := "units: " + unitsWord(c.Status.Units)
+	if c.Status.Fleet != nil {
+		out += ", clusters below: " + fleetWord(c.Status.Fleet)
 	}
 	return out
 }

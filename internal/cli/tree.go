@@ -29,7 +29,7 @@ func (a *app) treeCommand() *cobra.Command {
 		Long: "Show the objects that a Kustomization or a HelmRelease delivered, each with its health and, where\n" +
 			"it is not well, the cause. Kustomizations and HelmReleases among them are expanded.\n\n" +
 			"Of a cluster of the fleet, show what it is built from, and what is placed on it: the units are\n" +
-			"as the cluster reported them.",
+			"as the cluster reported them, and so are the clusters below one that manages clusters itself.",
 		Example: "  bowline tree kustomization fleet -n bowline-system\n" +
 			"  bowline tree helmrelease podinfo -n apps\n" +
 			"  bowline tree cluster/production -n bowline-system\n" +

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -41,7 +43,42 @@ func (c *cluster) readClusterTree(ctx context.Context, k kind, name string) (*no
 	if placed != nil {
 		n.Objects = append(n.Objects, placed)
 	}
+	n.Objects = append(n.Objects, memberNodes(of.Status.Fleet)...)
 	return n, err
+}
+
+// memberNodes are the clusters that a cluster manages, as it reported them.
+func memberNodes(fleet *fleetv1.FleetCounts) (roots []*node) {
+	if fleet == nil {
+		return nil
+	}
+	all := slices.Clone(fleet.Members)
+	slices.SortFunc(all, func(a, b fleetv1.FleetMember) int { return cmp.Compare(a.Name, b.Name) }) // what is above comes first
+	byName := map[string]*node{}
+	for _, m := range all {
+		above, name := "", m.Name
+		if i := strings.LastIndex(m.Name, "/"); i >= 0 {
+			above, name = m.Name[:i], m.Name[i+1:]
+		}
+		parent := byName[above]
+		if parent == nil {
+			name = m.Name
+		}
+		n := nodeOf(fleetID(fleetv1.FleetClusterKind, m.Namespace, name), fleetv1.GroupVersion.String())
+		n.Health, n.Message = phaseHealth(m.Phase), cmp.Or(line(m.Message), "units: "+orDash(m.Units))
+		byName[m.Name] = n
+		if parent == nil {
+			roots = append(roots, n)
+		} else {
+			parent.Objects = append(parent.Objects, n)
+		}
+	}
+	if more := int(fleet.Clusters) - len(all); more > 0 {
+		n := nodeOf(fleetID(fleetv1.FleetClusterKind, "", fmt.Sprintf("and %d more", more)), fleetv1.GroupVersion.String())
+		n.Health = health.Unknown.String()
+		roots = append(roots, n)
+	}
+	return roots
 }
 
 func fleetID(kind, namespace, name string) object.ID {
@@ -65,7 +102,7 @@ func phaseHealth(p fleetv1.Phase) string {
 func clusterMessage(k kind, of *fleetv1.FleetCluster) string {
 	ready := k.state(of).ready()
 	if ready.Status == metav1.ConditionTrue {
-		return "units: " + unitsWord(of.Status.Units)
+		return rollUpWord(of)
 	}
 	return line(ready.Message)
 }

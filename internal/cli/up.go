@@ -88,6 +88,8 @@ type bringUp struct {
 	started  time.Time
 	// clusters are the names of those of the fleet, as far as they are in the platform namespace.
 	clusters []string
+	// masters are those of them that manage clusters themselves.
+	masters []string
 }
 
 // step is one part of bringing a plane up. It returns a line that says what is
@@ -229,10 +231,14 @@ func (b *bringUp) farewell() {
 	if b.settings.GitAddr != "" && b.options.repo == "" {
 		hints = append(hints, plainRow("  git clone "+b.settings.URL, "change it, commit, git push: it is live in under a second"))
 	}
-	for _, c := range b.clusters {
+	for _, c := range append(b.masters[:len(b.masters):len(b.masters)], b.clusters...) {
 		hints = append(hints, plainRow("  "+b.name+" tree cluster/"+c+" -n "+platformNamespace, "what a cluster is made of, and what runs there"),
 			plainRow("  "+b.name+" kubeconfig "+c+" -n "+platformNamespace+" -o "+c+".kubeconfig", "the way to it"))
 		break
+	}
+	if len(b.masters) > 0 {
+		hints = append(hints, plainRow("  "+b.name+" get clusters -n "+platformNamespace, "the management clusters, with how many of their clusters are ready"),
+			plainRow("  "+b.name+" get clusters -n "+platformNamespace+" --kubeconfig "+b.masters[0]+".kubeconfig", "a level below: the clusters of one of them"))
 	}
 	hints = append(hints, plainRow("  "+b.name+" down"+name, "stop, and leave nothing behind"))
 	// A terminal that is gone has nobody to advise.

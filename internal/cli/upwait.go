@@ -82,7 +82,7 @@ func progressOf(o client.Object) state {
 			s.conditions[i].Message = string(c.Status.Phase) + ": " + s.conditions[i].Message
 		}
 	}
-	s.outcome = "ready, units: " + unitsWord(c.Status.Units)
+	s.outcome = "ready, " + rollUpWord(c)
 	// Others than the fleet's own room may be the first to write a status.
 	s.observed = c.Generation
 	return s
@@ -99,6 +99,9 @@ func (b *bringUp) showClusters(ctx context.Context) error {
 	}
 	for _, o := range objects {
 		b.clusters = append(b.clusters, o.GetName())
+		if c, ok := o.(*fleetv1.FleetCluster); ok && c.Status.Fleet != nil {
+			b.masters = append(b.masters, o.GetName())
+		}
 	}
 	printf(b.Out, "\n")
 	return view{kind: k, now: time.Now}.write(newTable(b.Out), objects)

@@ -320,6 +320,31 @@ type FleetCounts struct {
 	Levels int32 `json:"levels"`
 	// Units counts all units of these clusters.
 	Units UnitCounts `json:"units"`
+	// Members are these clusters as far as there is room, those first that are not ready.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=20
+	Members []FleetMember `json:"members,omitempty"`
+}
+
+// FleetMember is a cluster of a fleet below.
+type FleetMember struct {
+	// Name is that of its FleetCluster; of one that is deeper below, after those of the clusters that it is below of, with
+	// slashes between them.
+	Name string `json:"name"`
+	// Namespace is that of its FleetCluster.
+	Namespace string `json:"namespace"`
+	// +optional
+	Phase Phase `json:"phase,omitempty"`
+	// Ready says whether its condition of that name is true.
+	Ready bool `json:"ready"`
+	// Units is how many of its units are ready, of how many: 18/20.
+	// +optional
+	Units string `json:"units,omitempty"`
+	// Message is why it is not ready.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Message string `json:"message,omitempty"`
 }
 
 // ClusterReportList is a list of ClusterReports.

@@ -224,6 +224,7 @@ func rollUp(clusters []v1alpha1.FleetCluster) *v1alpha1.FleetCounts {
 		}
 	}
 	total.Units.Summary = fmt.Sprintf("%d/%d", total.Units.Ready, total.Units.Total)
+	total.Members = members(clusters)
 	return total
 }
 

@@ -181,18 +181,39 @@ func TestProblem(t *testing.T) {
 }
 
 func TestRollUp(t *testing.T) {
-	cluster := func(ready, reachable metav1.ConditionStatus, units int32, below *v1alpha1.FleetCounts) v1alpha1.FleetCluster {
-		c := v1alpha1.FleetCluster{Status: v1alpha1.FleetClusterStatus{Units: &v1alpha1.UnitCounts{Total: units, Ready: units}, Fleet: below}}
-		c.Status.Conditions = []metav1.Condition{{Type: meta.ReadyCondition, Status: ready}, {Type: v1alpha1.ReachableCondition, Status: reachable}}
+	cluster := func(name string, ready, reachable metav1.ConditionStatus, units int32, below *v1alpha1.FleetCounts) v1alpha1.FleetCluster {
+		c := v1alpha1.FleetCluster{ObjectMeta: metav1.ObjectMeta{Namespace: "fleet", Name: name}, Status: v1alpha1.FleetClusterStatus{
+			Phase: v1alpha1.PhaseSyncing, Units: &v1alpha1.UnitCounts{Total: units, Ready: units, Summary: "all"}, Fleet: below}}
+		c.Status.Conditions = []metav1.Condition{{Type: meta.ReadyCondition, Status: ready, Message: strings.Repeat("why", 100)}, {Type: v1alpha1.ReachableCondition, Status: reachable}}
 		return c
 	}
+	why := strings.Repeat("why", 84) + "w…"
+	below := &v1alpha1.FleetCounts{Clusters: 4, Ready: 3, Unreachable: 1, Levels: 2, Units: v1alpha1.UnitCounts{Total: 10, Failed: 1, Ready: 9},
+		Members: []v1alpha1.FleetMember{{Name: "a/deep", Namespace: "team", Message: "lost"}, {Name: "b", Namespace: "team", Ready: true}}}
 	got := rollUp([]v1alpha1.FleetCluster{
-		cluster(metav1.ConditionTrue, metav1.ConditionTrue, 3, nil),
-		cluster(metav1.ConditionFalse, metav1.ConditionFalse, 2, &v1alpha1.FleetCounts{Clusters: 4, Ready: 3, Unreachable: 1, Levels: 2, Units: v1alpha1.UnitCounts{Total: 10, Failed: 1, Ready: 9}}),
+		cluster("fine", metav1.ConditionTrue, metav1.ConditionTrue, 3, nil),
+		cluster("hub", metav1.ConditionFalse, metav1.ConditionFalse, 2, below),
 	})
-	want := &v1alpha1.FleetCounts{Clusters: 6, Ready: 4, Unreachable: 2, Levels: 3, Units: v1alpha1.UnitCounts{Total: 15, Ready: 14, Failed: 1, Summary: "14/15"}}
+	want := &v1alpha1.FleetCounts{Clusters: 6, Ready: 4, Unreachable: 2, Levels: 3, Units: v1alpha1.UnitCounts{Total: 15, Ready: 14, Failed: 1, Summary: "14/15"},
+		Members: []v1alpha1.FleetMember{
+			{Name: "hub", Namespace: "fleet", Phase: v1alpha1.PhaseSyncing, Units: "all", Message: why},
+			{Name: "hub/a/deep", Namespace: "team", Message: "lost"},
+			{Name: "fine", Namespace: "fleet", Phase: v1alpha1.PhaseSyncing, Units: "all", Ready: true},
+			{Name: "hub/b", Namespace: "team", Ready: true},
+		}}
 	if !reflect.DeepEqual(got, want) {
-		t.Errorf("it is %+v, want %+v", got, want)
+		t.Errorf("it is\n%+v, want\n%+v", got, want)
+	}
+	if len(why) != mostWhy || below.Members[0].Name != "a/deep" {
+		t.Errorf("the message has %d bytes; what the cache has is %+v", len(why), below.Members)
+	}
+	var many []v1alpha1.FleetCluster
+	for i := range mostMembers {
+		many = append(many, cluster(fmt.Sprint("fine-", i), metav1.ConditionTrue, metav1.ConditionTrue, 1, nil))
+	}
+	many = append(many, cluster("poor", metav1.ConditionFalse, metav1.ConditionTrue, 1, nil))
+	if got := rollUp(many); len(got.Members) != mostMembers || got.Members[0].Name != "poor" || got.Clusters != mostMembers+1 {
+		t.Errorf("of more clusters than there is room for it says %+v", got)
 	}
 }
 
