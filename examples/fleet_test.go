@@ -82,15 +82,15 @@ func (h *hub) read(t *testing.T, file string, doc []byte) {
 	}
 }
 
-// onDisk copies the fleet into memory, in the form that kustomize reads.
-func onDisk(t *testing.T) filesys.FileSystem {
+// onDisk copies an example into memory, in the form that kustomize reads.
+func onDisk(t *testing.T, of fs.FS) filesys.FileSystem {
 	t.Helper()
 	mem := filesys.MakeFsInMemory()
-	err := fs.WalkDir(Fleet(), ".", func(name string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(of, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		data, err := fs.ReadFile(Fleet(), name)
+		data, err := fs.ReadFile(of, name)
 		if err != nil {
 			return err
 		}
@@ -145,7 +145,7 @@ func checkUnit(t *testing.T, mem filesys.FileSystem, name string, k *kustomizev1
 
 func TestHubsOwnUnits(t *testing.T) {
 	t.Parallel()
-	h, mem := readHub(t), onDisk(t)
+	h, mem := readHub(t), onDisk(t, Fleet())
 	if len(h.units) == 0 {
 		t.Error("it is meant to show that a hub runs something itself")
 	}
@@ -180,30 +180,39 @@ func TestClusters(t *testing.T) {
 // The template is the one that ships, so that whoever reads it there knows it here.
 func TestTemplateIsTheShippedOne(t *testing.T) {
 	t.Parallel()
+	checkShipped(t, "clusters/hub/templates/local.yaml", readHub(t).templates["local"])
+}
+
+// checkShipped compares a copy of the template for clusters on this machine with the one that ships.
+func checkShipped(t *testing.T, file string, copied *fleetv1.ClusterTemplate) {
+	t.Helper()
+	want, wantErr := yaml.Marshal(shipped(t))
+	got, gotErr := yaml.Marshal(copied)
+	if wantErr != nil || gotErr != nil || !bytes.Equal(got, want) {
+		t.Errorf("%s is not templates/local/template.yaml, but\n%s", file, got)
+	}
+}
+
+// shipped is the template for clusters on this machine, in the namespace of an example.
+func shipped(t *testing.T) *fleetv1.ClusterTemplate {
+	t.Helper()
 	data, err := os.ReadFile(filepath.Join("..", "templates", "local", "template.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	shipped := &fleetv1.ClusterTemplate{}
-	if err := yaml.UnmarshalStrict(data, shipped); err != nil {
+	out := &fleetv1.ClusterTemplate{}
+	if err := yaml.UnmarshalStrict(data, out); err != nil {
 		t.Fatal(err)
 	}
-	shipped.Namespace = "bowline-system"
-	want, wantErr := yaml.Marshal(shipped)
-	got, gotErr := yaml.Marshal(readHub(t).templates["local"])
-	if wantErr != nil || gotErr != nil || !bytes.Equal(got, want) {
-		t.Errorf("clusters/hub/templates/local.yaml is not templates/local/template.yaml, but\n%s", got)
-	}
+	out.Namespace = "bowline-system"
+	return out
 }
 
 // On every cluster every unit that is placed there builds, waits for nothing that is not there, and knows its environment.
 func TestPlacements(t *testing.T) {
 	t.Parallel()
-	h, mem := readHub(t), onDisk(t)
-	git := placement.SourceKey{Kind: sourcev1.GitRepositoryKind, Name: "fleet"}
-	fleet := placement.New(h.placements, map[placement.SourceKey]placement.Source{
-		git: {Spec: &sourcev1.GitRepositorySpec{URL: "https://git.example.com/fleet.git"}, Revision: "main@sha1:" + strings.Repeat("0", 40)},
-	}, template.NewCompiler())
+	h, mem := readHub(t), onDisk(t, Fleet())
+	fleet := placedOn(h.placements)
 	for _, p := range h.placements {
 		if err := fleet.Broken(p.Name); err != nil {
 			t.Error(err)
@@ -218,6 +227,14 @@ func TestPlacements(t *testing.T) {
 			checkAssignment(t, mem, result.Spec.Placements, c.Labels["environment"])
 		})
 	}
+}
+
+// placedOn is the fleet of a hub that has the GitRepository which up makes.
+func placedOn(placements []*fleetv1.Placement) *placement.Fleet {
+	git := placement.SourceKey{Kind: sourcev1.GitRepositoryKind, Name: "fleet"}
+	return placement.New(placements, map[placement.SourceKey]placement.Source{
+		git: {Spec: &sourcev1.GitRepositorySpec{URL: "https://git.example.com/fleet.git"}, Revision: "main@sha1:" + strings.Repeat("0", 40)},
+	}, template.NewCompiler())
 }
 
 func checkAssignment(t *testing.T, mem filesys.FileSystem, placements []fleetv1.AssignedPlacement, environment string) {

@@ -72,6 +72,13 @@ func TestScriptsOfPlanes(t *testing.T) {
 		"BOWLINE_CAPI_MANAGER="+testkit.Tool(t, "capi-manager"))
 }
 
+// TestScriptsOfHierarchies runs transcripts of management clusters that make management clusters: seven control planes on
+// one machine.
+func TestScriptsOfHierarchies(t *testing.T) {
+	runScripts(t, "testdata/hierarchy", func(*testing.T) (string, string) { return "", "bowline-system" },
+		"BOWLINE_CAPI_MANAGER="+testkit.Tool(t, "capi-manager"))
+}
+
 // TestScriptsOfExistingClusters runs transcripts of planes on a cluster that
 // is not their own, fed from the repository at $GIT.
 func TestScriptsOfExistingClusters(t *testing.T) {
@@ -243,6 +250,9 @@ func applyCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// awaitPatience is how long a busy machine may take until the output of a command is what is waited for.
+const awaitPatience = 2 * time.Minute
+
 // awaitCommand runs a command until its output matches:
 //
 //	await REGEXP PROGRAM [ARG...]
@@ -251,7 +261,7 @@ func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: await REGEXP PROGRAM [ARG...]")
 	}
 	want := regexp.MustCompile(args[0])
-	err := wait.PollUntilContextTimeout(context.Background(), 20*time.Millisecond, 30*time.Second, true, func(context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(context.Background(), 20*time.Millisecond, awaitPatience, true, func(context.Context) (bool, error) {
 		_ = ts.Exec(args[1], args[2:]...) // what it prints is what counts
 		return want.MatchString(ts.ReadFile("stdout")), nil
 	})

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/background"
 	"github.com/bowline-dev/bowline/internal/cli/local"
 )
@@ -216,14 +217,22 @@ func clustersStatus(ctx context.Context, settings local.Settings) (out partStatu
 	}
 	out = partStatus{Name: "clusters", State: stateReady}
 	ready, worst := 0, ""
+	var below, well int32
 	for _, o := range objects {
+		if c, ok := o.(*fleetv1.FleetCluster); ok && c.Status.Fleet != nil {
+			below, well = below+c.Status.Fleet.Clusters, well+c.Status.Fleet.Ready
+		}
 		if s := k.state(o).ready(); s.Status == metav1.ConditionTrue {
 			ready++
 		} else if worst == "" {
 			worst = fmt.Sprintf("; %s/%s: %s", o.GetNamespace(), o.GetName(), line(s.Message))
 		}
 	}
-	out.Detail = fmt.Sprintf("%d of %d ready%s", ready, len(objects), worst)
+	out.Detail = fmt.Sprintf("%d of %d ready", ready, len(objects))
+	if below > 0 {
+		out.Detail += fmt.Sprintf(", %d of %d below", well, below)
+	}
+	out.Detail += worst
 	if ready < len(objects) {
 		out.State = stateNotReady
 	}
