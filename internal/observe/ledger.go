@@ -96,7 +96,9 @@ type Ledger struct {
 	fights  map[object.ID]fight                  // guarded by mu
 	wanted  map[object.ID]wantedBy               // guarded by mu
 	wantsOf map[types.NamespacedName][]object.ID // guarded by mu; the same, by unit
-	ignored map[types.NamespacedName]ignoredOf   // guarded by mu; what units leave to others
+	// contents are those of them that the unit only wants to be there. Only units that have some are in it.
+	contents map[types.NamespacedName]map[object.ID]bool // guarded by mu
+	ignored  map[types.NamespacedName]ignoredOf          // guarded by mu; what units leave to others
 	// rules are the units' own words for health; unjudged are the units whose
 	// objects have not been judged by them yet.
 	rules    map[types.NamespacedName]*health.Rules // guarded by mu
@@ -128,12 +130,13 @@ func NewLedger(ctx context.Context, o Options) *Ledger {
 	return &Ledger{
 		cluster: o.Cluster, manager: o.Manager, group: cmp.Or(o.Group, object.KustomizeGroup), clock: o.Clock, log: o.Log, notify: o.Notify, yields: o.Yields,
 		seed: maphash.MakeSeed(), life: ctx,
-		records: map[object.ID]*Record{},
-		watches: map[schema.GroupKind]*watch{},
-		foreign: map[foreignKey]*foreign{},
-		fights:  map[object.ID]fight{},
-		wanted:  map[object.ID]wantedBy{},
-		wantsOf: map[types.NamespacedName][]object.ID{}, doubtful: map[types.NamespacedName]bool{},
+		records:  map[object.ID]*Record{},
+		watches:  map[schema.GroupKind]*watch{},
+		foreign:  map[foreignKey]*foreign{},
+		fights:   map[object.ID]fight{},
+		wanted:   map[object.ID]wantedBy{},
+		contents: map[types.NamespacedName]map[object.ID]bool{},
+		wantsOf:  map[types.NamespacedName][]object.ID{}, doubtful: map[types.NamespacedName]bool{},
 		ignored: map[types.NamespacedName]ignoredOf{},
 		rules:   map[types.NamespacedName]*health.Rules{}, unjudged: map[types.NamespacedName]bool{},
 	}

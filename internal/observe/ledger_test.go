@@ -290,6 +290,19 @@ func TestClaims(t *testing.T) {
 			b.yields = func(types.NamespacedName) bool { return true }
 			b.Want(other, wants)
 		}, ours, true, true, 0},
+		{"content", "who only wants it to be there leaves it to who wants it so", func(b *bench) {
+			b.Want(ours, []plan.Want{{ID: thing, Mode: plan.IfNotPresent}})
+			b.event("u", "1", all)
+			b.Want(other, wants)
+		}, other, true, true, 0},
+		{"content from now on", "who waited for it is told", func(b *bench) {
+			b.Claim(ours, []object.ID{thing}, false)
+			b.Want(other, wants)
+			b.Want(ours, []plan.Want{{ID: thing, Mode: plan.IfNotPresent}})
+		}, other, true, true, 1},
+		{"content alone", "nobody wants more of it", func(b *bench) {
+			b.Want(ours, []plan.Want{{ID: thing, Mode: plan.IfNotPresent}})
+		}, ours, true, false, 0},
 		{"owner that wants it no more", "labels alone are no claim", func(b *bench) {
 			b.event("u", "1", all)
 			b.Want(ours, nil)

@@ -20,20 +20,54 @@ func (l *Ledger) Want(unit types.NamespacedName, wants []plan.Want) {
 	l.mu.Lock()
 	delete(l.doubtful, unit)
 	l.leave(unit, ignored)
+	changes := l.content(unit, wants)
 	before := l.wantsOf[unit]
 	if slices.EqualFunc(before, wants, func(id object.ID, w plan.Want) bool { return id == w.ID }) {
 		l.mu.Unlock()
+		for _, c := range changes {
+			l.notify(c)
+		}
 		return
 	}
 	now := make([]object.ID, 0, len(wants))
 	for _, w := range wants {
 		now = append(now, w.ID)
 	}
-	changes := l.rewant(unit, before, now)
+	changes = append(changes, l.rewant(unit, before, now)...)
 	l.mu.Unlock()
 	for _, c := range changes {
 		l.notify(c)
 	}
+}
+
+// content notes which objects the unit only wants to be there, whoever delivers them; the lock is held. It returns a change for every other
+// unit that wants one of those that it wanted as its own until now.
+func (l *Ledger) content(unit types.NamespacedName, wants []plan.Want) (changes []Change) {
+	var now map[object.ID]bool
+	for i := range wants {
+		if wants[i].Mode != plan.IfNotPresent {
+			continue
+		}
+		id := wants[i].ID
+		if now == nil {
+			now = map[object.ID]bool{}
+		}
+		now[id] = true
+		if l.contents[unit][id] {
+			continue
+		}
+		for _, other := range l.wanted[id] {
+			if other != unit {
+				changes = append(changes, Change{Owner: other, ID: id, Drift: true})
+			}
+		}
+	}
+	if now == nil {
+		delete(l.contents, unit)
+	} else {
+		l.contents[unit] = now
+	}
+	return changes
 }
 
 // Claim enters the objects of an inventory as wanted, at the start, before any unit
@@ -84,7 +118,7 @@ func (l *Ledger) rewant(unit types.NamespacedName, before, now []object.ID) []Ch
 
 // Claimant returns the unit that may deliver the object: the one that does so
 // now, if it still wants to, and else the one that wanted it first. A unit that
-// yields may only where no other wants it.
+// yields, or that is content with whatever is there, may only where no other wants it.
 func (l *Ledger) Claimant(id object.ID) (types.NamespacedName, bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -103,6 +137,15 @@ func (l *Ledger) claims(id object.ID) wantedBy {
 	units := l.wanted[id]
 	if len(l.doubtful) > 0 && slices.ContainsFunc(units, func(u types.NamespacedName) bool { return !l.counts(id, u) }) {
 		units = slices.DeleteFunc(slices.Clone(units), func(u types.NamespacedName) bool { return !l.counts(id, u) })
+	}
+	if len(units) < 2 {
+		return units
+	}
+	if len(l.contents) > 0 {
+		content := func(u types.NamespacedName) bool { return l.contents[u][id] }
+		if own := slices.DeleteFunc(slices.Clone(units), content); len(own) > 0 {
+			units = own
+		}
 	}
 	if len(units) < 2 || l.yields == nil {
 		return units

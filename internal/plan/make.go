@@ -98,7 +98,8 @@ func (m *maker) want(ctx context.Context, w Want) error {
 		m.add(Skip, w, "", "annotated to be ignored")
 		return nil
 	}
-	if claimant, ok := m.ledger.Claimant(w.ID); ok && claimant != m.in.Unit && !m.in.Foresight.gives(w.ID) {
+	// What only has to be there may be anybody's.
+	if claimant, ok := m.ledger.Claimant(w.ID); ok && claimant != m.in.Unit && !m.in.Foresight.gives(w.ID) && w.Mode != IfNotPresent {
 		m.plan.Conflicts = append(m.plan.Conflicts, Conflict{ID: w.ID, Owner: claimant})
 		return nil
 	}

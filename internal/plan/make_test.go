@@ -118,6 +118,8 @@ func TestWant(t *testing.T) {
 		{name: "if not present, there", reason: "it is somebody else's", facts: facts{exists: true}, mode: IfNotPresent, verb: Skip, asks: 1},
 		{name: "if not present, ours", reason: "it was made once and is left alone", facts: facts{known: with(func(k *Known) { k.Digest = "old"; k.State = Drifted })},
 			mode: IfNotPresent, verb: Keep},
+		{name: "if not present, another's", reason: "it is there, and that is all that is asked", facts: facts{known: with(func(k *Known) { k.Owner, k.Digest = other, "theirs" }),
+			claims: map[object.ID]types.NamespacedName{web: other}}, mode: IfNotPresent, verb: Keep},
 		{name: "if not present, unanswered", reason: "what may be there is not overwritten", facts: facts{probeErr: away}, mode: IfNotPresent, asks: 1, fails: true},
 		{name: "claimed by another", reason: "who has it keeps it", facts: facts{claims: map[object.ID]types.NamespacedName{web: other}}, conflict: true},
 		{name: "claimed by us", reason: "the claim is ours", facts: facts{claims: map[object.ID]types.NamespacedName{web: unit}}, verb: Create},
