@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+	"github.com/bowline-dev/bowline/internal/cli/local"
 	"github.com/bowline-dev/bowline/internal/failure"
 )
 
@@ -70,13 +71,21 @@ func (f *clusterFlags) restConfig() (*rest.Config, error) {
 	case clientcmd.IsEmptyConfig(err) && f.context == "":
 		return nil, &failure.Error{Op: "read the kubeconfig", Kind: failure.NotFound,
 			Err:    errors.New("none is configured"),
-			Remedy: "set KUBECONFIG, pass --kubeconfig, or start a cluster on this machine with `bowline up`"}
+			Remedy: noKubeconfig()}
 	case f.kubeconfig != "" && errors.Is(err, os.ErrNotExist):
 		return nil, &failure.Error{Op: "read the kubeconfig", Object: f.kubeconfig, Kind: failure.NotFound,
 			Err: errors.New("no such file")}
 	default:
 		return nil, &failure.Error{Op: "read the kubeconfig", Object: f.kubeconfig, Kind: failure.Invalid, Err: err}
 	}
+}
+
+// noKubeconfig says what to do where no cluster is named: use that of a plane which runs on this machine, or start one.
+func noKubeconfig() string {
+	if file := local.RunningKubeconfig(); file != "" {
+		return "a management plane runs on this machine: export KUBECONFIG=" + file
+	}
+	return "set KUBECONFIG, pass --kubeconfig, or start a cluster on this machine with `bowline up`"
 }
 
 // scheme holds the Go types of everything that the commands read.

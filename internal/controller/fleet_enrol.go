@@ -3,6 +3,7 @@ package controller
 import (
 	"cmp"
 	"context"
+	"net"
 	"os"
 
 	"github.com/bowline-dev/bowline/internal/failure"
@@ -23,8 +24,18 @@ func (e *engine) registerEnrolment() error {
 	}
 	return enroll.Register(e.mgr, enroll.Options{
 		Hub: hub, Image: cmp.Or(e.options.Hub.AgentImage, agent.DefaultImage("")), Kubeconfigs: e.options.Kubeconfigs,
-		Events: e.events, Patience: e.options.patience,
+		Events: e.events, Patience: e.options.patience, Version: e.options.Version, Inside: e.inside(hub),
 	})
+}
+
+// inside reports whether the way to the hub is that of pods of its own cluster, and says so once.
+func (e *engine) inside(hub join.Endpoint) bool {
+	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
+	if host == "" || hub.Server != "https://"+net.JoinHostPort(host, port) {
+		return false
+	}
+	e.log.Info("members would be told an address that only the hub's own cluster has; set --hub-url to the one at which they reach its API server", "address", hub.Server)
+	return true
 }
 
 // endpoint is where members find the hub.

@@ -131,3 +131,24 @@ func TestSettingsAreRememberedUntilRemoved(t *testing.T) {
 		t.Errorf("the data folder is left behind: %v", err)
 	}
 }
+
+// What runs is found without being told its name; what does not run is nothing to speak to.
+func TestRunningKubeconfig(t *testing.T) {
+	p := newPlane(t)
+	if got := RunningKubeconfig(); got != "" {
+		t.Errorf("nothing runs, and its kubeconfig is %q", got)
+	}
+	if err := p.Remember(Settings{Kubeconfig: "/plane/kubeconfig"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := RunningKubeconfig(); got != "" {
+		t.Errorf("the plane does not run, and its kubeconfig is %q", got)
+	}
+	if _, err := p.Engine().Start("/bin/sleep", []string{"60"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = p.Engine().Stop(context.WithoutCancel(t.Context())) })
+	if got := RunningKubeconfig(); got != "/plane/kubeconfig" {
+		t.Errorf("the plane runs, and its kubeconfig is %q", got)
+	}
+}

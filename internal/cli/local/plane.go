@@ -101,6 +101,32 @@ func homeDir() (string, error) {
 	return filepath.Join(user, ".local", "share", "bowline"), nil
 }
 
+// RunningKubeconfig returns the kubeconfig of the first plane, by name, whose engine runs on this machine; "" where none does. What
+// cannot be read is passed over.
+func RunningKubeconfig() string {
+	home, err := homeDir()
+	if err != nil {
+		return ""
+	}
+	entries, err := os.ReadDir(filepath.Join(home, "planes"))
+	if err != nil {
+		return ""
+	}
+	for _, entry := range entries {
+		p, err := Open(entry.Name())
+		if err != nil {
+			continue
+		}
+		if _, runs := p.Engine().Running(); !runs {
+			continue
+		}
+		if s, err := p.Settings(); err == nil && s.Kubeconfig != "" {
+			return s.Kubeconfig
+		}
+	}
+	return ""
+}
+
 // Path returns a path below the plane's folder.
 func (p *Plane) Path(elem ...string) string {
 	return filepath.Join(append([]string{p.Dir}, elem...)...)

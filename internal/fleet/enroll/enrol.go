@@ -89,10 +89,19 @@ func (e *enroller) invite(ctx context.Context, cluster *v1alpha1.FleetCluster, m
 	case pending.Used:
 		return ctrl.Result{RequeueAfter: min(left, time.Minute)}, nil // its answer is on the way
 	}
-	return ctrl.Result{RequeueAfter: left}, e.waits(ctx, cluster, v1alpha1.AwaitingJoinReason, awaitingAgent)
+	return ctrl.Result{RequeueAfter: left}, e.waits(ctx, cluster, v1alpha1.AwaitingJoinReason, e.awaiting())
 }
 
 const awaitingAgent = "the agent is installed and invited, and has not asked for its certificate yet; look at the Deployment bowline-system/bowline-agent of the cluster"
+
+// awaiting says what a member that was invited is waited for, and why it may never come.
+func (e *enroller) awaiting() string {
+	if !e.Inside {
+		return awaitingAgent
+	}
+	return fmt.Sprintf("%s; it was told to find the hub at %s, which is an address inside of the hub's own cluster: "+
+		"start the hub with --hub-url and the address at which members reach its API server", awaitingAgent, e.Hub.Server)
+}
 
 // good reports whether an invitation is in the hands of a member and can be used, and for how long it will be.
 func (e *enroller) good(p *join.Pending, m *member) (time.Duration, bool) {
@@ -210,7 +219,7 @@ func (e *enroller) install(ctx context.Context, cluster *v1alpha1.FleetCluster, 
 	case cluster.Status.Incarnation != "":
 		return ctrl.Result{RequeueAfter: lookAgain}, nil // it has joined meanwhile, or joins again
 	}
-	return ctrl.Result{RequeueAfter: join.InvitationLife - spare}, e.waits(ctx, cluster, v1alpha1.AwaitingJoinReason, awaitingAgent)
+	return ctrl.Result{RequeueAfter: join.InvitationLife - spare}, e.waits(ctx, cluster, v1alpha1.AwaitingJoinReason, e.awaiting())
 }
 
 // hold keeps a FleetCluster whose cluster stays, so that the agent can be taken away. A cluster that was built for it is

@@ -37,6 +37,10 @@ const owner = client.FieldOwner("bowline-enroll")
 type Options struct {
 	// Hub is where members find the hub.
 	Hub join.Endpoint
+	// Inside says that this way is one that only the hub's own cluster has.
+	Inside bool
+	// Version is that of the hub. Agents that the hub cannot upgrade and that are older are told.
+	Version string
 	// Image is what the agent's Deployment runs, and Args are added to its arguments.
 	Image string
 	Args  []string

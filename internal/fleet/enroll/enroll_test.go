@@ -271,3 +271,49 @@ func TestLost(t *testing.T) {
 		return strings.Contains(said, "AgentNotRemoved: ") && strings.Contains(said, "ClusterRoleBinding bowline-agent"), said
 	})
 }
+
+// A hub that tells its members an address which only its own cluster has says so where the agent is waited for.
+func TestInside(t *testing.T) {
+	t.Parallel()
+	h, m := newHub(t, enroll.Options{Inside: true}), newMember(t)
+	h.reachable("edge", m.kubeconfig())
+	c := h.declare("edge", byKubeconfig("edge"))
+	h.condition(c, v1alpha1.ProvisionedCondition, metav1.ConditionTrue)
+	m.invited(h, join.Invitation{})
+	h.eventually("it says what to set", func() (bool, string) {
+		message := h.says(c, metav1.ConditionFalse, v1alpha1.AwaitingJoinReason)
+		return strings.Contains(message, h.config.Host+", which is an address inside of the hub's own cluster") && strings.Contains(message, "--hub-url"), message
+	})
+}
+
+// An agent that the hub cannot upgrade is told when it is older than the hub, for as long as it is.
+func TestOlder(t *testing.T) {
+	t.Parallel()
+	h, m := newHub(t, enroll.Options{Version: "v1.10.0"}), newMember(t)
+	c := h.declare("field", v1alpha1.FleetClusterSpec{Join: &v1alpha1.JoinSpec{}})
+	endpoint, err := join.EndpointOf(h.config)
+	h.must(err)
+	i, _, err := join.Invite(t.Context(), h.Client, c, endpoint)
+	h.must(err)
+	m.joins(h, i)
+	runs := func(version string) {
+		h.eventually("write the version", func() (bool, string) {
+			h.must(h.Get(t.Context(), client.ObjectKeyFromObject(c), c))
+			before := c.DeepCopy()
+			c.Status.AgentVersion = version
+			err := h.Status().Patch(t.Context(), c, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+			return err == nil, "a conflict"
+		})
+	}
+	const told = "; it is v1.9.0 and the hub v1.10.0, to upgrade it: bowline join field -n "
+	runs("v1.9.0")
+	h.eventually("it says that it is older", func() (bool, string) {
+		message := h.says(c, metav1.ConditionTrue, v1alpha1.JoinedReason)
+		return strings.Contains(message, told+h.namespace), message
+	})
+	runs("v1.10.0")
+	h.eventually("it says no more that it is older", func() (bool, string) {
+		message := h.says(c, metav1.ConditionTrue, v1alpha1.JoinedReason)
+		return !strings.Contains(message, "older") && !strings.Contains(message, "upgrade"), message
+	})
+}

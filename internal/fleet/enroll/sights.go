@@ -84,6 +84,9 @@ func concerned() predicate.Predicate {
 
 func concern(c *v1alpha1.FleetCluster) []any {
 	all := []any{string(c.UID), c.Generation, c.Annotations, c.Finalizers, c.DeletionTimestamp.IsZero(), c.Status.Incarnation, c.Status.Endpoint}
+	if c.Spec.Join != nil {
+		all = append(all, c.Status.AgentVersion, joinedOf(c).Message) // who is let in by hand is told when the agent is old
+	}
 	for _, t := range []string{v1alpha1.ProvisionedCondition, v1alpha1.JoinedCondition, v1alpha1.ReachableCondition} {
 		if found := apimeta.FindStatusCondition(c.Status.Conditions, t); found != nil {
 			all = append(all, metav1.Condition{Type: t, Status: found.Status, Reason: found.Reason, LastTransitionTime: found.LastTransitionTime})

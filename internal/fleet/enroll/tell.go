@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/Masterminds/semver/v3"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -22,10 +23,27 @@ func (e *enroller) await(ctx context.Context, cluster *v1alpha1.FleetCluster) (c
 		return ctrl.Result{}, e.waits(ctx, cluster, v1alpha1.AwaitingJoinReason, fmt.Sprintf(
 			"to let it in: bowline join %s -n %s --member-context CONTEXT, or without that flag to print what the owners of the cluster apply", cluster.Name, cluster.Namespace))
 	}
-	if !conflicts(cluster) {
-		return ctrl.Result{}, nil
+	if conflicts(cluster) {
+		return e.settled(ctx, cluster)
 	}
-	return e.settled(ctx, cluster)
+	if isJoined(cluster) {
+		return ctrl.Result{}, e.has(ctx, cluster)
+	}
+	return ctrl.Result{}, nil
+}
+
+// older says what to do about an agent that is older than the hub, where only people can upgrade it.
+func (e *enroller) older(cluster *v1alpha1.FleetCluster) string {
+	hub, err := semver.NewVersion(e.Version)
+	if err != nil || cluster.Spec.Join == nil {
+		return ""
+	}
+	agent, err := semver.NewVersion(cluster.Status.AgentVersion)
+	if err != nil || !agent.LessThan(hub) {
+		return ""
+	}
+	return fmt.Sprintf("; it is %s and the hub %s, to upgrade it: bowline join %s -n %s --member-context CONTEXT",
+		cluster.Status.AgentVersion, e.Version, cluster.Name, cluster.Namespace)
 }
 
 // joinedOf returns the condition, which is empty where there is none.
@@ -51,7 +69,7 @@ func (e *enroller) waits(ctx context.Context, cluster *v1alpha1.FleetCluster, re
 
 // has says that a cluster has joined.
 func (e *enroller) has(ctx context.Context, cluster *v1alpha1.FleetCluster) error {
-	return e.tell(ctx, cluster, metav1.ConditionTrue, v1alpha1.JoinedReason, "the agent of the cluster "+cluster.Status.ClusterID+" has a certificate")
+	return e.tell(ctx, cluster, metav1.ConditionTrue, v1alpha1.JoinedReason, "the agent of the cluster "+cluster.Status.ClusterID+" has a certificate"+e.older(cluster))
 }
 
 // tell writes the condition where it differs. Who wrote it meanwhile knows better, and brings the cluster back.
