@@ -74,7 +74,7 @@ func (a *app) pivot(ctx context.Context, o *pivotOptions, name string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, errTimeout)
 	defer cancel()
 	p := &pivoting{app: a, options: o}
-	release, err := p.find(ctx)
+	release, err := p.find()
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (a *app) pivot(ctx context.Context, o *pivotOptions, name string) error {
 		return err
 	}
 	err = p.do(ctx)
-	var obstructed *pivot.Obstructed
+	var obstructed *pivot.ObstructedError
 	if errors.As(err, &obstructed) && len(obstructed.All) > 1 {
 		for _, in := range obstructed.All {
 			printf(a.Err, "%s\n", in)
@@ -119,7 +119,7 @@ func (p *pivoting) do(ctx context.Context) error {
 }
 
 // find finds out whether it is a plane of this machine that moves, and keeps other commands from it.
-func (p *pivoting) find(ctx context.Context) (release func(), err error) {
+func (p *pivoting) find() (release func(), err error) {
 	none := func() {}
 	plane, err := local.Open(p.options.plane)
 	if err != nil || !plane.Exists() {
@@ -227,7 +227,7 @@ func (p *pivoting) show(ctx context.Context) error {
 		printf(p.Out, "FleetCluster/%s joins by itself: invite it afterwards\n", key)
 	}
 	if len(plan.Obstacles) > 0 {
-		return &pivot.Obstructed{Cluster: p.cluster, All: plan.Obstacles}
+		return &pivot.ObstructedError{Cluster: p.cluster, All: plan.Obstacles}
 	}
 	return nil
 }
@@ -242,7 +242,7 @@ func (p *pivoting) run(ctx context.Context) error {
 	} else if stage == "" {
 		plan, err := p.moves.Survey(ctx)
 		if err == nil && len(plan.Obstacles) > 0 {
-			err = &pivot.Obstructed{Cluster: p.cluster, All: plan.Obstacles}
+			err = &pivot.ObstructedError{Cluster: p.cluster, All: plan.Obstacles}
 		}
 		if err != nil {
 			return err

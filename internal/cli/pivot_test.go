@@ -168,7 +168,9 @@ func killAt(ts *testscript.TestScript, stage string, cmd *exec.Cmd) {
 		}
 	}
 	ts.Check(cmd.Process.Kill())
-	<-ended
+	if err := <-ended; err == nil {
+		ts.Fatalf("it was done before it could be killed at %s", stage)
+	}
 }
 
 // removeObjectCommand deletes an object of the core group:

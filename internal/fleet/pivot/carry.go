@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -88,8 +89,7 @@ func labelled(key string) func(*unstructured.Unstructured) bool {
 // secretStays: identities and invitations of agents, certificates of the hub, the storage of Helm, and what Cluster API moves itself.
 func secretStays(u *unstructured.Unstructured) bool {
 	kind, _, _ := unstructured.NestedString(u.Object, "type")
-	switch corev1.SecretType(kind) {
-	case corev1.SecretTypeServiceAccountToken, "helm.sh/release.v1", "cluster.x-k8s.io/secret":
+	if slices.Contains([]string{string(corev1.SecretTypeServiceAccountToken), "helm.sh/release.v1", "cluster.x-k8s.io/secret"}, kind) {
 		return true
 	}
 	return named("hub", "bowline-invitation", "bowline-admission", v1alpha1.PivotMark)(u)

@@ -80,7 +80,9 @@ func TestObstacles(t *testing.T) {
 			[]string{"the hub: it is the member of another hub, whose assignments it carries out; take it out of that fleet first: bowline leave"}},
 		{"itself", "there is nowhere to go", func(f *facts) { f.to = f.from },
 			[]string{"FleetCluster/fleet/hub: it is the hub already; name another cluster"}},
-		{"kinds", "each is told once", func(f *facts) { f.unserved = []string{"Machine cluster.x-k8s.io/v1beta2", "Machine cluster.x-k8s.io/v1beta2"} },
+		{"kinds", "each is told once", func(f *facts) {
+			f.unserved = []string{"Machine cluster.x-k8s.io/v1beta2", "Machine cluster.x-k8s.io/v1beta2"}
+		},
 			[]string{"Machine cluster.x-k8s.io/v1beta2: the target does not serve this version of the kind; install Cluster API and the providers of the hub there, in the same versions: clusterctl init"}},
 		{"taken", "nobody's object is written over", func(f *facts) { f.taken = []string{"Secret/fleet/key"} },
 			[]string{"Secret/fleet/key: the target has one of this name already; remove or rename one of the two; what both are to have can go into a Placement"}},

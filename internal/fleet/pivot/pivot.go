@@ -116,15 +116,15 @@ func Run(ctx context.Context, o Options) error {
 
 // begin does all that can be given up: it looks what is in the way, has both engines stand still, and copies.
 func (o Options) begin(ctx context.Context) error {
-	plan, err := o.checked(ctx)
-	if err != nil {
+	if _, err := o.checked(ctx); err != nil {
 		return err
 	}
 	if err := o.stand(ctx); err != nil {
 		return err
 	}
 	// What changed until nobody acted any more counts as well.
-	if plan, err = o.checked(ctx); err == nil {
+	plan, err := o.checked(ctx)
+	if err == nil {
 		err = o.carry(ctx, plan)
 	}
 	if err == nil && o.Ready != nil {
@@ -149,19 +149,19 @@ func (o Options) checked(ctx context.Context) (*Plan, error) {
 		return nil, err
 	}
 	if len(plan.Obstacles) > 0 {
-		return nil, &Obstructed{Cluster: o.Cluster, All: plan.Obstacles}
+		return nil, &ObstructedError{Cluster: o.Cluster, All: plan.Obstacles}
 	}
 	return plan, nil
 }
 
-// Obstructed is the error of a pivot that cannot begin.
-type Obstructed struct {
+// ObstructedError is the error of a pivot that cannot begin.
+type ObstructedError struct {
 	Cluster types.NamespacedName
 	All     []Obstacle
 }
 
 // Error says how much is in the way, and what it is where that is one thing.
-func (e *Obstructed) Error() string {
+func (e *ObstructedError) Error() string {
 	what := fmt.Sprintf("%d things are in the way", len(e.All))
 	if len(e.All) == 1 {
 		what = e.All[0].String()

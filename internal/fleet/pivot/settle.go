@@ -270,7 +270,7 @@ func GiveUp(ctx context.Context, o Options) error {
 	}
 	if stage == StageMoving || stage == StageMoved {
 		return &failure.Error{Op: "give up the pivot to", Object: "FleetCluster/" + o.Cluster.String(), Kind: failure.Refused,
-			Err: errors.New("Cluster API's objects are on their way"), Remedy: "call it without --abort, and it goes on"}
+			Err: errors.New("what belongs to Cluster API is on its way"), Remedy: "call it without --abort, and it goes on"}
 	}
 	namespaces, err := fleets(ctx, o.From)
 	if err != nil {

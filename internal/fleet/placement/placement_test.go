@@ -348,6 +348,31 @@ func TestAssignKeepsSources(t *testing.T) {
 }
 
 // The same inputs give the same digest, in whatever order they come; what is to run changes it, who it is for does not.
+// TestAssignHub assigns to the hub itself: its own sources are there, and are followed and not pinned; what is elsewhere is pinned as for everybody.
+func TestAssignHub(t *testing.T) {
+	near := placementOf(t, "near", "{clusters: {}, namespace: fleet, units: ["+kustomization("near", "")+"]}")
+	far := placementOf(t, "far", "{clusters: {}, namespace: team, units: ["+kustomization("far", "")+"]}")
+	f := placement.New([]*v1alpha1.Placement{near, far}, sources(git()), template.NewCompiler())
+	for _, hub := range []bool{false, true} {
+		current := &v1alpha1.ClusterAssignmentSpec{Sources: []v1alpha1.AssignedSource{{Kind: "GitRepository", Namespace: "fleet", Name: "fleet"}}}
+		r, err := f.Assign(t.Context(), placement.Input{Cluster: cluster("c", ""), Hub: hub, Current: current})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, s := range r.Spec.Sources {
+			got = append(got, s.Namespace+"/"+s.Name)
+		}
+		want := []string{"fleet/fleet", "team/fleet"}
+		if hub {
+			want = want[1:]
+		}
+		if !slices.Equal(got, want) || len(r.Problems) > 0 || r.Spec.UnitCount != 2 {
+			t.Errorf("hub %t: sources %v, want %v; %v", hub, got, want, r.Problems)
+		}
+	}
+}
+
 func TestDigest(t *testing.T) {
 	a := placementOf(t, "a", "{clusters: {}, units: ["+kustomization("x", "")+"]}")
 	b := placementOf(t, "b", "{clusters: {}, units: ["+kustomization("y", "")+"]}")
