@@ -25,6 +25,7 @@ type approver struct {
 	events record.EventRecorder
 	clock  clock.PassiveClock
 	linger time.Duration
+	grants *grants
 }
 
 // Reconcile implements reconcile.Reconciler.
@@ -66,6 +67,7 @@ func (a *approver) approve(ctx context.Context, r *certificatesv1.CertificateSig
 			return fmt.Errorf("note that the invitation of %s is used: %w", object(key), err)
 		}
 	}
+	defer a.grants.begin(key)()
 	before := g.cluster.DeepCopy()
 	g.cluster.Status.Incarnation, g.cluster.Status.ClusterID = g.claim.incarnation, string(g.member)
 	apimeta.SetStatusCondition(&g.cluster.Status.Conditions, metav1.Condition{Type: v1alpha1.JoinedCondition, Status: metav1.ConditionTrue,
@@ -73,7 +75,7 @@ func (a *approver) approve(ctx context.Context, r *certificatesv1.CertificateSig
 	if err := writeStatus(ctx, a.direct, g.cluster, before); err != nil {
 		return err
 	}
-	if err := grant(ctx, a.direct, g.cluster); err != nil {
+	if err := grant(ctx, a.direct, g.cluster, before.Status.Incarnation == ""); err != nil {
 		return err
 	}
 	return a.decide(ctx, r, certificatesv1.CertificateApproved, "Invited", "it is the agent of "+object(key))

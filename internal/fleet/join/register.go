@@ -57,13 +57,14 @@ func Register(mgr ctrl.Manager, o Options) error {
 	if err != nil {
 		return fmt.Errorf("register the approver of agents: %w", err)
 	}
+	underWay := newGrants()
 	err = ctrl.NewControllerManagedBy(mgr).Named("fleet-requests").
 		For(&certificatesv1.CertificateSigningRequest{}, builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
 			r, ok := o.(*certificatesv1.CertificateSigningRequest)
 			return ok && ours(r)
 		}))).
 		WithOptions(workers(o.Workers)).
-		Complete(&approver{cached: mgr.GetClient(), direct: direct, events: o.Events, clock: o.Clock, linger: o.Linger})
+		Complete(&approver{cached: mgr.GetClient(), direct: direct, events: o.Events, clock: o.Clock, linger: o.Linger, grants: underWay})
 	if err != nil {
 		return fmt.Errorf("register the approver of agents: %w", err)
 	}
@@ -71,7 +72,7 @@ func Register(mgr ctrl.Manager, o Options) error {
 		For(&v1alpha1.FleetCluster{}, builder.WithPredicates(reincarnated())).
 		WatchesMetadata(&rbacv1.ClusterRoleBinding{}, handler.EnqueueRequestsFromMapFunc(clusterOf)).
 		WithOptions(workers(o.Workers)).
-		Complete(&keeperOfRights{cached: mgr.GetClient(), direct: direct})
+		Complete(&keeperOfRights{cached: mgr.GetClient(), direct: direct, grants: underWay})
 	if err != nil {
 		return fmt.Errorf("register the rights of agents: %w", err)
 	}
@@ -106,7 +107,11 @@ func clusterOf(_ context.Context, o client.Object) []reconcile.Request {
 type keeperOfRights struct {
 	cached client.Reader
 	direct client.Client
+	grants *grants
 }
+
+// meanwhile is how long a request that is being granted is left to whoever grants it. When that is done, an event says so.
+const meanwhile = 200 * time.Millisecond
 
 // Reconcile implements reconcile.Reconciler; a request names a FleetCluster.
 func (k *keeperOfRights) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
@@ -114,11 +119,16 @@ func (k *keeperOfRights) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	if err != nil || right {
 		return ctrl.Result{}, err
 	}
+	if k.grants.underWay(req.NamespacedName) {
+		return ctrl.Result{RequeueAfter: meanwhile}, nil
+	}
 	// The caches may be behind each other.
 	right, cluster, err := k.holds(ctx, k.direct, req.NamespacedName)
 	switch {
 	case err != nil || right:
 		return ctrl.Result{}, err
+	case k.grants.underWay(req.NamespacedName): // it has just begun
+		return ctrl.Result{RequeueAfter: meanwhile}, nil
 	case cluster == nil:
 		if err := sweep(ctx, k.direct, req.NamespacedName); err != nil {
 			return ctrl.Result{}, err
@@ -127,7 +137,7 @@ func (k *keeperOfRights) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	case cluster.Status.Incarnation == "":
 		return ctrl.Result{}, revoke(ctx, k.direct, req.NamespacedName)
 	}
-	return outrun(grant(ctx, k.direct, cluster))
+	return outrun(grant(ctx, k.direct, cluster, false))
 }
 
 // outrun looks again at once where somebody else wrote at the same moment: the two controllers of this room do, when
@@ -139,28 +149,29 @@ func outrun(err error) (ctrl.Result, error) {
 	return ctrl.Result{}, err
 }
 
-// holds reports whether those have rights that are to have them. The FleetCluster is nil where there is none.
+// holds reports whether those have rights that are to have them. The FleetCluster is nil where there is none. It is read after the rights:
+// an approver notes the incarnation before it gives any, so rights of a FleetCluster that has none are left over, and not about to be given.
 func (k *keeperOfRights) holds(ctx context.Context, from client.Reader, key types.NamespacedName) (bool, *v1alpha1.FleetCluster, error) {
-	cluster, wanted := &v1alpha1.FleetCluster{}, ""
-	err := from.Get(ctx, key, cluster)
-	switch {
-	case client.IgnoreNotFound(err) != nil:
-		return false, nil, fmt.Errorf("read %s: %w", object(key), err)
-	case err != nil:
-		cluster = nil
-	default:
-		wanted = cluster.Status.Incarnation
-	}
 	binding := &metav1.PartialObjectMetadata{}
 	binding.SetGroupVersionKind(rbacv1.SchemeGroupVersion.WithKind("ClusterRoleBinding"))
-	err = from.Get(ctx, client.ObjectKey{Name: wideName(key)}, binding)
-	switch {
-	case client.IgnoreNotFound(err) != nil:
+	bound, err := found(from.Get(ctx, client.ObjectKey{Name: wideName(key)}, binding))
+	if err != nil {
 		return false, nil, fmt.Errorf("read the rights of the agent of %s: %w", object(key), err)
+	}
+	cluster := &v1alpha1.FleetCluster{}
+	there, err := found(from.Get(ctx, key, cluster))
+	switch {
 	case err != nil:
-		return wanted == "" && cluster != nil, cluster, nil
-	case cluster == nil:
+		return false, nil, fmt.Errorf("read %s: %w", object(key), err)
+	case !there:
 		return false, nil, nil
+	}
+	wanted := cluster.Status.Incarnation
+	if !bound {
+		return wanted == "", cluster, nil
 	}
 	return wanted != "" && binding.Annotations[annotationIncarnation] == wanted && binding.Annotations[annotationUID] == string(cluster.UID), cluster, nil
 }
+
+// found tells an object that is not there from one that could not be read.
+func found(err error) (bool, error) { return err == nil, client.IgnoreNotFound(err) }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -41,8 +43,9 @@ func agentRules(name string) []rbacv1.PolicyRule {
 
 // grant gives the rights to the one incarnation that a FleetCluster has, and takes them from any other. It also makes the
 // Lease, which an agent may renew and not create. The binding of the ClusterRole is there before anything else, so that
-// rights are never without it, and it names the incarnation when all is written.
-func grant(ctx context.Context, c client.Client, cluster *v1alpha1.FleetCluster) error {
+// rights are never without it, and it names the incarnation when all is written. fresh says that probably nothing is there yet, which
+// is then not asked first.
+func grant(ctx context.Context, c client.Client, cluster *v1alpha1.FleetCluster, fresh bool) error {
 	key := client.ObjectKeyFromObject(cluster)
 	who := []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: user(key.Namespace, key.Name, cluster.Status.Incarnation)}}
 	within, wide := metav1.ObjectMeta{Namespace: key.Namespace, Name: rolePrefix + key.Name}, metav1.ObjectMeta{Name: wideName(key)}
@@ -59,7 +62,7 @@ func grant(ctx context.Context, c client.Client, cluster *v1alpha1.FleetCluster)
 		}},
 		{binding, func() { binding.Subjects, binding.RoleRef = who, roleRef("Role", within.Name) }},
 	} {
-		if err := o.write(ctx, c, cluster); err != nil {
+		if err := o.write(ctx, c, cluster, fresh); err != nil {
 			return err
 		}
 	}
@@ -71,15 +74,42 @@ func grant(ctx context.Context, c client.Client, cluster *v1alpha1.FleetCluster)
 	return nil
 }
 
+// grants are those under way, by FleetCluster. Two that write the same rights at the same moment would only be in each other's way.
+type grants struct {
+	mu  sync.Mutex
+	all map[types.NamespacedName]int // guarded by mu
+}
+
+func newGrants() *grants { return &grants{all: map[types.NamespacedName]int{}} }
+
+// begin notes one, until end is called.
+func (g *grants) begin(key types.NamespacedName) (end func()) {
+	add := func(n int) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.all[key] += n; g.all[key] == 0 {
+			delete(g.all, key)
+		}
+	}
+	add(1)
+	return func() { add(-1) }
+}
+
+func (g *grants) underWay(key types.NamespacedName) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.all[key] > 0
+}
+
 // written is an object of an agent's rights, and what is to be in it.
 type written struct {
 	client.Object
 	set func()
 }
 
-func (o written) write(ctx context.Context, c client.Client, cluster *v1alpha1.FleetCluster) error {
+func (o written) write(ctx context.Context, c client.Client, cluster *v1alpha1.FleetCluster, fresh bool) error {
 	key := client.ObjectKeyFromObject(cluster)
-	_, err := controllerutil.CreateOrUpdate(ctx, c, o.Object, func() error {
+	set := func() error {
 		annotations := map[string]string{annotationUID: string(cluster.UID)}
 		// What names another incarnation may not say so while the rights change.
 		if now := o.GetAnnotations()[annotationIncarnation]; now == cluster.Status.Incarnation && now != "" {
@@ -92,11 +122,22 @@ func (o written) write(ctx context.Context, c client.Client, cluster *v1alpha1.F
 		o.SetAnnotations(annotations)
 		o.set()
 		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("give the agent of %s its rights: write %T %s: %w", object(key), o.Object, o.GetName(), err)
 	}
-	return nil
+	if fresh {
+		_ = set() // which cannot fail
+		if failed := c.Create(ctx, o.Object); !apierrors.IsAlreadyExists(failed) {
+			return o.failed(key, failed)
+		}
+	}
+	_, err := controllerutil.CreateOrUpdate(ctx, c, o.Object, set)
+	return o.failed(key, err)
+}
+
+func (o written) failed(key types.NamespacedName, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("give the agent of %s its rights: write %T %s: %w", object(key), o.Object, o.GetName(), err)
 }
 
 // revoke takes all rights from the agents of a FleetCluster. The binding that says that there are any goes last.
