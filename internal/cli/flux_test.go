@@ -18,6 +18,7 @@ import (
 // TestScriptsOfFlux runs transcripts of the toolkit's own CLI, as it was published,
 // against an engine that the transcripts start.
 func TestScriptsOfFlux(t *testing.T) {
+	t.Parallel()
 	flux := testkit.Tool(t, "flux")
 	bin := programs(t)
 	if err := os.Symlink(flux, filepath.Join(bin, "flux")); err != nil {

@@ -24,6 +24,7 @@ import (
 // TestScriptsOfHelm runs transcripts of Helm's own CLI, as it was published, on
 // releases of an engine that the transcripts start. Workloads run on simulated nodes.
 func TestScriptsOfHelm(t *testing.T) {
+	t.Parallel()
 	helm := testkit.Tool(t, "helm")
 	bin := programs(t)
 	if err := os.Symlink(helm, filepath.Join(bin, "helm")); err != nil {

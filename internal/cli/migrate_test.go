@@ -126,7 +126,7 @@ func runningCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ctx := context.Background()
 	for _, arg := range args {
 		d := deploymentOf(ctx, ts, arg)
-		err := wait.PollUntilContextTimeout(context.Background(), 20*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
+		err := wait.PollUntilContextTimeout(context.Background(), 20*time.Millisecond, awaitPatience, true, func(ctx context.Context) (bool, error) {
 			d = deploymentOf(ctx, ts, arg)
 			return d.Status.ObservedGeneration == d.Generation && *d.Spec.Replicas > 0 && d.Status.ReadyReplicas == *d.Spec.Replicas, nil
 		})
@@ -170,7 +170,7 @@ func defineCommand(ts *testscript.TestScript, neg bool, args []string) {
 	for _, u := range all {
 		group, _, _ := unstructured.NestedString(u.Object, "spec", "group")
 		kind, _, _ := unstructured.NestedString(u.Object, "spec", "names", "kind")
-		err := wait.PollUntilContextTimeout(context.Background(), 20*time.Millisecond, 30*time.Second, true, func(context.Context) (bool, error) {
+		err := wait.PollUntilContextTimeout(context.Background(), 20*time.Millisecond, awaitPatience, true, func(context.Context) (bool, error) {
 			_, err := scriptClient(ts).RESTMapper().RESTMapping(schema.GroupKind{Group: group, Kind: kind})
 			return err == nil, nil
 		})

@@ -38,6 +38,7 @@ const secretsNamespace = "secrets"
 // everything that it wrote: its output, its folders, the whole cluster apart from the
 // data of what it delivered, its metrics, and what its command line shows.
 func TestPlainText(t *testing.T) {
+	t.Parallel()
 	own := testkit.Start(t)
 	if err := crds.Apply(t.Context(), own.Config); err != nil {
 		t.Fatal(err)
@@ -153,7 +154,7 @@ func (p *plainText) await(s scene) {
 	p.Helper()
 	k := &kustomizev1.Kustomization{}
 	last := ""
-	err := wait.PollUntilContextTimeout(p.Context(), 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(p.Context(), 50*time.Millisecond, awaitPatience, true, func(ctx context.Context) (bool, error) {
 		if err := p.client.Get(ctx, client.ObjectKey{Namespace: secretsNamespace, Name: s.name}, k); err != nil {
 			return false, err
 		}

@@ -20,7 +20,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -68,6 +67,7 @@ func TestScripts(t *testing.T) {
 
 // TestScriptsOfPlanes runs transcripts that bring planes up themselves.
 func TestScriptsOfPlanes(t *testing.T) {
+	t.Parallel()
 	runScripts(t, "testdata/plane", func(*testing.T) (string, string) { return "", "bowline-system" },
 		"BOWLINE_CAPI_MANAGER="+testkit.Tool(t, "capi-manager"))
 }
@@ -82,6 +82,7 @@ func TestScriptsOfHierarchies(t *testing.T) {
 // TestScriptsOfExistingClusters runs transcripts of planes on a cluster that
 // is not their own, fed from the repository at $GIT.
 func TestScriptsOfExistingClusters(t *testing.T) {
+	t.Parallel()
 	repo := testkit.NewGitServer(t).Repo("fleet")
 	repo.Commit(map[string]string{"good/delivered.yaml": configMap})
 	own := testkit.Start(t)
@@ -97,6 +98,7 @@ metadata:
 
 // TestScriptsWithoutAPIs runs transcripts on a cluster that lacks the APIs.
 func TestScriptsWithoutAPIs(t *testing.T) {
+	t.Parallel()
 	bare := testkit.Start(t)
 	runScripts(t, "testdata/bare", func(*testing.T) (string, string) { return bare.Kubeconfig, "default" })
 }
@@ -113,6 +115,7 @@ func TestScriptsOfJoining(t *testing.T) {
 // TestScriptsOfMembers runs transcripts of a hub and its members, as processes. The kubeconfig of a member is $MEMBER, and
 // its text $MEMBER_BASE64.
 func TestScriptsOfMembers(t *testing.T) {
+	t.Parallel()
 	hub, member := testkit.Start(t, testkit.WithControllers()), testkit.Start(t)
 	fleet, err := crds.Fleet()
 	if err == nil {
@@ -253,6 +256,9 @@ func applyCommand(ts *testscript.TestScript, neg bool, args []string) {
 // awaitPatience is how long a busy machine may take until the output of a command is what is waited for.
 const awaitPatience = 2 * time.Minute
 
+// awaitPause leaves the processor to what is waited for: a program takes a good part of a second of it.
+const awaitPause = 200 * time.Millisecond
+
 // awaitCommand runs a command until its output matches:
 //
 //	await REGEXP PROGRAM [ARG...]
@@ -261,12 +267,14 @@ func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: await REGEXP PROGRAM [ARG...]")
 	}
 	want := regexp.MustCompile(args[0])
-	err := wait.PollUntilContextTimeout(context.Background(), 20*time.Millisecond, awaitPatience, true, func(context.Context) (bool, error) {
+	for deadline := time.Now().Add(awaitPatience); ; <-time.After(awaitPause) {
 		_ = ts.Exec(args[1], args[2:]...) // what it prints is what counts
-		return want.MatchString(ts.ReadFile("stdout")), nil
-	})
-	if err != nil {
-		ts.Fatalf("no match for %q: %v\n%s", args[0], err, ts.ReadFile("stdout"))
+		if want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("no match for %q in %s:\n%s", args[0], awaitPatience, ts.ReadFile("stdout"))
+		}
 	}
 }
 
