@@ -27,8 +27,8 @@ APIS := api/fleet/v1alpha1 api/local/v1alpha1
 # How many packages are compiled or tested side by side.
 P ?= $(shell nproc 2>/dev/null || echo 2)
 
-# How many tests of a package run side by side. Most of them wait for an API server more than they compute.
-PARALLEL ?= $(shell expr 2 '*' $(P))
+# How many tests of a package run side by side.
+PARALLEL ?= $(P)
 
 # Packages tested under the race detector where there is a C compiler: all that
 # run goroutines. The rest gains nothing from it.

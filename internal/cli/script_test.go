@@ -75,6 +75,7 @@ func TestScriptsOfPlanes(t *testing.T) {
 // TestScriptsOfHierarchies runs transcripts of management clusters that make management clusters: seven control planes on
 // one machine.
 func TestScriptsOfHierarchies(t *testing.T) {
+	t.Parallel()
 	runScripts(t, "testdata/hierarchy", func(*testing.T) (string, string) { return "", "bowline-system" },
 		"BOWLINE_CAPI_MANAGER="+testkit.Tool(t, "capi-manager"))
 }

@@ -12,10 +12,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
+
+// startPatience is how long a cluster may take to start: far above what it takes, so that a busy
+// machine fails no test.
+const startPatience = 5 * time.Minute
 
 // instanceName names the cluster within its own root.
 const instanceName = "test"
@@ -117,7 +122,7 @@ func (i *Instance) start() error {
 	// The process ends with its standard input, so it cannot outlive the tests. Writing to disk
 	// is left to the operating system: tests survive a kill, and nobody needs their data after that.
 	arguments := []string{"start", instanceName, "--root", i.root, "--foreground", "--until-stdin-closes",
-		"--quiet", "--no-fsync", "--components", i.options.components}
+		"--quiet", "--no-fsync", "--components", i.options.components, "--timeout", startPatience.String()}
 	if i.options.nodes > 0 {
 		arguments = append(arguments, "--nodes", strconv.Itoa(i.options.nodes))
 	}
