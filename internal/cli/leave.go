@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
@@ -120,10 +121,34 @@ func goesWith(ctx context.Context, c *cluster, of *fleetv1.FleetCluster, lost bo
 	default:
 		lines = append(lines, "what was delivered goes from the cluster: "+units)
 	}
+	if names := belowNames(of.Status.Fleet); names != "" {
+		becomes := "go as their FleetClusters say"
+		if lost || stays {
+			becomes = "stay as they are"
+		}
+		lines = append(lines, "the clusters below it "+becomes+": "+names)
+	}
 	if of.Spec.Join == nil && of.Spec.Template == nil && of.Spec.Agent.Mode != fleetv1.AgentPush && !lost {
 		lines = append(lines, "the agent goes from the cluster; the namespace bowline-system and the definitions stay")
 	}
 	return append(lines, "the certificate of the cluster has no rights on the hub any more"), nil
+}
+
+// belowNames names the clusters that a cluster manages, as far as its report does.
+func belowNames(fleet *fleetv1.FleetCounts) string {
+	if fleet == nil {
+		return ""
+	}
+	names := make([]string, 0, len(fleet.Members))
+	for _, m := range fleet.Members {
+		names = append(names, m.Name)
+	}
+	slices.Sort(names)
+	out := strings.Join(names, ", ")
+	if more := int(fleet.Clusters) - len(names); more > 0 {
+		out += fmt.Sprintf(" and %d more", more)
+	}
+	return out
 }
 
 // builtFrom says what a cluster is made of that goes with its FleetCluster.
