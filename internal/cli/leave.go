@@ -121,17 +121,24 @@ func goesWith(ctx context.Context, c *cluster, of *fleetv1.FleetCluster, lost bo
 	default:
 		lines = append(lines, "what was delivered goes from the cluster: "+units)
 	}
-	if names := belowNames(of.Status.Fleet); names != "" {
-		becomes := "go as their FleetClusters say"
-		if lost || stays {
-			becomes = "stay as they are"
-		}
-		lines = append(lines, "the clusters below it "+becomes+": "+names)
-	}
+	lines = append(lines, goesBelow(of.Status.Fleet, lost || stays)...)
 	if of.Spec.Join == nil && of.Spec.Template == nil && of.Spec.Agent.Mode != fleetv1.AgentPush && !lost {
 		lines = append(lines, "the agent goes from the cluster; the namespace bowline-system and the definitions stay")
 	}
 	return append(lines, "the certificate of the cluster has no rights on the hub any more"), nil
+}
+
+// goesBelow says what becomes of the clusters that a cluster manages.
+func goesBelow(fleet *fleetv1.FleetCounts, stay bool) []string {
+	names := belowNames(fleet)
+	switch {
+	case names == "":
+		return nil
+	case stay:
+		return []string{"the clusters below it stay as they are: " + names}
+	default:
+		return []string{"the clusters below it go as their FleetClusters say: " + names}
+	}
 }
 
 // belowNames names the clusters that a cluster manages, as far as its report does.
