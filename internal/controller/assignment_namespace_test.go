@@ -72,7 +72,9 @@ func TestAssignedNamespaceOfGit(t *testing.T) {
 	}
 }
 
-func readyNow(k *kustomizev1.Kustomization) bool { return report.IsReady(k, k.Status.ObservedGeneration) }
+func readyNow(k *kustomizev1.Kustomization) bool {
+	return report.IsReady(k, k.Status.ObservedGeneration)
+}
 
 func entriesOf(k *kustomizev1.Kustomization) string {
 	var all []string

@@ -61,7 +61,8 @@ func unpack(packed string) (files map[string][]byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return files, json.Unmarshal(text, &files)
+	err = json.Unmarshal(text, &files)
+	return files, err
 }
 
 // Recall implements provision.Deliverer. What anybody may have written into an annotation counts only if it is, byte for byte,
