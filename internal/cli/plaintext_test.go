@@ -134,7 +134,7 @@ func (p *plainText) startEngine() {
 	}
 	p.metrics = closedAddress(p.T)
 	engine := exec.Command(p.bowline, "controller", "--data-dir", filepath.Join(p.dir, "data"), "--metrics-addr", p.metrics,
-		"--health-addr", "0", "--tenancy", "open", "--log-level", "debug", "--kubeconfig", p.kubeconfig)
+		"--health-addr", "0", "--storage-addr", "127.0.0.1:0", "--tenancy", "open", "--log-level", "debug", "--kubeconfig", p.kubeconfig)
 	engine.Env, engine.Stdout, engine.Stderr = p.environment(), log, log
 	if err := engine.Start(); err != nil {
 		p.Fatal(err)

@@ -60,8 +60,7 @@ func (b *bringUp) converge(ctx context.Context) error {
 	stop()
 	<-ended
 	if done {
-		printf(b.Out, "\nready in %s\n", time.Since(b.started).Round(100*time.Millisecond))
-		return b.showClusters(context.WithoutCancel(ctx))
+		return b.showReady(context.WithoutCancel(ctx), p)
 	}
 	if !stalled && !errors.Is(context.Cause(ctx), errTimeout) {
 		return err
@@ -88,12 +87,17 @@ func progressOf(o client.Object) state {
 	return s
 }
 
-// showClusters prints the clusters of the fleet, where it has some.
-func (b *bringUp) showClusters(ctx context.Context) error {
+// showReady says that the fleet is ready, and prints its clusters, where it has some. What followed them may have been behind.
+func (b *bringUp) showReady(ctx context.Context, p *progress) error {
+	took := time.Since(b.started).Round(100 * time.Millisecond)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	k := fleetClusterKind()
 	objects, err := b.cluster.readKind(ctx, k, nil)
+	for _, o := range objects {
+		p.update(change{object: o}, "cluster "+o.GetName(), progressOf(o))
+	}
+	printf(b.Out, "\nready in %s\n", took)
 	if err != nil || len(objects) == 0 {
 		return err
 	}
