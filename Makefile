@@ -34,7 +34,7 @@ PARALLEL ?= $(P)
 # run goroutines. The rest gains nothing from it.
 RACE ?= ./internal/... ./cmd/...
 NORACE ?= ./bench/... ./examples/...
-TESTFLAGS ?= -timeout 20m -parallel $(PARALLEL)
+TESTFLAGS ?= -timeout 40m -parallel $(PARALLEL)
 
 .PHONY: help
 help: ## Show this list

@@ -63,7 +63,6 @@ spec:
 
 // TestScriptsOfPivots runs transcripts of a plane that moves into a cluster that it built, fed from the repository at $GIT.
 func TestScriptsOfPivots(t *testing.T) {
-	t.Parallel()
 	local, err := os.ReadFile("../../templates/local/template.yaml")
 	if err != nil {
 		t.Fatal(err)

@@ -65,9 +65,8 @@ func TestScripts(t *testing.T) {
 	}, "GIT="+srv.URL(), "KUBECONFIG_BASE64="+base64.StdEncoding.EncodeToString(kubeconfig))
 }
 
-// TestScriptsOfPlanes runs transcripts that bring planes up themselves.
+// TestScriptsOfPlanes runs transcripts that bring planes up themselves. Planes are many processes, and do not run beside each other.
 func TestScriptsOfPlanes(t *testing.T) {
-	t.Parallel()
 	runScripts(t, "testdata/plane", func(*testing.T) (string, string) { return "", "bowline-system" },
 		"BOWLINE_CAPI_MANAGER="+testkit.Tool(t, "capi-manager"))
 }
@@ -75,7 +74,6 @@ func TestScriptsOfPlanes(t *testing.T) {
 // TestScriptsOfHierarchies runs transcripts of management clusters that make management clusters: seven control planes on
 // one machine.
 func TestScriptsOfHierarchies(t *testing.T) {
-	t.Parallel()
 	runScripts(t, "testdata/hierarchy", func(*testing.T) (string, string) { return "", "bowline-system" },
 		"BOWLINE_CAPI_MANAGER="+testkit.Tool(t, "capi-manager"))
 }
