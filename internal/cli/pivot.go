@@ -66,6 +66,8 @@ type pivoting struct {
 	options *pivotOptions
 	cluster types.NamespacedName
 	moves   pivot.Options
+	// way is the kubeconfig of the cluster.
+	way []byte
 	// plane is what runs on this machine, where it is that which moves; nil elsewhere.
 	plane *planePivot
 }
@@ -161,12 +163,11 @@ func (p *pivoting) connect(ctx context.Context) error {
 	if p.moves.From, err = pivot.Connect(ctx, config); err != nil {
 		return err
 	}
-	text, err := p.way(ctx)
-	if err != nil {
+	if p.way, err = p.findWay(ctx); err != nil {
 		return err
 	}
 	// Whoever wrote it may not have programs run here.
-	if config, err = kube.ParseKubeconfig(text, "FleetCluster/"+p.cluster.String(), kube.KubeconfigOptions{}); err != nil {
+	if config, err = kube.ParseKubeconfig(p.way, "FleetCluster/"+p.cluster.String(), kube.KubeconfigOptions{}); err != nil {
 		return err
 	}
 	if p.moves.To, err = pivot.Connect(ctx, config); err != nil {
@@ -178,8 +179,8 @@ func (p *pivoting) connect(ctx context.Context) error {
 	return nil
 }
 
-// way returns the kubeconfig of the cluster, which is kept where it was until all is done.
-func (p *pivoting) way(ctx context.Context) ([]byte, error) {
+// findWay returns the kubeconfig of the cluster, which is kept where it was until all is done.
+func (p *pivoting) findWay(ctx context.Context) ([]byte, error) {
 	if file := p.options.toKubeconfig; file != "" {
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -233,10 +234,6 @@ func (p *pivoting) show(ctx context.Context) error {
 }
 
 func (p *pivoting) run(ctx context.Context) error {
-	text, err := p.way(ctx)
-	if err != nil {
-		return err
-	}
 	if _, stage, err := pivot.Begun(ctx, p.moves.From); err != nil {
 		return err
 	} else if stage == "" {
@@ -248,14 +245,14 @@ func (p *pivoting) run(ctx context.Context) error {
 			return err
 		}
 		p.moves.Tell("checked", fmt.Sprintf("nothing is in the way; %d objects of Cluster API and %d others move", len(plan.Moves), len(plan.Carry)))
-		if err := pivot.Remember(ctx, p.moves.From, text); err != nil {
+		if err := pivot.Remember(ctx, p.moves.From, p.way); err != nil {
 			return err
 		}
 	}
 	if err := pivot.Run(ctx, p.moves); err != nil {
 		return err
 	}
-	err = pivot.Wait(ctx, p.moves, func(key string) { p.moves.Tell("ready", "FleetCluster/"+key) })
+	err := pivot.Wait(ctx, p.moves, func(key string) { p.moves.Tell("ready", "FleetCluster/"+key) })
 	if err != nil {
 		return err
 	}

@@ -128,24 +128,28 @@ func (a *ClusterAssignment) HasLeft() bool {
 
 // Same reports whether two assignments say the same, however the specs in them are written.
 func (s *ClusterAssignmentSpec) Same(other *ClusterAssignmentSpec) bool {
-	var values [2]any
-	for i, v := range []*ClusterAssignmentSpec{s, other} {
-		raw, err := json.Marshal(v)
-		if err != nil || json.Unmarshal(raw, &values[i]) != nil {
-			return false
-		}
+	mine, err := s.value()
+	if err != nil {
+		return false
 	}
-	return reflect.DeepEqual(values[0], values[1])
+	theirs, err := other.value()
+	return err == nil && reflect.DeepEqual(mine, theirs)
+}
+
+// value is what the spec says, without how the specs in it are written.
+func (s *ClusterAssignmentSpec) value() (value any, err error) {
+	raw, err := json.Marshal(s)
+	if err == nil {
+		err = json.Unmarshal(raw, &value)
+	}
+	return value, err
 }
 
 // Fingerprint is a digest of what the spec says, however the specs in it are written. That of one which an API server returns counts: it
 // may add what its definition has by default, and leave out what that does not know.
 func (s *ClusterAssignmentSpec) Fingerprint() (string, error) {
-	var value any
-	raw, err := json.Marshal(s)
-	if err == nil {
-		err = json.Unmarshal(raw, &value)
-	}
+	var raw []byte
+	value, err := s.value()
 	if err == nil {
 		raw, err = json.Marshal(value) // maps in the order of their keys
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -41,17 +42,8 @@ func Begun(ctx context.Context, from Side) (cluster types.NamespacedName, stage 
 	if mark.Data[v1alpha1.PivotFrom] != string(from.ID) {
 		return cluster, "", nil // it is the target of another
 	}
-	cluster.Namespace, cluster.Name = splitKey(mark.Data[v1alpha1.PivotCluster])
+	cluster.Namespace, cluster.Name, _ = strings.Cut(mark.Data[v1alpha1.PivotCluster], "/")
 	return cluster, Stage(mark.Data[v1alpha1.PivotStage]), nil
-}
-
-func splitKey(s string) (namespace, name string) {
-	for i := range s {
-		if s[i] == '/' {
-			return s[:i], s[i+1:]
-		}
-	}
-	return "", s
 }
 
 // begun is Begun for this pivot.

@@ -1,6 +1,7 @@
 package pivot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -209,7 +210,7 @@ func readyOn(ctx context.Context, s Side) ([]types.NamespacedName, error) {
 			out = append(out, client.ObjectKeyFromObject(c))
 		}
 	}
-	slices.SortFunc(out, func(a, b types.NamespacedName) int { return compare(a.String(), b.String()) })
+	slices.SortFunc(out, func(a, b types.NamespacedName) int { return cmp.Compare(a.String(), b.String()) })
 	return out, nil
 }
 
@@ -219,23 +220,16 @@ func Joins(ctx context.Context, from Side) ([]types.NamespacedName, error) {
 	if err := from.Client.List(ctx, all); err != nil {
 		return nil, wrap(err, "list the FleetClusters that were left")
 	}
-	var out []types.NamespacedName
-	for i := range all.Items {
-		if all.Items[i].Spec.Join != nil {
-			out = append(out, client.ObjectKeyFromObject(&all.Items[i]))
-		}
-	}
-	return out, nil
+	return joins(all.Items), nil
 }
 
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
+func joins(clusters []v1alpha1.FleetCluster) (out []types.NamespacedName) {
+	for i := range clusters {
+		if clusters[i].Spec.Join != nil {
+			out = append(out, client.ObjectKeyFromObject(&clusters[i]))
+		}
 	}
-	return 0
+	return out
 }
 
 // statesOn says of each FleetCluster why it is not ready; nothing where it is.

@@ -38,24 +38,15 @@ type Plan struct {
 
 // Survey reads both sides, changes nothing, and says what would move and what is in the way.
 func (o Options) Survey(ctx context.Context) (*Plan, error) {
-	p := &Plan{}
-	var err error
-	if p.Namespaces, err = fleets(ctx, o.From); err != nil {
-		return nil, err
-	}
-	f := facts{cluster: o.Cluster, from: o.From.ID, to: o.To.ID, local: o.Local}
-	if f.member, err = isMember(ctx, o.From); err != nil {
-		return nil, err
-	}
 	clusters := &v1alpha1.FleetClusterList{}
-	if err := o.From.Client.List(ctx, clusters); err != nil {
+	err := o.From.Client.List(ctx, clusters)
+	if err != nil {
 		return nil, wrap(err, "list FleetClusters")
 	}
-	f.clusters = clusters.Items
-	for i := range clusters.Items {
-		if clusters.Items[i].Spec.Join != nil {
-			p.Joins = append(p.Joins, client.ObjectKeyFromObject(&clusters.Items[i]))
-		}
+	p := &Plan{Namespaces: namespacesOf(clusters.Items), Joins: joins(clusters.Items)}
+	f := facts{cluster: o.Cluster, from: o.From.ID, to: o.To.ID, local: o.Local, clusters: clusters.Items}
+	if f.member, err = isMember(ctx, o.From); err != nil {
+		return nil, err
 	}
 	if err := o.surveyClusterAPI(ctx, p, &f); err != nil {
 		return nil, err
@@ -76,12 +67,16 @@ func fleets(ctx context.Context, s Side) ([]string, error) {
 	if err := s.Client.List(ctx, all); err != nil {
 		return nil, wrap(err, "list FleetClusters")
 	}
+	return namespacesOf(all.Items), nil
+}
+
+func namespacesOf(clusters []v1alpha1.FleetCluster) []string {
 	names := []string{v1alpha1.MemberNamespace}
-	for i := range all.Items {
-		names = append(names, all.Items[i].Namespace)
+	for i := range clusters {
+		names = append(names, clusters[i].Namespace)
 	}
 	slices.Sort(names)
-	return slices.Compact(names), nil
+	return slices.Compact(names)
 }
 
 // isMember reports whether a cluster has a hub.
