@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,7 +17,7 @@ import (
 // stand there.
 func TestDocumented(t *testing.T) {
 	t.Parallel()
-	page, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "cluster-templates.md"))
+	page, err := os.ReadFile(filepath.Join(repository, "docs", "cluster-templates.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,5 +49,28 @@ func TestDocumented(t *testing.T) {
 	}
 	if lines := strings.Join(problemsOf(t, c.CheckTemplate(t.Context(), misspelt)), "\n"); !strings.Contains(string(page), "```\n"+lines+"\n```") {
 		t.Errorf("the page does not show:\n%s", lines)
+	}
+}
+
+// The cluster with which docs/clusters.md begins can be made from the template that it names.
+func TestDocumentedCluster(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join(repository, "docs", "clusters.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```yaml\n")
+	text, _, _ := strings.Cut(rest, "```")
+	cluster := &fleetv1.FleetCluster{}
+	if err := yaml.UnmarshalStrict([]byte(text), cluster); err != nil {
+		t.Fatal(err)
+	}
+	all := shippedExamples(t)
+	at := slices.IndexFunc(all, func(e example) bool { return e.Template.Name == cluster.Spec.Template.Name })
+	if at < 0 {
+		t.Fatalf("no template %q ships", cluster.Spec.Template.Name)
+	}
+	if objects, err := all[at].compiler.Render(t.Context(), all[at].Template, cluster); err != nil || len(objects) == 0 {
+		t.Errorf("%d objects, %v", len(objects), err)
 	}
 }
