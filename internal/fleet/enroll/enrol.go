@@ -21,6 +21,8 @@ const (
 	spare = 5 * time.Minute
 	// lookAgain is how often a member is looked at whose agent is not heard of.
 	lookAgain = 5 * time.Minute
+	// sharing is how often a cluster is looked at that has joined as another FleetCluster.
+	sharing = time.Minute
 	// establishing is how long an API server is given to serve definitions before it is asked again.
 	establishing = 300 * time.Millisecond
 )
@@ -50,6 +52,9 @@ func (e *enroller) enrol(ctx context.Context, cluster *v1alpha1.FleetCluster) (c
 	}
 	switch cluster.Status.Incarnation {
 	case "":
+		if other, err := e.memberOf(ctx, cluster, m); err != nil || other != nil {
+			return e.twice(ctx, cluster, m, other, err)
+		}
 		return e.invite(ctx, cluster, m)
 	case incarnation(cluster, m.id):
 		return e.keep(ctx, cluster, m)

@@ -14,6 +14,7 @@ import (
 	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/fleet/agent"
+	"github.com/bowline-dev/bowline/internal/fleet/join"
 )
 
 // parting is how long a cluster that leaves may be away until its agent is left there.
@@ -43,13 +44,20 @@ func (e *enroller) leave(ctx context.Context, cluster *v1alpha1.FleetCluster) (c
 	return ctrl.Result{}, nil
 }
 
-// remove takes the agent away, unless another cluster is reached by now than the one that joined.
+// remove takes the agent away, unless another cluster is reached by now than the one that joined, or the agent there has joined
+// as somebody else: then it is not this FleetCluster's to remove.
 func (e *enroller) remove(ctx context.Context, cluster *v1alpha1.FleetCluster) error {
 	m, err := e.reach(ctx, cluster)
 	if err != nil {
 		return fmt.Errorf("remove the agent: %w", err)
 	}
 	if cluster.Status.Incarnation != "" && cluster.Status.Incarnation != incarnation(cluster, m.id) {
+		return nil
+	}
+	switch has, err := (join.Store{Client: m}).Load(ctx); {
+	case err != nil:
+		return fmt.Errorf("remove the agent: %w", err)
+	case has != nil && has.UID != cluster.UID:
 		return nil
 	}
 	return agent.Remove(ctx, m)
