@@ -92,6 +92,7 @@ func lifeOfACluster(h *fleetHub) {
 	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisionedReason)
 	h.must(h.Get(h.Context(), client.ObjectKeyFromObject(h.unit(c)), h.unit(c)))
 	h.stillHealed(c)
+	h.poolIsKept(c)
 
 	// One that is suspended is not healed either.
 	h.change(c, func() { c.Spec.Suspend = true })
@@ -130,6 +131,19 @@ func (h *fleetHub) stillHealed(c *fleetv1.FleetCluster) {
 		h.Fatalf("not healed: %v; it has %d replicas\n%s", err, *md.Spec.Replicas, h.engine.log.about(c.Name))
 	}
 	h.says(c, fleetv1.RenderedCondition, fleetv1.InvalidParametersReason)
+}
+
+// poolIsKept: a pool of machines under another name is a new pool, and the old one, with its nodes, goes when somebody says so.
+func (h *fleetHub) poolIsKept(c *fleetv1.FleetCluster) {
+	h.Helper()
+	h.parameters(c, `{"nodeGroups": [{"name": "next", "size": 1}]}`)
+	h.says(c, fleetv1.ProvisionedCondition, fleetv1.ProvisionedReason, "cluster-edge", "MachineDeployment/default/edge-md needs approval", "bowline approve kustomization cluster-edge")
+	for _, name := range []string{"-md", "-next"} {
+		md := &clusterv1.MachineDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: c.Name + name}}
+		if !h.there(md) || md.DeletionTimestamp != nil {
+			h.Errorf("MachineDeployment %s%s is gone", c.Name, name)
+		}
+	}
 }
 
 // moment is when a hub is killed.

@@ -35,13 +35,25 @@ var guarded = []schema.GroupKind{
 	{Kind: "PersistentVolumeClaim"},
 	{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"},
 	{Group: "kustomize.toolkit.fluxcd.io", Kind: "Kustomization"},
-	{Group: "cluster.x-k8s.io", Kind: "Cluster"},
 	{Group: "fleet.bowline.dev", Kind: "FleetCluster"},
 	{Group: "fleet.bowline.dev", Kind: "Placement"},
 }
 
+// clusterGroup is that of Cluster API; its providers have theirs below it.
+const clusterGroup = "cluster.x-k8s.io"
+
+// running are the ends of the names of Cluster API's kinds, and of its providers', with which something goes that runs: a control
+// plane, a network, nodes. Templates, identities and health checks are not among them. A changed name in a template of
+// clusters, or another template, would replace these in every cluster that is made from it.
+var running = []string{"Cluster", "ControlPlane", "Machine", "MachineDeployment", "MachinePool", "MachineSet", "FargateProfile"}
+
 // Guarded reports whether objects of the kind go only with a consent of their own.
-func Guarded(gk schema.GroupKind) bool { return slices.Contains(guarded, gk) }
+func Guarded(gk schema.GroupKind) bool {
+	if gk.Group == clusterGroup || strings.HasSuffix(gk.Group, "."+clusterGroup) {
+		return slices.ContainsFunc(running, func(end string) bool { return strings.HasSuffix(gk.Kind, end) })
+	}
+	return slices.Contains(guarded, gk)
+}
 
 // ParseBudget reads "50%" or "off".
 func ParseBudget(s string) (Budget, error) {
