@@ -38,6 +38,15 @@ func doubling(levels int) map[string]string {
 	return files
 }
 
+// copies is a JSON patch that doubles an object n times.
+func copies(n int) string {
+	var ops []string
+	for i := range n {
+		ops = append(ops, fmt.Sprintf(`{"op": "copy", "from": "/metadata", "path": "/metadata/k%d"}`, i))
+	}
+	return "[" + strings.Join(ops, ", ") + "]"
+}
+
 // A build that fails shows nothing of what a Secret would hold.
 func TestErrorsQuoteNoValues(t *testing.T) {
 	const value = "hunter2hunter2"
@@ -161,6 +170,8 @@ func TestErrors(t *testing.T) {
 			kind: failure.Invalid, message: `build kustomization.yaml (patches[0]): its aliases stand for more than a million values; use fewer of them`},
 		{name: "doubling", reason: "every level builds the next one twice", files: doubling(20), recipe: build.Recipe{Path: "0"},
 			kind: failure.Invalid, message: `build 20/kustomization.yaml: more than 10000 kustomizations are built; split the folder into several units`},
+		{name: "copies", reason: "each copy doubles the object", files: map[string]string{"a.yaml": configMap}, recipe: build.Recipe{Patches: []fluxkustomize.Patch{{Patch: copies(40), Target: &fluxkustomize.Selector{Kind: "ConfigMap"}}}},
+			kind: failure.Invalid, message: `build kustomization.yaml (patches): the copy operations of a patch add more than 2 MiB to an object; copy less`},
 		{name: "variable name", reason: "the toolkit's rule", files: map[string]string{"a.yaml": configMap}, recipe: build.Recipe{Substitute: map[string]string{"a-b": "c"}},
 			kind: failure.Invalid, message: `substitute variable "a-b": the name must match ^[_[:alpha:]][_[:alpha:][:digit:]]*$; rename it in spec.postBuild.substitute`},
 	}

@@ -8,9 +8,11 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/kustomize/api/krusty"
@@ -38,8 +40,17 @@ var schemaGate = struct {
 
 const gateAll = 1 << 20
 
+// maxCopied is how much, in bytes, the copy operations of one JSON patch may add to an
+// object: more than can be stored. Each may double it, so that a few lines could take all
+// memory.
+const maxCopied = 2 << 20
+
+// boundCopies sets the bound, which the library knows for the whole process only.
+var boundCopies = sync.OnceFunc(func() { jsonpatch.AccumulatedCopySizeLimit = maxCopied })
+
 // enter waits for the gate, alone or shared, and returns how to leave it.
 func enter(ctx context.Context, ownSchema bool) (leave func(), err error) {
+	boundCopies()
 	if !ownSchema {
 		if err := schemaGate.Acquire(ctx, 1); err != nil {
 			return nil, timeout(ctx)
@@ -154,6 +165,10 @@ func explain(s *survey, rt *root, err error) error {
 	}
 	if failure.KindOf(err) != "" {
 		return err
+	}
+	var copied *jsonpatch.AccumulatedCopySizeError
+	if errors.As(err, &copied) {
+		return invalid(rt.file, "patches", fmt.Errorf("the copy operations of a patch add more than %d MiB to an object", maxCopied>>20), "copy less")
 	}
 	msg := err.Error()
 	if derr := findFault(s, strings.Contains(msg, "already registered id")); derr != nil {

@@ -36,6 +36,8 @@ type Variables struct {
 	// origins names the objects that hold them, where the Kustomization does not.
 	origins map[string]string
 	strict  bool
+	// left is how many bytes all objects together may yet grow by.
+	left *int
 }
 
 // New checks the names in values. Line breaks in values are dropped, as the
@@ -54,7 +56,8 @@ func New(values, origins map[string]string, strict bool) (Variables, error) {
 		}
 		clean[name] = strings.ReplaceAll(values[name], "\n", "")
 	}
-	return Variables{values: clean, origins: origins, strict: strict}, nil
+	left := maxGrowth
+	return Variables{values: clean, origins: origins, strict: strict, left: &left}, nil
 }
 
 func misnamed(name, origin string) error {
@@ -83,6 +86,9 @@ func (v Variables) Apply(u *unstructured.Unstructured) error {
 		return fail(err, "")
 	}
 	l := lookup{Variables: v, used: map[string]bool{}}
+	if err := l.spend(string(text)); err != nil {
+		return fail(err, "shorten the values, or name them less often")
+	}
 	out, err := envsubst.Eval(string(text), l.get)
 	switch {
 	case err != nil && l.missing != "":

@@ -130,3 +130,38 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
+
+// A few lines that name a large value often, or that take long to work out, are refused
+// before they are, for all objects of a build together.
+func TestGrowth(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	tests := []struct {
+		name, reason, value string
+		objects             int
+		fails               bool
+	}{
+		{"plain", "a large value may be named a few times", strings.Repeat("${a}", 2), 1, false},
+		{"often", "it would take gigabytes", strings.Repeat("${a}", 1000), 1, true},
+		{"in many objects", "they are one build", "${d#x}", 8, true},
+		{"letter by letter", "each is replaced by all of them", "${a//x/${a}}", 1, true},
+		{"trimmed", "each prefix is compared", "${a#*y*y*y}", 1, true},
+		{"short", "they cost nothing", strings.Repeat("${b//x/yy} ${b#x} ${b%%x} ${c:-x} ", 1000), 10, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			v, err := New(map[string]string{"a": long, "b": "xyz", "d": long[:1<<15]}, nil, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := 0; i < tt.objects && err == nil; i++ {
+				err = v.Apply(&unstructured.Unstructured{Object: map[string]any{"kind": "T", "metadata": map[string]any{"name": "x", "namespace": "ns"}, "value": tt.value}})
+			}
+			if (err != nil) != tt.fails {
+				t.Fatalf("%s: %v", tt.reason, err)
+			}
+			if err != nil && (!errors.Is(err, errGrowth) || !errors.Is(err, failure.Of(failure.Invalid)) || !strings.Contains(err.Error(), "T/ns/x")) {
+				t.Errorf("%s: %v", tt.reason, err)
+			}
+		})
+	}
+}
