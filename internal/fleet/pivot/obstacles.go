@@ -35,6 +35,11 @@ type facts struct {
 	clusters      []v1alpha1.FleetCluster
 	// capi are Cluster API's objects.
 	capi []unstructured.Unstructured
+	// hub and target are what the two have of Cluster API, and contracts what its kinds follow there.
+	hub, target installed
+	contracts   []contracts
+	// unlabelled are definitions of Cluster API's kinds whose objects its move would not see.
+	unlabelled []string
 	// unserved are kinds that the target does not serve, and taken objects that it has of the same names.
 	unserved, taken []string
 	both            []shared
@@ -54,12 +59,13 @@ func (f *facts) obstacles() []Obstacle {
 		add("FleetCluster/"+f.cluster.String(), "it is the hub already", "name another cluster")
 	}
 	f.ofClusters(add)
+	f.ofVersions(add)
 	for i := range f.capi {
 		f.ofClusterAPI(&f.capi[i], add)
 	}
 	slices.Sort(f.unserved)
 	for _, kind := range slices.Compact(f.unserved) {
-		add(kind, "the target does not serve this version of the kind", "install Cluster API and the providers of the hub there, in the same versions: clusterctl init")
+		add(kind, "the target does not serve this version of the kind", installTarget)
 	}
 	for _, id := range f.taken {
 		add(id, "the target has one of this name already", "remove or rename one of the two; what both are to have can go into a Placement")
@@ -76,6 +82,9 @@ func (f *facts) obstacles() []Obstacle {
 }
 
 func (f *facts) ofClusters(add func(object, why, remedy string)) {
+	if !slices.ContainsFunc(f.clusters, func(c v1alpha1.FleetCluster) bool { return client.ObjectKeyFromObject(&c) == f.cluster }) {
+		add("FleetCluster/"+f.cluster.String(), "there is none of this name", "name one of the fleet: bowline get clusters -A")
+	}
 	for i := range f.clusters {
 		c := &f.clusters[i]
 		name := "FleetCluster/" + c.Namespace + "/" + c.Name
@@ -95,6 +104,8 @@ func (f *facts) ofClusters(add func(object, why, remedy string)) {
 			add(name, "it is being built", "wait until its control plane is there, or remove it")
 		}
 		switch {
+		case target && c.Status.ClusterID != "" && c.Status.ClusterID != string(f.to) && f.to != f.from:
+			add(name, fmt.Sprintf("it is the cluster %s, and its kubeconfig reaches the cluster %s", c.Status.ClusterID, f.to), "name the right one with --to-kubeconfig")
 		case target && c.Spec.Agent.Mode == v1alpha1.AgentPush:
 			add(name, "its engine runs on the hub that is left", "give it an engine of its own: spec.agent.mode: Pull")
 		case target && c.Spec.Suspend:

@@ -89,6 +89,42 @@ func TestObstacles(t *testing.T) {
 		{"two units", "one line for two units, whatever they share", func(f *facts) {
 			f.both = []shared{{"a_x__ConfigMap", "fleet/addons", "fleet/placed"}, {"a_y__ConfigMap", "fleet/addons", "fleet/placed"}}
 		}, []string{"Kustomization/fleet/addons: it delivers a_x__ConfigMap on the hub, which Kustomization/fleet/placed delivers on the target; take it out of one of the two"}},
+		{"nobody", "what has no FleetCluster is no member", func(f *facts) { f.cluster.Name = "nobody" },
+			[]string{"FleetCluster/fleet/nobody: there is none of this name; name one of the fleet: bowline get clusters -A"}},
+		{"another cluster", "a kubeconfig can be the wrong one", func(f *facts) { f.clusters[0].Status.ClusterID = "c" },
+			[]string{"FleetCluster/fleet/hub: it is the cluster c, and its kubeconfig reaches the cluster b; name the right one with --to-kubeconfig"}},
+		{"an older provider", "it may not know what the newer one wrote", func(f *facts) {
+			f.hub.listed, f.target.listed = map[string]string{"cluster-api": "v1.13.6"}, map[string]string{"cluster-api": "v1.13.5"}
+			f.hub.running, f.target.running = f.hub.listed, f.target.listed
+		}, []string{"provider cluster-api of Cluster API: the hub has v1.13.6, and the target v1.13.5, which is older; bring the target to what the hub has first: clusterctl upgrade apply"}},
+		{"a newer provider", "Cluster API allows it", func(f *facts) {
+			f.hub.listed, f.target.listed = map[string]string{"infrastructure-aws": "v2.9.0"}, map[string]string{"infrastructure-aws": "v2.10.0"}
+			f.hub.running, f.target.running = map[string]string{"x": "v1.0.0-rc.1", "y": "", "z": "v1.0.0"}, map[string]string{"x": "v1.0.0", "y": "v1.0.0", "z": ""}
+		}, nil},
+		{"an older image", "an inventory is kept by clusterctl alone", func(f *facts) {
+			f.hub.running, f.target.running = map[string]string{"bootstrap-kubeadm": "v1.10.0"}, map[string]string{"bootstrap-kubeadm": "v1.9.0"}
+		}, []string{"provider bootstrap-kubeadm of Cluster API: the hub has v1.10.0, and the target v1.9.0, which is older; "}},
+		{"a provider that is not there", "nobody would look after what moved", func(f *facts) {
+			f.hub.running = map[string]string{"infrastructure-aws": "v2.9.0"}
+		}, []string{"provider infrastructure-aws of Cluster API: the hub has v2.9.0, and the target has not got it; install Cluster API and the providers of the hub there, in the same versions: clusterctl init"}},
+		{"a provider that is not listed", "Cluster API's move asks the inventory alone", func(f *facts) {
+			f.hub.listed, f.target.running = map[string]string{"infrastructure-aws": "v2.9.0"}, map[string]string{"infrastructure-aws": "v2.9.0"}
+		}, []string{"provider infrastructure-aws of Cluster API: the hub has v2.9.0, and the target, which runs v2.9.0, does not list it among its providers; install "}},
+		{"no version", "Cluster API's move fails with it", func(f *facts) {
+			f.hub.listed, f.target.listed = map[string]string{"a": "v1", "b": "v1.0.0"}, map[string]string{"a": "v1.0.0", "b": "new"}
+		}, []string{`provider a of Cluster API: the hub has "v1", which is no version; correct its Provider: kubectl get providers -A`,
+			`provider b of Cluster API: the hub has v1.0.0, and the target "new", which is no version; correct its Provider: kubectl get providers -A`}},
+		{"another contract", "kinds are stored and converted otherwise", func(f *facts) { f.hub.contract, f.target.contract = "v1beta2", "v1beta1" },
+			[]string{"Cluster API: the hub has its contract v1beta2, and the target v1beta1; bring the target to what the hub has first: clusterctl upgrade apply"}},
+		{"the hub's contract", "nothing would move", func(f *facts) { f.hub.contract, f.target.contract = "v1beta1", "v1beta2" },
+			[]string{"Cluster API: the hub has its contract v1beta1, and only v1beta2 can be moved; bring the hub to a release with that contract: clusterctl upgrade apply"}},
+		{"a provider's contract", "nobody looks at a kind that does not follow it", func(f *facts) {
+			f.contracts = []contracts{{"a", []string{"v1beta2", "v1beta1"}, []string{"v1beta1"}}, {"b", []string{"v1beta1"}, []string{"v1beta2", "v1beta1"}}, {"c", nil, nil}, {"d", []string{"v1beta1"}, nil}}
+		}, []string{"CustomResourceDefinition/a: on the hub it follows the contract v1beta2 of Cluster API, and on the target v1beta1; bring the target",
+			"CustomResourceDefinition/d: on the hub it follows the contract v1beta1 of Cluster API, and on the target none; bring the target"}},
+		{"without the label", "its objects would be left behind", func(f *facts) { f.unlabelled = []string{"clusters.cluster.x-k8s.io"} },
+			[]string{"CustomResourceDefinition/clusters.cluster.x-k8s.io: Cluster API's move passes over kinds without the label clusterctl.cluster.x-k8s.io; " +
+				"label it: kubectl label crd clusters.cluster.x-k8s.io clusterctl.cluster.x-k8s.io="}},
 		{"paused", "who paused it does not want it moved", func(f *facts) {
 			f.capi = append(f.capi, parsed(t, strings.Replace(capiCluster, "status:", "spec: {paused: true}\nstatus:", 1)))
 		}, []string{"Cluster/fleet/hub: it is paused; let it go on, or remove it"}},

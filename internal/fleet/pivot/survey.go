@@ -85,45 +85,75 @@ func isMember(ctx context.Context, s Side) (bool, error) {
 	return has != nil, err
 }
 
-// surveyClusterAPI reads what Cluster API's own code is going to move.
-func (o Options) surveyClusterAPI(ctx context.Context, p *Plan, f *facts) error {
-	there, err := served(ctx, o.From)
-	if err != nil || !there {
+// surveyClusterAPI reads what Cluster API's own code is going to move, and whether the target has what it needs.
+func (o Options) surveyClusterAPI(ctx context.Context, p *Plan, f *facts) (err error) {
+	if f.hub, err = surveyInstalled(ctx, o.From); err != nil {
 		return err
 	}
-	definitions := &apiextensionsv1.CustomResourceDefinitionList{}
-	if err := o.From.Client.List(ctx, definitions, client.HasLabels{clusterctlv1.ClusterctlLabel}); err != nil {
-		return wrap(err, "list Cluster API's definitions")
+	if f.target, err = surveyInstalled(ctx, o.To); err != nil {
+		return err
+	}
+	definitions := &metav1.PartialObjectMetadataList{}
+	definitions.SetGroupVersionKind(apiextensionsv1.SchemeGroupVersion.WithKind("CustomResourceDefinitionList"))
+	if err := o.From.Client.List(ctx, definitions); err != nil {
+		return wrap(err, "list the definitions of the hub")
 	}
 	for i := range definitions.Items {
-		d := &definitions.Items[i]
-		for _, v := range d.Spec.Versions {
-			if !v.Storage || d.Spec.Scope != apiextensionsv1.NamespaceScoped {
-				continue
-			}
-			all := &unstructured.UnstructuredList{}
-			all.SetAPIVersion(d.Spec.Group + "/" + v.Name)
-			all.SetKind(d.Spec.Names.Kind)
-			if err := o.From.Client.List(ctx, all); err != nil {
-				return wrap(err, "list %ss", d.Spec.Names.Kind)
-			}
-			for j := range all.Items {
-				if u := &all.Items[j]; slices.Contains(p.Namespaces, u.GetNamespace()) {
-					p.Moves = append(p.Moves, object.IDOf(u).String())
-					f.capi = append(f.capi, *u)
-				}
-			}
-			if len(all.Items) == 0 || o.Ready != nil {
-				continue // nothing needs it, or it is brought
-			}
-			if _, err := o.To.Client.RESTMapper().RESTMapping(all.GroupVersionKind().GroupKind(), v.Name); apimeta.IsNoMatchError(err) {
-				f.unserved = append(f.unserved, d.Spec.Names.Kind+" "+all.GetAPIVersion())
-			} else if err != nil {
-				return wrap(err, "look for %ss on the target", d.Spec.Names.Kind)
-			}
+		m := &definitions.Items[i]
+		if _, labelled := m.Labels[clusterctlv1.ClusterctlLabel]; !labelled && !clusterAPIs(m.Name) {
+			continue
+		}
+		if err := o.surveyKind(ctx, p, f, m.Name); err != nil {
+			return err
 		}
 	}
 	slices.Sort(p.Moves)
+	return nil
+}
+
+// clusterAPIs reports whether a definition of that name is one of Cluster API or a provider, and not of what installs them.
+func clusterAPIs(name string) bool {
+	_, group, _ := strings.Cut(name, ".")
+	return group == clusterv1.GroupVersion.Group ||
+		strings.HasSuffix(group, "."+clusterv1.GroupVersion.Group) && group != clusterctlv1.GroupVersion.Group && !strings.HasPrefix(group, "operator.")
+}
+
+// surveyKind reads the objects of one of Cluster API's kinds.
+func (o Options) surveyKind(ctx context.Context, p *Plan, f *facts, name string) error {
+	d, err := definition(ctx, o.From, name)
+	if err != nil || d == nil || d.Spec.Scope != apiextensionsv1.NamespaceScoped {
+		return err
+	}
+	all := &unstructured.UnstructuredList{}
+	all.SetAPIVersion(d.Spec.Group + "/" + stored(d))
+	all.SetKind(d.Spec.Names.Kind)
+	if err := o.From.Client.List(ctx, all); err != nil {
+		return wrap(err, "list %ss", d.Spec.Names.Kind)
+	}
+	some := false
+	_, labelled := d.Labels[clusterctlv1.ClusterctlLabel]
+	for j := range all.Items {
+		if u := &all.Items[j]; slices.Contains(p.Namespaces, u.GetNamespace()) {
+			some = true
+			p.Moves = append(p.Moves, object.IDOf(u).String())
+			f.capi = append(f.capi, *u)
+		}
+	}
+	if some && !labelled {
+		f.unlabelled = append(f.unlabelled, name)
+	}
+	if !some || o.Ready != nil {
+		return nil // nothing needs it, or it is brought
+	}
+	there, err := definition(ctx, o.To, name)
+	switch {
+	case err != nil:
+		return err
+	case there == nil, !serves(there, stored(d)):
+		f.unserved = append(f.unserved, d.Spec.Names.Kind+" "+all.GetAPIVersion())
+	default:
+		f.contracts = append(f.contracts, contracts{name, contractsOf(d), contractsOf(there)})
+	}
 	return nil
 }
 
