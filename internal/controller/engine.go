@@ -111,6 +111,9 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	e.ledger = observe.NewLedger(ctx, observe.Options{
 		Cluster: cluster, Manager: FieldManager, Clock: realClock, Log: o.Logger.WithName("ledger"), Notify: units.saw,
 		Yields: func(unit types.NamespacedName) bool { return o.Tenancy.Confined(unit.Namespace) },
+		Beside: func(id object.ID, giver types.NamespacedName) bool {
+			return units.targets.hub.station.wantedBeside(id, giver)
+		},
 	})
 	hub := &delivery{
 		Target: pipeline.Target{Cluster: cluster, Ledger: e.ledger, Applier: NewApplier(cluster, e.ledger, o.Requests, e.meters.request)},
@@ -122,6 +125,7 @@ func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.C
 	units.targets = newTargets(ctx, hub, units.reached(e.targetOptions(realClock)))
 	e.identity = newSourceIdentity(uncached{mgr.GetClient(), mgr.GetAPIReader()}, o.Tenancy)
 	e.releases = newHelmReleases(ctx, e, cluster, budget)
+	units.targets.beside, e.releases.targets.beside = e.releases.targets, units.targets
 	return e
 }
 

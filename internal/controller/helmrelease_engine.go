@@ -35,6 +35,9 @@ func newHelmReleases(ctx context.Context, e *engine, cluster *kube.Cluster, budg
 	ledger := observe.NewLedger(ctx, observe.Options{
 		Cluster: cluster, Manager: HelmFieldManager, Group: object.HelmGroup, Clock: c, Log: e.log.WithName("releases"), Notify: r.saw,
 		Yields: func(unit types.NamespacedName) bool { return e.options.Tenancy.Confined(unit.Namespace) },
+		Beside: func(id object.ID, giver types.NamespacedName) bool {
+			return r.targets.hub.station.wantedBeside(id, giver)
+		},
 	})
 	applier := NewApplier(cluster, ledger, e.options.Requests, e.meters.request)
 	applier.Manager, applier.Group, applier.Former = HelmFieldManager, object.HelmGroup, []string{"helm"}
@@ -52,7 +55,7 @@ func newHelmReleases(ctx context.Context, e *engine, cluster *kube.Cluster, budg
 func (e *engine) registerReleases(ctx context.Context) error {
 	there, err := e.serves(ctx, helmv2.HelmReleaseKind, &helmv2.HelmReleaseList{})
 	if err != nil || !there {
-		e.releases = nil
+		e.releases, e.units.targets.beside = nil, nil
 		return err
 	}
 	r := e.releases

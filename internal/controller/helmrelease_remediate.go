@@ -127,7 +127,7 @@ func (r *helmReleaseRun) removing(ctx context.Context, action helmv2.ReleaseActi
 func (r *helmReleaseRun) besides() []observe.Reference {
 	var refs []observe.Reference
 	for _, e := range releaseEntries(r.h) {
-		if !plan.Guarded(e.ID.GroupKind()) && !r.target.ledger.WantedByOther(e.ID, r.unit()) {
+		if !plan.Guarded(e.ID.GroupKind()) {
 			refs = append(refs, observe.Reference{ID: e.ID, Version: e.Version})
 		}
 	}

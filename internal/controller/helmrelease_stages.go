@@ -30,6 +30,7 @@ func (r *helmReleaseRun) hooks(store *release.Store) *release.Hooks {
 		Explain: func(ctx context.Context, ref observe.Reference) string {
 			return object.Conceal(r.target.explain(ctx, ref.ID, ref.Version), r.secrets)
 		},
+		Delivered: func(id object.ID) bool { return r.target.ledger.WantedByOther(id, r.unit()) },
 	}
 }
 

@@ -53,6 +53,8 @@ func newAccess(d *delivery, s *station, l *link) *access {
 type targets struct {
 	targetOptions
 	hub *access
+	// beside are those of the other kind of unit; nil where the cluster lacks it.
+	beside *targets
 	// bulkhead keeps clusters that are slow to answer from taking all workers.
 	bulkhead *bulkhead
 

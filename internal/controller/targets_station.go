@@ -56,6 +56,7 @@ func (t *targets) join(l *link, identity string, host string) (*station, error) 
 		s.ledger = observe.NewLedger(life, observe.Options{
 			Cluster: s.cluster, Manager: t.manager, Group: t.group, Clock: clock.RealClock{}, Log: t.remote.log, Notify: s.notify,
 			Yields: func(unit types.NamespacedName) bool { return t.tenancy.Confined(unit.Namespace) },
+			Beside: s.wantedBeside,
 		})
 		t.stations[key] = s
 	}

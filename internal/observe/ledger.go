@@ -84,7 +84,8 @@ type Ledger struct {
 	clock   clock.PassiveClock
 	log     logr.Logger
 	notify  func(Change)
-	yields  func(types.NamespacedName) bool // may be nil
+	yields  func(types.NamespacedName) bool            // may be nil
+	beside  func(object.ID, types.NamespacedName) bool // may be nil
 	seed    maphash.Seed
 	// life ends all watches.
 	life context.Context //nolint:containedctx // watches outlive the call that starts them
@@ -123,12 +124,15 @@ type Options struct {
 	// Yields says which units give way to others where both want an object; nil means
 	// that the first that wanted it has it.
 	Yields func(types.NamespacedName) bool
+	// Beside reports whether a unit of another kind, which has a ledger of its own, gets the object
+	// from this unit; nil where there is none. It is never called with a lock held.
+	Beside func(object.ID, types.NamespacedName) bool
 }
 
 // NewLedger returns an empty ledger whose watches end with ctx.
 func NewLedger(ctx context.Context, o Options) *Ledger {
 	return &Ledger{
-		cluster: o.Cluster, manager: o.Manager, group: cmp.Or(o.Group, object.KustomizeGroup), clock: o.Clock, log: o.Log, notify: o.Notify, yields: o.Yields,
+		cluster: o.Cluster, manager: o.Manager, group: cmp.Or(o.Group, object.KustomizeGroup), clock: o.Clock, log: o.Log, notify: o.Notify, yields: o.Yields, beside: o.Beside,
 		seed: maphash.MakeSeed(), life: ctx,
 		records:  map[object.ID]*Record{},
 		watches:  map[schema.GroupKind]*watch{},

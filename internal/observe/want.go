@@ -170,9 +170,21 @@ func (l *Ledger) counts(id object.ID, unit types.NamespacedName) bool {
 // it gets it from this one. A unit that yields gets nothing from one that does not: it
 // may have the right to ask for an object, and not to all that this one grants.
 func (l *Ledger) WantedByOther(id object.ID, unit types.NamespacedName) bool {
+	return l.gets(id, unit, false) || l.beside != nil && l.beside(id, unit)
+}
+
+// WantedFrom reports whether any unit of this ledger gets the object from a unit of another kind,
+// which may have the same name.
+func (l *Ledger) WantedFrom(id object.ID, giver types.NamespacedName) bool {
+	return l.gets(id, giver, true)
+}
+
+// gets reports whether a unit gets the object from the giver; also says that one of the giver's
+// name may.
+func (l *Ledger) gets(id object.ID, giver types.NamespacedName, also bool) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return slices.ContainsFunc(l.wanted[id], func(u types.NamespacedName) bool {
-		return u != unit && l.counts(id, u) && (l.yields == nil || !l.yields(u) || l.yields(unit))
+		return (also || u != giver) && l.counts(id, u) && (l.yields == nil || !l.yields(u) || l.yields(giver))
 	})
 }

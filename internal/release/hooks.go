@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/observe"
 )
 
@@ -36,7 +37,12 @@ type Hooks struct {
 	// Explain says in one line why an object fails or hangs; "" where it cannot tell. It is asked
 	// before the object is removed. May be nil.
 	Explain func(context.Context, observe.Reference) string
+	// Delivered reports whether another unit, of either kind, delivers the object: neither a hook
+	// nor an uninstall takes that away. May be nil.
+	Delivered func(object.ID) bool
 }
+
+func (h *Hooks) delivered(id object.ID) bool { return h.Delivered != nil && h.Delivered(id) }
 
 // HookRun is one run of all hooks of one event.
 type HookRun struct {
@@ -197,7 +203,7 @@ func (x *execution) removeOwn(ctx context.Context, hook *helmrelease.Hook) error
 	j := &job{execution: x, hook: hook}
 	j.name(u)
 	live, err := x.Live.metadata(ctx, j.ref)
-	if err != nil || live == nil || live.Annotations[HookAnnotation] != j.tie() {
+	if err != nil || live == nil || live.Annotations[HookAnnotation] != j.tie() || x.delivered(j.ref.ID) {
 		return err
 	}
 	return x.Live.remove(ctx, j.ref, live, metav1.DeletePropagationBackground)
@@ -243,6 +249,11 @@ func (j *job) advance(ctx context.Context, phase helmrelease.HookPhase, unread e
 		}
 		j.started()
 		return j.fail(ctx, unread), nil
+	}
+	if j.delivered(j.ref.ID) {
+		j.started()
+		return j.fail(ctx, &failure.Error{Kind: failure.Conflict, Err: fmt.Errorf("%s is delivered by another unit", j.ref.ID),
+			Remedy: "remove it from that unit, or rename the hook"}), nil
 	}
 	if waits, err := j.makeRoom(ctx); err != nil || waits != nil {
 		return j.waitFor(ctx, waits, err)

@@ -212,6 +212,8 @@ func (x *Removal) delete(ctx context.Context, ref observe.Reference, named bool)
 	belongs := Belongs(live, x.Record.Name, x.Record.Namespace)
 	_, delivered := object.OwnerOf(live.Labels, object.KustomizeGroup) // whose apply leaves our labels and Helm's annotations
 	switch {
+	case x.Hooks.delivered(ref.ID):
+		return deletion{kept: "another unit delivers it"}
 	case Kept(live):
 		return deletion{kept: "its resource policy says so"}
 	case !named && delivered:
