@@ -194,7 +194,7 @@ func (r *previewRun) first(ctx context.Context, record *release.Record) ([]pipel
 	}
 	policy := r.policyOfDefinitions(record.Marks.Action)
 	if policy != helmv2.Skip {
-		own, err := definitionsOf(record.Release)
+		own, err := r.definitionsOf(record)
 		if err != nil {
 			return nil, err
 		}

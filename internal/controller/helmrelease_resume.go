@@ -137,7 +137,7 @@ func (r *helmReleaseRun) unitOfRecord(ctx context.Context, record *release.Recor
 	}
 	unit.Policy.HealsAll = true
 	if r.policyOfDefinitions(record.Marks.Action) != helmv2.Skip {
-		own, err := definitionsOf(record.Release)
+		own, err := r.definitionsOf(record)
 		if err != nil {
 			return unit, nil, err
 		}

@@ -101,7 +101,7 @@ func (r *helmReleaseRun) definitions(ctx context.Context) (stepped, error) {
 		return goOn(), nil
 	}
 	if m.definitions == nil {
-		objects, err := definitionsOf(m.record.Release)
+		objects, err := r.definitionsOf(m.record)
 		if err != nil {
 			return stepped{}, err
 		}
@@ -118,13 +118,22 @@ func (r *helmReleaseRun) definitions(ctx context.Context) (stepped, error) {
 	return done, err
 }
 
-// definitionsOf returns the objects in the crds folders of a release's chart.
-func definitionsOf(rel *release.Release) ([]*unstructured.Unstructured, error) {
-	if rel.Chart == nil {
+// definitionsOf returns the objects in the crds folders of the chart that a revision is made from.
+// In one that was read from the storage the chart lacks its subcharts; it is gone on with only
+// while the same chart is wanted.
+func (r *helmReleaseRun) definitionsOf(record *release.Record) ([]*unstructured.Unstructured, error) {
+	chart := record.Chart
+	if chart == nil {
 		return nil, nil
 	}
+	if len(chart.Dependencies()) == 0 && record.Marks.Inputs == r.wanted.digest {
+		var err error
+		if chart, err = r.wanted.chart.Chosen(record.Config); err != nil {
+			return nil, err
+		}
+	}
 	var b strings.Builder
-	for _, crd := range rel.Chart.CRDObjects() {
+	for _, crd := range chart.CRDObjects() {
 		b.WriteString("\n---\n")
 		b.Write(crd.File.Data)
 	}

@@ -89,6 +89,14 @@ func (c *Chart) copied() *chartv2.Chart {
 	return chart
 }
 
+// Chosen returns the chart with the subcharts that it has with these values, as a rendering has it.
+// The charts in Helm's release storage have none.
+func (c *Chart) Chosen(config map[string]any) (*chartv2.Chart, error) {
+	req := Request{Chart: c, Values: Of(config)}
+	chart, _, err := req.prepare(&secrets{})
+	return chart, err
+}
+
 func copyChart(c *chartv2.Chart) *chartv2.Chart {
 	out := *c
 	metadata := *c.Metadata
