@@ -1,6 +1,7 @@
 package sops
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"regexp"
@@ -8,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/bowline-dev/bowline/internal/build"
@@ -45,6 +48,34 @@ func TestOpenPGP(t *testing.T) {
 				t.Errorf("%s: password %q", tt.reason, got)
 			}
 		})
+	}
+}
+
+// TestOpenPGPCompressed refuses a small message that stands for a large one.
+func TestOpenPGPCompressed(t *testing.T) {
+	compressing := &packet.Config{DefaultCompressionAlgo: packet.CompressionZLIB}
+	key, err := openpgp.NewEntity("one", "", "one@example.com", compressing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	armoured, err := armor.Encode(&text, "PGP MESSAGE", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := openpgp.Encrypt(armoured, []*openpgp.Entity{key}, nil, nil, compressing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 8 << 20
+	if _, err := plain.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(plain.Close(), armoured.Close()); err != nil || text.Len() > size/100 {
+		t.Fatalf("the message is of %d bytes: %v", text.Len(), err)
+	}
+	if got, err := (&Keys{openpgp: openpgp.EntityList{key}}).withOpenPGP(text.Bytes()); !errors.Is(err, errMalformed) {
+		t.Errorf("%d bytes are taken for a key: %v", len(got), err)
 	}
 }
 

@@ -159,6 +159,6 @@ func (k *Keys) addGCP(value []byte) error {
 	if err != nil {
 		return errors.New("Google's library cannot read the credentials") //nolint:staticcheck // a name
 	}
-	k.cloud.GCP = c.TokenSource
+	k.cloud.GCP = discreet{c.TokenSource}
 	return nil
 }

@@ -9,8 +9,11 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/getsops/sops/v3"
 	"github.com/getsops/sops/v3/keyservice"
+	vaultapi "github.com/hashicorp/vault/api"
+	"golang.org/x/oauth2"
 
 	"github.com/bowline-dev/bowline/internal/failure"
 )
@@ -68,7 +71,7 @@ func (d *Decrypter) noKey(s *server) error {
 	r := &reason{kind: failure.Invalid}
 	var refused []string
 	for _, f := range s.refused {
-		refused = append(refused, f.recipient+": "+s.issued.from(oneLineOf(f.err)))
+		refused = append(refused, f.recipient+": "+s.issued.from(oneLineOf(told(f.err))))
 		if r.err == nil {
 			r.err, r.kind = f.err, kindOf(f.err)
 		}
@@ -104,6 +107,39 @@ func kindOf(err error) failure.Kind {
 		return failure.Timeout
 	}
 	return failure.Denied
+}
+
+// told is what may be passed on of a refusal. Files and keys name any address: a server there
+// that is no key service, and that only the engine can reach, must not be read by way of
+// messages.
+func told(err error) error {
+	var vault *vaultapi.ResponseError
+	var azure *azcore.ResponseError
+	var login *oauth2.RetrieveError
+	status := 0
+	switch {
+	case errors.As(err, &vault) && vault.RawError:
+		status = vault.StatusCode
+	case errors.As(err, &azure) && azure.ErrorCode == "":
+		status = azure.StatusCode
+	case errors.As(err, &login) && login.ErrorCode == "" && login.Response != nil:
+		status = login.Response.StatusCode
+	default:
+		return err
+	}
+	return fmt.Errorf("what answers with status %d is no key service", status)
+}
+
+// discreet gives out tokens, and the failures of those who issue them as told.
+type discreet struct{ oauth2.TokenSource }
+
+// Token implements oauth2.TokenSource.
+func (d discreet) Token() (*oauth2.Token, error) {
+	token, err := d.TokenSource.Token()
+	if err != nil {
+		return nil, told(err)
+	}
+	return token, nil
 }
 
 // rulers are what Azure's library draws around what it quotes.

@@ -40,8 +40,10 @@ type keyServer struct {
 	// refuse makes it deny every request to decrypt, and hang leave them without an
 	// answer until the test ends.
 	refuse, hang atomic.Bool
-	released     chan struct{}
-	decrypts     atomic.Int64
+	// other makes it a server that is no key service at all.
+	other    atomic.Bool
+	released chan struct{}
+	decrypts atomic.Int64
 
 	mu   sync.Mutex
 	seen []string // guarded by mu; what identifies each request to decrypt
@@ -54,6 +56,8 @@ const (
 	awsSecret   = "secret-aws-access-key"
 	azureSecret = "secret-azure-client"
 	bearer      = "secret-access-token"
+	// elsewhere is what a server says that is no key service.
+	elsewhere = "only-for-those-who-can-reach-it"
 )
 
 func newKeyServer(t *testing.T) *keyServer {
@@ -129,6 +133,8 @@ func gcmOf(name string) cipher.AEAD {
 // ServeHTTP implements http.Handler.
 func (k *keyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch host := r.Host; {
+	case k.other.Load():
+		http.Error(w, elsewhere, http.StatusForbidden)
 	case strings.HasPrefix(host, "vault."):
 		k.vault(w, r)
 	case strings.HasPrefix(host, "kms."):

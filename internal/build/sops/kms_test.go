@@ -147,6 +147,25 @@ func TestKeyServiceQuotes(t *testing.T) {
 	}
 }
 
+// TestKeyServiceElsewhere has files name a server that is none, of which messages tell
+// nothing but the status: whoever writes files could read it otherwise.
+func TestKeyServiceElsewhere(t *testing.T) {
+	for _, s := range services(t) {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			server := newKeyServer(t)
+			sealed := s.seal(t, server)
+			server.other.Store(true)
+			server.refuse.Store(true)
+			_, err := decrypterWith(t, server.ring(t, Options{}), s.entries).Object(t.Context(), parse(t, sealed))
+			if !errors.Is(err, failure.Of(failure.Denied)) || strings.Contains(err.Error(), elsewhere) || !strings.Contains(err.Error(), "403") {
+				t.Errorf("the failure is %v", err)
+			}
+			oneLine(t, err)
+		})
+	}
+}
+
 // TestKeyServiceHangs shows that a build waits for a service for a moment only, that
 // the next does not wait at all, and that both are woken.
 func TestKeyServiceHangs(t *testing.T) {

@@ -127,7 +127,19 @@ func (k *Keys) withAge(text []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return io.ReadAll(r)
+	return whole(r)
+}
+
+// maxDataKey bounds a data key, or a part of one, in bytes.
+const maxDataKey = 4096
+
+// whole reads a data key. OpenPGP can compress: a small message may be of any length.
+func whole(r io.Reader) ([]byte, error) {
+	key, err := io.ReadAll(io.LimitReader(r, maxDataKey+1))
+	if err == nil && len(key) > maxDataKey {
+		err = errMalformed
+	}
+	return key, err
 }
 
 // smallestRSA admits keys of 1024 bits, as gpg does.
@@ -145,7 +157,7 @@ func (k *Keys) withOpenPGP(text []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return io.ReadAll(m.UnverifiedBody)
+	return whole(m.UnverifiedBody)
 }
 
 func (s *server) vault(v *keyservice.VaultKey, text []byte) ([]byte, error) {
