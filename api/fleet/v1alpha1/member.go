@@ -32,7 +32,8 @@ const (
 	ReasonLeaving = "Leaving"
 	// ReasonLeft: nothing that was made of the copy is there any more. Ready is true then.
 	ReasonLeft = "Left"
-	// ReasonNameTaken: somebody else's object has a name that the copy needs.
+	// ReasonNameTaken: somebody else's object has a name that the copy needs. Of a FleetCluster: its hub keeps its own copy under
+	// that name.
 	ReasonNameTaken = "NameTaken"
 	// ReasonEdited: somebody else than the member's link to its hub wrote the spec. It is not carried out, and what was before goes on.
 	ReasonEdited = "Edited"

@@ -69,6 +69,12 @@ func (a *assigner) assign(ctx context.Context, room *room, cluster *v1alpha1.Fle
 	if err := a.reportable(ctx, cluster); err != nil {
 		return err
 	}
+	if taken, err := a.taken(ctx, cluster, current); err != nil {
+		return err
+	} else if taken {
+		a.tell(room, cluster, state{version: version, generation: cluster.Generation, err: errTaken})
+		return nil
+	}
 	if there && !metav1.IsControlledBy(current, cluster) {
 		return a.evict(ctx, current)
 	}

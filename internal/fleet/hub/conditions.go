@@ -98,6 +98,12 @@ func conclude(cluster *v1alpha1.FleetCluster, units metav1.Condition) {
 	set(cluster, ready)
 }
 
+// refuse says of a cluster that it gets nothing whatever becomes of it.
+func refuse(cluster *v1alpha1.FleetCluster, why error) {
+	cluster.Status.Phase = v1alpha1.PhaseFailing
+	set(cluster, metav1.Condition{Type: meta.ReadyCondition, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonNameTaken, Message: why.Error()})
+}
+
 // set sets a condition of a FleetCluster.
 func set(cluster *v1alpha1.FleetCluster, c metav1.Condition) {
 	c.ObservedGeneration = cluster.Generation

@@ -135,6 +135,7 @@ func (h *hub) registerAssigner(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("fleet-assignment").
 		For(&v1alpha1.FleetCluster{}, builder.WithPredicates(assignable())).
 		Owns(&v1alpha1.ClusterAssignment{}, builder.WithPredicates(respecified())).
+		Watches(&v1alpha1.ClusterAssignment{}, namesake(), builder.WithPredicates(deleted())).
 		Watches(&v1alpha1.ClusterTemplate{}, h.usersOf(), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Owns(&v1alpha1.ClusterReport{}, builder.WithPredicates(left())).
 		WatchesRawSource(h.assignments).

@@ -26,13 +26,18 @@ func (a *assigner) leave(ctx context.Context, cluster *v1alpha1.FleetCluster) er
 	if _, err := a.peek(ctx, key, report); err != nil {
 		return err
 	}
-	if assigned && metav1.IsControlledBy(assignment, cluster) && awaited(cluster, report) {
+	taken, err := a.taken(ctx, cluster, assignment)
+	if err != nil {
+		return err
+	}
+	if assigned && !taken && metav1.IsControlledBy(assignment, cluster) && awaited(cluster, report) {
 		return a.askToLeave(ctx, cluster, assignment)
 	}
-	for _, o := range []client.Object{
-		&v1alpha1.ClusterAssignment{ObjectMeta: metav1.ObjectMeta{Name: cluster.Name, Namespace: cluster.Namespace}},
-		&v1alpha1.ClusterReport{ObjectMeta: metav1.ObjectMeta{Name: cluster.Name, Namespace: cluster.Namespace}},
-	} {
+	exchanged := []client.Object{&v1alpha1.ClusterReport{ObjectMeta: metav1.ObjectMeta{Name: cluster.Name, Namespace: cluster.Namespace}}}
+	if !taken {
+		exchanged = append(exchanged, &v1alpha1.ClusterAssignment{ObjectMeta: metav1.ObjectMeta{Name: cluster.Name, Namespace: cluster.Namespace}})
+	}
+	for _, o := range exchanged {
 		if err := client.IgnoreNotFound(a.client.Delete(ctx, o)); err != nil {
 			return fmt.Errorf("delete what was exchanged with %s: %w", cluster.Name, err)
 		}

@@ -76,6 +76,9 @@ func (r *reporter) roll(cluster *v1alpha1.FleetCluster, report *v1alpha1.Cluster
 	facts(&cluster.Status, report)
 	cluster.Status.ObservedGeneration = cluster.Generation
 	conclude(cluster, units)
+	if errors.Is(s.err, errTaken) {
+		refuse(cluster, s.err)
+	}
 	return 0
 }
 

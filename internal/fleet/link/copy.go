@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+	"github.com/bowline-dev/bowline/internal/failure"
 )
 
 // copy keeps the member's own copy as the hub told it, whoever changes it.
@@ -55,10 +56,17 @@ func (l *Link) mirror(ctx context.Context) error {
 	}
 	switch {
 	case apierrors.IsNotFound(err):
+		l.noteTaken("")
 		return l.make(ctx, wanted)
 	case err != nil:
 		return fmt.Errorf("read ClusterAssignment %s: %w", l.key(), err)
 	}
+	if member := l.memberOf(own); member != "" {
+		err := l.occupied(member)
+		l.noteTaken(err.Error())
+		return err
+	}
+	l.noteTaken("")
 	want, err := wanted.Spec.Fingerprint()
 	if err != nil {
 		return err
@@ -77,6 +85,34 @@ func (l *Link) mirror(ctx context.Context) error {
 		return fmt.Errorf("update ClusterAssignment %s: %w", l.key(), err)
 	}
 	return l.noted(ctx, next, want)
+}
+
+// memberOf returns the FleetCluster of this cluster's own fleet that an assignment is for; empty where it is for none, as the copy. A cluster
+// that is its own hub has one object for both.
+func (l *Link) memberOf(a *v1alpha1.ClusterAssignment) string {
+	by := metav1.GetControllerOf(a)
+	if by == nil || a.Labels[v1alpha1.LabelSelf] == "true" || a.Spec.Incarnation == l.Incarnation {
+		return ""
+	}
+	return by.Kind + "/" + a.Namespace + "/" + by.Name
+}
+
+// occupied is the error of a copy whose name a member of this cluster's own fleet has.
+func (l *Link) occupied(member string) error {
+	return &failure.Error{Op: "copy", Object: "the assignment of " + l.Cluster.String(), Kind: failure.Conflict,
+		Err:    fmt.Errorf("%s of this cluster's own fleet has the name that the copy needs", member),
+		Remedy: "declare one of the two clusters under another name"}
+}
+
+// noteTaken has reported why there can be no copy; nothing where there can.
+func (l *Link) noteTaken(why string) {
+	l.mu.Lock()
+	changed := l.taken != why
+	l.taken = why
+	l.mu.Unlock()
+	if changed {
+		l.telling.up()
+	}
 }
 
 // stored says what the member's API makes of an assignment: one whose definition is older or newer than the hub's leaves

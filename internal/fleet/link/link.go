@@ -56,6 +56,8 @@ type Link struct {
 	// wanted is the assignment that the hub last told, and refused why it told one that is not for this member.
 	wanted  *v1alpha1.ClusterAssignment
 	refused string
+	// taken says whose the name of the copy is, where it is that of a member of this cluster's own fleet.
+	taken string
 	// rebase: what the hub has of the report has to be asked for.
 	rebase bool
 	facts  v1alpha1.ClusterFacts
@@ -111,8 +113,12 @@ func (l *Link) Start(ctx context.Context) error {
 
 // goodbye ends the membership.
 func (l *Link) goodbye(ctx context.Context) {
-	own := &v1alpha1.ClusterAssignment{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.MemberNamespace, Name: l.Cluster.Name}}
-	if err := client.IgnoreNotFound(l.Client.Delete(ctx, own)); err != nil {
+	own := &v1alpha1.ClusterAssignment{}
+	err := l.Copies.Get(ctx, l.key(), own)
+	if err == nil {
+		err = l.Client.Delete(ctx, own, client.Preconditions{UID: &own.UID})
+	}
+	if client.IgnoreNotFound(err) != nil {
 		l.Log.Error(err, "the copy of the assignment stays, though the cluster has left the fleet")
 	}
 	l.Log.Info("the cluster has left the fleet", "cluster", l.Cluster.String())
