@@ -148,7 +148,6 @@ func (f *fleet) run(arguments ...string) *program {
 	f.Helper()
 	p := &program{TB: f.TB, ended: make(chan struct{})}
 	p.cmd = exec.Command(filepath.Join(f.bin, "bowline"), arguments...)
-	p.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
 	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
 	f.must(p.cmd.Start())
 	go func() {

@@ -30,7 +30,7 @@ import (
 // them. Each test leaves the fleet as it found it, up to the last ones, in which clusters change their places.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, programs(t))
+	f := newFleet(t, processes(t))
 	f.make(&sourcev1.GitRepository{}, "fleet", `{"spec":{"url":"`+f.repo.URL()+`","interval":"10h","ref":{"branch":"main"}}}`, nil)
 	f.push("one")
 	f.make(&fleetv1.Placement{}, "apps", `{"spec":{"clusters":{"matchLabels":{"env":"prod"}},"units":[{"name":"app","kustomization":{

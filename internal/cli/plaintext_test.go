@@ -43,7 +43,7 @@ func TestPlainText(t *testing.T) {
 	if err := crds.Apply(t.Context(), own.Config); err != nil {
 		t.Fatal(err)
 	}
-	p := &plainText{T: t, bowline: filepath.Join(programs(t), "bowline"), kubeconfig: own.Kubeconfig, dir: t.TempDir(),
+	p := &plainText{T: t, bowline: filepath.Join(processes(t), "bowline"), kubeconfig: own.Kubeconfig, dir: t.TempDir(),
 		repo: testkit.NewGitServer(t).Repo("fleet")}
 	scheme, err := controller.NewScheme()
 	if err != nil {
@@ -117,7 +117,7 @@ func (p *plainText) prepare(scenes []scene) {
 
 func (p *plainText) environment() []string {
 	env := append(os.Environ(), "HOME="+filepath.Join(p.dir, "home"), "TMPDIR="+filepath.Join(p.dir, "tmp"), "KUBECONFIG="+p.kubeconfig)
-	return append(env, "BOWLINE_HOME="+filepath.Join(p.dir, "home", "bowline"), "GORACE=atexit_sleep_ms=0")
+	return append(env, "BOWLINE_HOME="+filepath.Join(p.dir, "home", "bowline"))
 }
 
 // startEngine runs the program, with all that it may write in one folder.

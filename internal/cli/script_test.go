@@ -41,12 +41,12 @@ func TestMain(m *testing.M) {
 		os.Exit(printPlain(os.Stdin, os.Stdout))
 	case "bowline", "kubectl-bowline":
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		code := cli.Main(ctx, os.Args, "v0.0.0-test", cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+		code := cli.Main(ctx, os.Args, testVersion, cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 		stop()
 		os.Exit(code) // here the test executable is the program
 	}
 	ctrllog.SetLogger(logr.Discard())
-	testkit.Main(m)
+	testkit.Main(m, testkit.AtEnd(built.remove))
 }
 
 // TestScripts runs the transcripts in testdata/script, each in a namespace of
@@ -60,21 +60,21 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runScripts(t, "testdata/script", func(t *testing.T) (string, string) {
+	runScripts(t, programs(t), "testdata/script", func(t *testing.T) (string, string) {
 		return testkit.Kubeconfig(t), testkit.Namespace(t)
 	}, "GIT="+srv.URL(), "KUBECONFIG_BASE64="+base64.StdEncoding.EncodeToString(kubeconfig))
 }
 
 // TestScriptsOfPlanes runs transcripts that bring planes up themselves. Planes are many processes, and do not run beside each other.
 func TestScriptsOfPlanes(t *testing.T) {
-	runScripts(t, "testdata/plane", func(*testing.T) (string, string) { return "", "bowline-system" },
+	runScripts(t, processes(t), "testdata/plane", func(*testing.T) (string, string) { return "", "bowline-system" },
 		"BOWLINE_CAPI_MANAGER="+testkit.Tool(t, "capi-manager"))
 }
 
 // TestScriptsOfHierarchies runs transcripts of management clusters that make management clusters: seven control planes on
 // one machine.
 func TestScriptsOfHierarchies(t *testing.T) {
-	runScripts(t, "testdata/hierarchy", func(*testing.T) (string, string) { return "", "bowline-system" },
+	runScripts(t, processes(t), "testdata/hierarchy", func(*testing.T) (string, string) { return "", "bowline-system" },
 		"BOWLINE_CAPI_MANAGER="+testkit.Tool(t, "capi-manager"))
 }
 
@@ -85,7 +85,7 @@ func TestScriptsOfExistingClusters(t *testing.T) {
 	repo := testkit.NewGitServer(t).Repo("fleet")
 	repo.Commit(map[string]string{"good/delivered.yaml": configMap})
 	own := testkit.Start(t)
-	runScripts(t, "testdata/existing", func(*testing.T) (string, string) { return own.Kubeconfig, "default" }, "GIT="+repo.URL())
+	runScripts(t, programs(t), "testdata/existing", func(*testing.T) (string, string) { return own.Kubeconfig, "default" }, "GIT="+repo.URL())
 }
 
 const configMap = `apiVersion: v1
@@ -99,14 +99,14 @@ metadata:
 func TestScriptsWithoutAPIs(t *testing.T) {
 	t.Parallel()
 	bare := testkit.Start(t)
-	runScripts(t, "testdata/bare", func(*testing.T) (string, string) { return bare.Kubeconfig, "default" })
+	runScripts(t, programs(t), "testdata/bare", func(*testing.T) (string, string) { return bare.Kubeconfig, "default" })
 }
 
 // TestScriptsOfJoining runs transcripts on a hub, with two other clusters whose kubeconfigs are $MEMBER and $OTHER.
 func TestScriptsOfJoining(t *testing.T) {
 	installAPIs(t)
 	member, other := testkit.Start(t), testkit.Start(t)
-	runScripts(t, "testdata/join", func(t *testing.T) (string, string) {
+	runScripts(t, programs(t), "testdata/join", func(t *testing.T) (string, string) {
 		return testkit.Kubeconfig(t), testkit.Namespace(t)
 	}, "MEMBER="+member.Kubeconfig, "OTHER="+other.Kubeconfig)
 }
@@ -127,7 +127,7 @@ func TestScriptsOfMembers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runScripts(t, "testdata/members", func(*testing.T) (string, string) { return hub.Kubeconfig, "default" },
+	runScripts(t, programs(t), "testdata/members", func(*testing.T) (string, string) { return hub.Kubeconfig, "default" },
 		"MEMBER="+member.Kubeconfig, "MEMBER_BASE64="+base64.StdEncoding.EncodeToString(kubeconfig))
 }
 
@@ -147,9 +147,8 @@ func installAPIs(t *testing.T) {
 	}
 }
 
-func runScripts(t *testing.T, dir string, target func(*testing.T) (kubeconfig, namespace string), vars ...string) {
+func runScripts(t *testing.T, bin, dir string, target func(*testing.T) (kubeconfig, namespace string), vars ...string) {
 	t.Helper()
-	bin := programs(t)
 	for _, script := range scriptsIn(t, dir) {
 		t.Run(filepath.Base(script), func(t *testing.T) {
 			kubeconfig, namespace := target(t)
@@ -190,23 +189,6 @@ func scriptParams(t *testing.T, script, bin, kubeconfig, namespace string, vars 
 			return nil
 		},
 	}
-}
-
-// programs is a folder that holds the program under its two names, and the one
-// that makes output comparable.
-func programs(t *testing.T) string {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for _, name := range []string{"bowline", "kubectl-bowline", "plain"} {
-		if err := os.Symlink(self, filepath.Join(dir, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
 }
 
 // closedAddress is an address at which nobody listens.
