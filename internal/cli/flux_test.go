@@ -13,6 +13,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/crds"
 	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/charttest"
 )
 
 // TestScriptsOfFlux runs transcripts of the toolkit's own CLI, as it was published,
@@ -31,7 +32,7 @@ func TestScriptsOfFlux(t *testing.T) {
 			if err := crds.Apply(t.Context(), own.Config); err != nil {
 				t.Fatal(err)
 			}
-			params := scriptParams(t, script, bin, own.Kubeconfig, "default", "GIT="+repo.URL(), "CHARTS="+testkit.NewChartServer(t, []testkit.Chart{shopChart()}).URL())
+			params := scriptParams(t, script, bin, own.Kubeconfig, "default", "GIT="+repo.URL(), "CHARTS="+charttest.NewServer(t, []testkit.Chart{shopChart()}).URL())
 			params.Cmds["commit"] = commitCommand(repo)
 			testscript.Run(t, params)
 		})

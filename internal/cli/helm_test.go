@@ -19,6 +19,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/crds"
 	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/charttest"
 )
 
 // TestScriptsOfHelm runs transcripts of Helm's own CLI, as it was published, on
@@ -33,7 +34,7 @@ func TestScriptsOfHelm(t *testing.T) {
 	for _, script := range scriptsIn(t, "testdata/helm") {
 		t.Run(filepath.Base(script), func(t *testing.T) {
 			repo := testkit.NewGitServer(t).Repo("charts")
-			charts := testkit.NewChartServer(t, []testkit.Chart{shopChart()})
+			charts := charttest.NewServer(t, []testkit.Chart{shopChart()})
 			own := testkit.Start(t, testkit.WithControllers())
 			if err := crds.Apply(t.Context(), own.Config); err != nil {
 				t.Fatal(err)

@@ -18,7 +18,7 @@ import (
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/getsops/sops/v3/keys"
 
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/sealtest"
 )
 
 // scene is one use of secrets.
@@ -104,14 +104,14 @@ func (s *secrecy) entries() map[string]string {
 func (s *secrecy) seal(format, only, plain string, groups ...[]keys.MasterKey) string {
 	s.Helper()
 	if groups == nil {
-		groups = testkit.ForAge(s, s.key.Recipient().String())
+		groups = sealtest.ForAge(s, s.key.Recipient().String())
 	}
-	return string(testkit.Seal(s, plain, testkit.Sealing{Format: format, Only: only, Groups: groups}))
+	return string(sealtest.Seal(s, plain, sealtest.Sealing{Format: format, Only: only, Groups: groups}))
 }
 
 func (s *secrecy) manifest(plain string, groups ...[]keys.MasterKey) string {
 	s.Helper()
-	return s.seal("yaml", testkit.ManifestFields, plain, groups...)
+	return s.seal("yaml", sealtest.ManifestFields, plain, groups...)
 }
 
 func secretOf(name, field, password, more string) string {
@@ -144,10 +144,10 @@ func (s *secrecy) wholeScenes() []scene {
 			files: map[string]string{"s.yaml": s.manifest(secretOf("whole", "stringData", whole, ""))}, delivers: map[string]string{"Secret/whole": whole},
 			next: map[string]string{"s.yaml": s.manifest(secretOf("whole", "stringData", next, ""))}},
 		{name: "hybrid", reason: "a manifest, for a post-quantum key", keys: map[string]string{"id.agekey": s.hybrid.String()}, plain: []string{hybrid},
-			files:    map[string]string{"s.yaml": s.manifest(secretOf("hybrid", "stringData", hybrid, ""), testkit.ForAge(s, s.hybrid.Recipient().String())...)},
+			files:    map[string]string{"s.yaml": s.manifest(secretOf("hybrid", "stringData", hybrid, ""), sealtest.ForAge(s, s.hybrid.Recipient().String())...)},
 			delivers: map[string]string{"Secret/hybrid": hybrid}},
-		{name: "openpgp", reason: "a manifest, for OpenPGP", keys: map[string]string{"key.asc": testkit.ArmouredKey(s, s.openpgp)}, plain: []string{pgp},
-			files:    map[string]string{"s.yaml": s.manifest(secretOf("openpgp", "stringData", pgp, ""), testkit.ForOpenPGP(s, s.openpgp)...)},
+		{name: "openpgp", reason: "a manifest, for OpenPGP", keys: map[string]string{"key.asc": sealtest.ArmouredKey(s, s.openpgp)}, plain: []string{pgp},
+			files:    map[string]string{"s.yaml": s.manifest(secretOf("openpgp", "stringData", pgp, ""), sealtest.ForOpenPGP(s, s.openpgp)...)},
 			delivers: map[string]string{"Secret/openpgp": pgp}},
 		{name: "config-map", reason: "an encrypted object that is no Secret", keys: s.entries(), plain: []string{config, nextConfig},
 			files: map[string]string{"c.yaml": s.manifest(configMap(config))}, delivers: map[string]string{"ConfigMap/config-map": config},

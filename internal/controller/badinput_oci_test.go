@@ -14,16 +14,17 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/report"
 	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
 )
 
 // What cannot be pulled is said to be so with one clear condition, and so it is on those who wait for it.
 func TestOCIBadInput(t *testing.T) {
 	t.Parallel()
-	s, reg, refuses, forges, gone := newStage(t), testkit.NewRegistry(t), testkit.NewRegistry(t), testkit.NewRegistry(t), testkit.NewRegistry(t)
+	s, reg, refuses, forges, gone := newStage(t), ocitest.NewRegistry(t), ocitest.NewRegistry(t), ocitest.NewRegistry(t), ocitest.NewRegistry(t)
 	good := reg.PushFiles("app", map[string]string{"a": "1"}, nil, "1.0.0", "latest")
-	reg.Push("plain", testkit.OCIArtifact{ConfigMediaType: testkit.FluxConfigMediaType, Layers: []testkit.OCILayer{{MediaType: "text/plain", Data: []byte("no archive")}}}, "latest")
-	reg.Push("huge", testkit.OCIArtifact{ConfigMediaType: testkit.FluxConfigMediaType, Layers: []testkit.OCILayer{
-		{MediaType: testkit.FluxContentMediaType, Data: testkit.TarGz(t, map[string]string{"a": strings.Repeat("0", 101<<20)})},
+	reg.Push("plain", ocitest.OCIArtifact{ConfigMediaType: ocitest.FluxConfigMediaType, Layers: []ocitest.OCILayer{{MediaType: "text/plain", Data: []byte("no archive")}}}, "latest")
+	reg.Push("huge", ocitest.OCIArtifact{ConfigMediaType: ocitest.FluxConfigMediaType, Layers: []ocitest.OCILayer{
+		{MediaType: ocitest.FluxContentMediaType, Data: testkit.TarGz(t, map[string]string{"a": strings.Repeat("0", 101<<20)})},
 	}}, "latest")
 	refuses.Refuse(http.StatusServiceUnavailable)
 	forged := forges.PushFiles("app", map[string]string{"a": "1"}, nil, "latest")
@@ -48,7 +49,7 @@ func TestOCIBadInput(t *testing.T) {
 		{"no-digest", "it is none", reg.URL("app"), func(o *sourcev1.OCIRepositorySpec) { o.Reference = &sourcev1.OCIRepositoryRef{Digest: "sha256:1"} }, sourcev1.OCIPullFailedReason, "no digest", true},
 		{"no-layer", "no layer has the type", reg.URL("app"), func(o *sourcev1.OCIRepositorySpec) {
 			o.LayerSelector = &sourcev1.OCILayerSelector{MediaType: "text/html"}
-		}, sourcev1.OCILayerOperationFailedReason, testkit.FluxContentMediaType, true},
+		}, sourcev1.OCILayerOperationFailedReason, ocitest.FluxContentMediaType, true},
 		{"no-archive", "it cannot be extracted", reg.URL("plain"), nil, sourcev1.OCILayerOperationFailedReason, "gzip", true},
 		{"huge", "there is a limit", reg.URL("huge"), nil, sourcev1.OCILayerOperationFailedReason, "104857600", true},
 		{"address", "it has a tag", reg.URL("app") + ":v1", nil, sourcev1.URLInvalidReason, "tag", true},
@@ -86,7 +87,7 @@ func TestOCIBadInput(t *testing.T) {
 // An engine that starts while the registry is away goes on with what it had.
 func TestOCIRestart(t *testing.T) {
 	t.Parallel()
-	one, reg, dir := testkit.Start(t), testkit.NewRegistry(t), t.TempDir()
+	one, reg, dir := testkit.Start(t), ocitest.NewRegistry(t), t.TempDir()
 	s := stageOn(t, one.Config)
 	on := func(o *Options) { o.DataDir = dir }
 	before, err := startEngine(one.Config, dir, on)
@@ -130,7 +131,7 @@ func TestOCIProvider(t *testing.T) {
 	t.Setenv("GCE_METADATA_HOST", strings.TrimPrefix(metadata.URL, "http://"))
 	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", "")
 	t.Setenv("HOME", t.TempDir())
-	one, reg := testkit.Start(t), testkit.NewRegistry(t, testkit.RegistryBasicAuth("oauth2accesstoken", "google-token"))
+	one, reg := testkit.Start(t), ocitest.NewRegistry(t, ocitest.BasicAuth("oauth2accesstoken", "google-token"))
 	digest := reg.PushFiles("mirror/project/app", map[string]string{"a": "1"}, nil, "latest")
 	s := stageOn(t, one.Config)
 	s.engine = engineFor(t, one.Config, func(o *Options) {
@@ -156,12 +157,12 @@ func TestOCIProvider(t *testing.T) {
 // version in the range.
 func TestOCIHelmRelease(t *testing.T) {
 	t.Parallel()
-	s, reg := newStage(t), testkit.NewRegistry(t)
+	s, reg := newStage(t), ocitest.NewRegistry(t)
 	first := reg.PushChart("charts/web", chart("1.0.0", nil).Archive(t))
 	for name, operation := range map[string]string{"extracted": sourcev1.OCILayerExtract, "copied": sourcev1.OCILayerCopy} {
 		s.ociSource(name, reg.URL("charts/web"), func(o *sourcev1.OCIRepositorySpec) {
 			o.Reference = &sourcev1.OCIRepositoryRef{SemVer: "1.x"}
-			o.LayerSelector = &sourcev1.OCILayerSelector{MediaType: testkit.ChartLayerMediaType, Operation: operation}
+			o.LayerSelector = &sourcev1.OCILayerSelector{MediaType: ocitest.ChartLayerMediaType, Operation: operation}
 		})
 		s.release(name, func(h *helmv2.HelmRelease) {
 			h.Spec.ChartRef = &helmv2.CrossNamespaceSourceReference{Kind: sourcev1.OCIRepositoryKind, Name: name}

@@ -26,7 +26,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/build"
 	"github.com/bowline-dev/bowline/internal/build/sops"
 	"github.com/bowline-dev/bowline/internal/failure"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/sealtest"
 )
 
 func newAgeKey(t *testing.T) *age.X25519Identity {
@@ -72,19 +72,19 @@ func secretManifest(name, password string) string {
 // sealedManifest is a manifest encrypted for the recipients.
 func sealedManifest(t *testing.T, plain string, recipients ...string) string {
 	t.Helper()
-	return string(testkit.Seal(t, plain, testkit.Sealing{Only: testkit.ManifestFields, Groups: testkit.ForAge(t, recipients...)}))
+	return string(sealtest.Seal(t, plain, sealtest.Sealing{Only: sealtest.ManifestFields, Groups: sealtest.ForAge(t, recipients...)}))
 }
 
 func TestDecryption(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	key := newAgeKey(t)
-	to := testkit.ForAge(t, key.Recipient().String())
+	to := sealtest.ForAge(t, key.Recipient().String())
 	s.keys("sops-age", map[string]string{"identity.agekey": key.String()})
 	revision := "main@sha1:" + s.repo.Commit(map[string]string{
 		"app/db.yaml":     sealedManifest(t, secretManifest("db", "whole-manifest-pw"), key.Recipient().String()),
 		"app/web.yaml":    configMap("web", "plain"),
-		"gen/secrets.env": string(testkit.Seal(t, "TOKEN=from-an-env-file\n", testkit.Sealing{Format: "dotenv", Groups: to})),
+		"gen/secrets.env": string(sealtest.Seal(t, "TOKEN=from-an-env-file\n", sealtest.Sealing{Format: "dotenv", Groups: to})),
 		"gen/kustomization.yaml": "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n" +
 			"generatorOptions: {disableNameSuffixHash: true}\nsecretGenerator:\n- name: generated\n  envs: [secrets.env]\n",
 	})
@@ -185,7 +185,7 @@ func (v *vault) seal(t *testing.T, plain string) string {
 	t.Helper()
 	key := hcvault.NewMasterKey(v.URL, "transit", "app")
 	hcvault.Token("hvs.test").ApplyToMasterKey(key)
-	return string(testkit.Seal(t, plain, testkit.Sealing{Only: testkit.ManifestFields, Groups: [][]keys.MasterKey{{key}}}))
+	return string(sealtest.Seal(t, plain, sealtest.Sealing{Only: sealtest.ManifestFields, Groups: [][]keys.MasterKey{{key}}}))
 }
 
 // TestDecryptionOnce asks a key service once for a file that stays the same.

@@ -20,7 +20,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/bucket"
 	"github.com/bowline-dev/bowline/internal/source/reach"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/buckettest"
 )
 
 // Credentials of a service account that has none in the cloud: what is wrong is said on the bucket.
@@ -33,7 +33,7 @@ func TestBucketIdentity(t *testing.T) {
 		{sourcev1.BucketProviderAzure, "plain", "http://127.0.0.1:1/account", "azure.workload.identity/"},
 		{sourcev1.BucketProviderGoogle, "nobody", "127.0.0.1:1", "nobody"},
 	} {
-		s.bucket(&testkit.BucketServer{Bucket: "x"}, func(b *sourcev1.Bucket) {
+		s.bucket(&buckettest.Server{Bucket: "x"}, func(b *sourcev1.Bucket) {
 			b.Name, b.Spec.Provider, b.Spec.SecretRef, b.Spec.ServiceAccountName = row.provider, row.provider, nil, row.account
 			b.Spec.Endpoint, b.Spec.Region = row.endpoint, "eu-west-1"
 		})
@@ -60,7 +60,7 @@ func TestBucketSTS(t *testing.T) {
 	s.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{
 		Name: "reader", Namespace: s.namespace, Annotations: map[string]string{"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/reader"},
 	}})
-	s.bucket(&testkit.BucketServer{Bucket: "x"}, func(b *sourcev1.Bucket) {
+	s.bucket(&buckettest.Server{Bucket: "x"}, func(b *sourcev1.Bucket) {
 		b.Spec.Provider, b.Spec.SecretRef, b.Spec.ServiceAccountName, b.Spec.Region = sourcev1.BucketProviderAmazon, nil, "reader", "eu-west-1"
 		b.Spec.Endpoint, b.Spec.ProxySecretRef = "127.0.0.1:1", &meta.LocalObjectReference{Name: "proxy"}
 		b.Spec.STS = &sourcev1.BucketSTSSpec{Provider: sourcev1.STSProviderAmazon, Endpoint: "https://sts.eu-central-1.amazonaws.com"}
@@ -91,11 +91,11 @@ func fetchBucketAs(t *testing.T, spec sourcev1.BucketSpec) error {
 
 // The keys of AWS that this process has open the bucket: the server checks what they sign.
 func TestBucketAWS(t *testing.T) {
-	s3 := testkit.NewS3(t)
-	spec := sourcev1.BucketSpec{Provider: sourcev1.BucketProviderAmazon, BucketName: s3.Bucket, Endpoint: s3.Endpoint(), Insecure: true, Region: testkit.S3Region}
+	s3 := buckettest.NewS3(t)
+	spec := sourcev1.BucketSpec{Provider: sourcev1.BucketProviderAmazon, BucketName: s3.Bucket, Endpoint: s3.Endpoint(), Insecure: true, Region: buckettest.S3Region}
 	t.Setenv("AWS_CA_BUNDLE", "")
-	t.Setenv("AWS_ACCESS_KEY_ID", testkit.S3AccessKey)
-	t.Setenv("AWS_SECRET_ACCESS_KEY", testkit.S3SecretKey)
+	t.Setenv("AWS_ACCESS_KEY_ID", buckettest.S3AccessKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", buckettest.S3SecretKey)
 	if err := fetchBucketAs(t, spec); err != nil {
 		t.Error(err)
 	}
@@ -126,7 +126,7 @@ func TestBucketAzure(t *testing.T) {
 	if err != nil || f.without != nil || f.Login.Token != "azure-token" {
 		t.Errorf("token %q, %v, %v", f.Login.Token, f.without, err)
 	}
-	azure := testkit.NewAzure(t, func(r *http.Request) bool { return r.Header.Get("Authorization") == "Bearer azure-token" }, testkit.BucketTLS())
+	azure := buckettest.NewAzure(t, func(r *http.Request) bool { return r.Header.Get("Authorization") == "Bearer azure-token" }, buckettest.TLS())
 	azure.Put(map[string]string{"a": "1"})
 	store, err := bucket.New(bucket.Options{DataDir: t.TempDir()})
 	if err != nil {
@@ -163,12 +163,12 @@ func TestBucketGoogleIdentity(t *testing.T) {
 func TestBucketAzureSecret(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	azure := testkit.NewAzure(t, func(r *http.Request) bool {
-		return strings.HasPrefix(r.Header.Get("Authorization"), "SharedKey "+testkit.AzureAccount+":")
+	azure := buckettest.NewAzure(t, func(r *http.Request) bool {
+		return strings.HasPrefix(r.Header.Get("Authorization"), "SharedKey "+buckettest.AzureAccount+":")
 	})
 	azure.Put(map[string]string{"app/a.yaml": configMap("a", "1")})
-	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "keys", Namespace: s.namespace}, StringData: map[string]string{"accountKey": testkit.AzureKey}})
-	s.bucket(azure.BucketServer, func(b *sourcev1.Bucket) {
+	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "keys", Namespace: s.namespace}, StringData: map[string]string{"accountKey": buckettest.AzureKey}})
+	s.bucket(azure.Server, func(b *sourcev1.Bucket) {
 		b.Spec.Provider, b.Spec.Endpoint = sourcev1.BucketProviderAzure, azure.Account()
 	})
 	s.unit("app", fromBucket)

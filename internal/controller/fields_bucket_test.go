@@ -23,19 +23,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/bowline-dev/bowline/internal/report"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/buckettest"
+	"github.com/bowline-dev/bowline/internal/testkit/front"
 )
 
 // keys is the Secret "keys" for S3.
 func (s *stage) s3Keys(secret string) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "keys", Namespace: s.namespace},
-		Data:       map[string][]byte{"accesskey": []byte(testkit.S3AccessKey), "secretkey": []byte(secret)},
+		Data:       map[string][]byte{"accesskey": []byte(buckettest.S3AccessKey), "secretkey": []byte(secret)},
 	}
 }
 
 // bucket makes a Bucket "objects" for a server, with the Secret "keys".
-func (s *stage) bucket(server *testkit.BucketServer, change ...func(*sourcev1.Bucket)) *sourcev1.Bucket {
+func (s *stage) bucket(server *buckettest.Server, change ...func(*sourcev1.Bucket)) *sourcev1.Bucket {
 	s.Helper()
 	b := &sourcev1.Bucket{
 		ObjectMeta: metav1.ObjectMeta{Name: "objects", Namespace: s.namespace},
@@ -81,12 +82,12 @@ func fromBucket(k *kustomizev1.Kustomization) {
 // What is in a bucket is delivered, and so is what changes there.
 func TestBucket(t *testing.T) {
 	t.Parallel()
-	s, s3 := newStage(t), testkit.NewS3(t)
+	s, s3 := newStage(t), buckettest.NewS3(t)
 	s.unit("app", fromBucket)
 	s.awaitFailure("app", meta.ArtifactFailedReason, "Bucket", "not found", "spec.sourceRef")
 	s3.Put(map[string]string{"app/a.yaml": configMap("a", "1"), "app/b.yaml": configMap("b", "1"), "other.txt": "x"})
-	s.create(s.s3Keys(testkit.S3SecretKey))
-	s.bucket(s3.BucketServer)
+	s.create(s.s3Keys(buckettest.S3SecretKey))
+	s.bucket(s3.Server)
 	b := s.awaitFetched("")
 	s.awaitLive("app", b.Status.Artifact.Revision)
 	if !strings.HasPrefix(b.Status.Artifact.Revision, "sha256:") || b.Status.Artifact.Path != "bucket/"+s.namespace+"/objects" {
@@ -117,17 +118,17 @@ func TestBucket(t *testing.T) {
 // What is new is found at the interval; a suspended bucket stays as it is.
 func TestBucketInterval(t *testing.T) {
 	t.Parallel()
-	s, s3 := newStage(t), testkit.NewS3(t)
-	s.create(s.s3Keys(testkit.S3SecretKey))
+	s, s3 := newStage(t), buckettest.NewS3(t)
+	s.create(s.s3Keys(buckettest.S3SecretKey))
 	s3.Put(map[string]string{"a.yaml": "1"})
-	s.bucket(s3.BucketServer, func(b *sourcev1.Bucket) { b.Spec.Interval.Duration = time.Second })
+	s.bucket(s3.Server, func(b *sourcev1.Bucket) { b.Spec.Interval.Duration = time.Second })
 	first := s.awaitFetched("").Status.Artifact.Revision
 	s3.Put(map[string]string{"a.yaml": "2"})
 	second := s.awaitBucket("at the next state", func(b *sourcev1.Bucket) bool { return b.Status.Artifact.Revision != first }).Status.Artifact.Revision
 	edit(s, s.objects(), func(b *sourcev1.Bucket) { b.Spec.Suspend = true })
 	s3.Put(map[string]string{"a.yaml": "3"})
 	s.ask(s.objects())
-	s.bucket(s3.BucketServer, func(b *sourcev1.Bucket) { b.Name = "witness" })
+	s.bucket(s3.Server, func(b *sourcev1.Bucket) { b.Name = "witness" })
 	await(s, &sourcev1.BucketList{}, "witness", "fetched", func(b *sourcev1.Bucket) bool { return report.IsReady(b, b.Status.ObservedGeneration) })
 	b := s.objects()
 	s.read(b)
@@ -140,11 +141,11 @@ func TestBucketInterval(t *testing.T) {
 
 func TestBucketIgnoreAndPrefix(t *testing.T) {
 	t.Parallel()
-	s, s3 := newStage(t), testkit.NewS3(t)
-	s.create(s.s3Keys(testkit.S3SecretKey))
+	s, s3 := newStage(t), buckettest.NewS3(t)
+	s.create(s.s3Keys(buckettest.S3SecretKey))
 	s3.Put(map[string]string{"app/a.yaml": configMap("a", "1"), "app/b.yaml": configMap("b", "1"), "app/c.yaml": configMap("c", "1"), ".sourceignore": "b.yaml\n", "large": "x"})
 	rules := "c.yaml\n"
-	s.bucket(s3.BucketServer, func(b *sourcev1.Bucket) { b.Spec.Prefix, b.Spec.Ignore = "app/", &rules })
+	s.bucket(s3.Server, func(b *sourcev1.Bucket) { b.Spec.Prefix, b.Spec.Ignore = "app/", &rules })
 	s.unit("app", fromBucket)
 	b := s.awaitFetched("")
 	s.awaitLive("app", b.Status.Artifact.Revision)
@@ -159,14 +160,14 @@ func TestBucketIgnoreAndPrefix(t *testing.T) {
 // Credentials come from a Secret, and corrected ones take effect at once.
 func TestBucketSecret(t *testing.T) {
 	t.Parallel()
-	s, s3 := newStage(t), testkit.NewS3(t)
+	s, s3 := newStage(t), buckettest.NewS3(t)
 	s.create(s.s3Keys("wrong-secret"))
-	s.bucket(s3.BucketServer)
+	s.bucket(s3.Server)
 	b := s.awaitBucketFailure(sourcev1.AuthenticationFailedReason, "SignatureDoesNotMatch", "check the credentials in the Secret that spec.secretRef names")
 	if strings.Contains(standingOf(b), "wrong-secret") || s.engine.log.about("wrong-secret") != "" {
 		t.Errorf("the secret is shown: %s", standingOf(b))
 	}
-	edit(s, s.s3Keys(""), func(m *corev1.Secret) { m.Data["secretkey"] = []byte(testkit.S3SecretKey) })
+	edit(s, s.s3Keys(""), func(m *corev1.Secret) { m.Data["secretkey"] = []byte(buckettest.S3SecretKey) })
 	s.awaitFetched("")
 	edit(s, s.s3Keys(""), func(m *corev1.Secret) { delete(m.Data, "secretkey") })
 	s.awaitBucketFailure(sourcev1.AuthenticationFailedReason, "secretkey", s.namespace+"/keys")
@@ -175,12 +176,12 @@ func TestBucketSecret(t *testing.T) {
 // A certificate of the server's own authority, and one of the client's.
 func TestBucketTLS(t *testing.T) {
 	t.Parallel()
-	s, s3 := newStage(t), testkit.NewS3(t, testkit.BucketClientCert())
-	s.create(s.s3Keys(testkit.S3SecretKey))
+	s, s3 := newStage(t), buckettest.NewS3(t, buckettest.ClientCert())
+	s.create(s.s3Keys(buckettest.S3SecretKey))
 	cert, key := s3.ClientCert()
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "certs", Namespace: s.namespace}, Data: map[string][]byte{"tls.crt": cert, "tls.key": key}}
 	s.create(secret)
-	s.bucket(s3.BucketServer, func(b *sourcev1.Bucket) {
+	s.bucket(s3.Server, func(b *sourcev1.Bucket) {
 		b.Spec.Insecure, b.Spec.CertSecretRef = false, &meta.LocalObjectReference{Name: "certs"}
 	})
 	s.awaitBucketFailure(sourcev1.AuthenticationFailedReason, "certificate", "ca.crt", "spec.certSecretRef")
@@ -195,14 +196,14 @@ func TestBucketTLS(t *testing.T) {
 // A proxy is named by a Secret, and all requests go through it.
 func TestBucketProxy(t *testing.T) {
 	t.Parallel()
-	s, s3 := newStage(t), testkit.NewS3(t)
+	s, s3 := newStage(t), buckettest.NewS3(t)
 	var passed atomic.Int64
 	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(*httputil.ProxyRequest) { passed.Add(1) }})
 	t.Cleanup(proxy.Close)
-	s.create(s.s3Keys(testkit.S3SecretKey))
+	s.create(s.s3Keys(buckettest.S3SecretKey))
 	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "proxy", Namespace: s.namespace}, StringData: map[string]string{"address": proxy.URL}})
 	s3.Put(map[string]string{"a": "1"})
-	s.bucket(s3.BucketServer, func(b *sourcev1.Bucket) { b.Spec.ProxySecretRef = &meta.LocalObjectReference{Name: "proxy"} })
+	s.bucket(s3.Server, func(b *sourcev1.Bucket) { b.Spec.ProxySecretRef = &meta.LocalObjectReference{Name: "proxy"} })
 	s.awaitFetched("")
 	if n := int(passed.Load()); n == 0 || n != len(s3.Requests()) {
 		t.Errorf("%d requests went through the proxy, and the server got %d", n, len(s3.Requests()))
@@ -212,23 +213,23 @@ func TestBucketProxy(t *testing.T) {
 // Keys from a directory's token service, which wants a user and has a certificate of its own authority.
 func TestBucketLDAP(t *testing.T) {
 	t.Parallel()
-	s, s3 := newStage(t), testkit.NewS3(t)
+	s, s3 := newStage(t), buckettest.NewS3(t)
 	s3.Put(map[string]string{"a": "1"})
 	issued := atomic.Int64{}
-	service := testkit.NewTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	service := front.NewTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.FormValue("Action") != "AssumeRoleWithLDAPIdentity" || r.FormValue("LDAPUsername") != "ann" || r.FormValue("LDAPPassword") != "top-secret" {
 			http.Error(w, `<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Code>AccessDenied</Code></Error></ErrorResponse>`, http.StatusForbidden)
 			return
 		}
 		issued.Add(1)
 		_, _ = w.Write([]byte(`<AssumeRoleWithLDAPIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithLDAPIdentityResult><Credentials>` +
-			`<AccessKeyId>` + testkit.S3AccessKey + `</AccessKeyId><SecretAccessKey>` + testkit.S3SecretKey + `</SecretAccessKey>` +
+			`<AccessKeyId>` + buckettest.S3AccessKey + `</AccessKeyId><SecretAccessKey>` + buckettest.S3SecretKey + `</SecretAccessKey>` +
 			`<Expiration>` + time.Now().Add(time.Hour).UTC().Format(time.RFC3339) + `</Expiration></Credentials></AssumeRoleWithLDAPIdentityResult></AssumeRoleWithLDAPIdentityResponse>`))
 	}))
 	user := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ann", Namespace: s.namespace}, Data: map[string][]byte{"username": []byte("ann"), "password": []byte("wrong")}}
 	s.create(user)
 	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "directory", Namespace: s.namespace}, Data: map[string][]byte{"ca.crt": service.CA()}})
-	s.bucket(s3.BucketServer, func(b *sourcev1.Bucket) {
+	s.bucket(s3.Server, func(b *sourcev1.Bucket) {
 		b.Spec.SecretRef = nil
 		b.Spec.STS = &sourcev1.BucketSTSSpec{
 			Provider: sourcev1.STSProviderLDAP, Endpoint: service.URL(), SecretRef: &meta.LocalObjectReference{Name: "ann"},
@@ -247,22 +248,22 @@ func TestBucketLDAP(t *testing.T) {
 // Where spec.region is wrong, the server says which one is right.
 func TestBucketRegion(t *testing.T) {
 	t.Parallel()
-	s, s3 := newStage(t), testkit.NewS3(t)
-	s.create(s.s3Keys(testkit.S3SecretKey))
-	s.bucket(s3.BucketServer, func(b *sourcev1.Bucket) { b.Spec.Region = "eu-west-1" })
+	s, s3 := newStage(t), buckettest.NewS3(t)
+	s.create(s.s3Keys(buckettest.S3SecretKey))
+	s.bucket(s3.Server, func(b *sourcev1.Bucket) { b.Spec.Region = "eu-west-1" })
 	s.awaitBucketFailure(sourcev1.BucketOperationFailedReason, "spec.region")
-	edit(s, s.objects(), func(b *sourcev1.Bucket) { b.Spec.Region = testkit.S3Region })
+	edit(s, s.objects(), func(b *sourcev1.Bucket) { b.Spec.Region = buckettest.S3Region })
 	s.awaitFetched("")
 }
 
 // Google's servers, as far as a stand-in for them goes, which lets everybody in who shows a token.
 func TestBucketGoogle(t *testing.T) {
 	t.Parallel()
-	s, google := newStage(t), testkit.NewGoogle(t)
+	s, google := newStage(t), buckettest.NewGoogle(t)
 	google.Put(map[string]string{"app/a.yaml": configMap("a", "1")})
 	account := newGoogleAccount(t)
 	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "keys", Namespace: s.namespace}, Data: map[string][]byte{"serviceaccount": account.key(t)}})
-	s.bucket(google.BucketServer, func(b *sourcev1.Bucket) { b.Spec.Provider = sourcev1.BucketProviderGoogle })
+	s.bucket(google.Server, func(b *sourcev1.Bucket) { b.Spec.Provider = sourcev1.BucketProviderGoogle })
 	s.unit("app", fromBucket)
 	s.awaitLive("app", s.awaitFetched("").Status.Artifact.Revision)
 	for _, r := range google.Requests() {
@@ -275,10 +276,10 @@ func TestBucketGoogle(t *testing.T) {
 // A bucket feeds an ArtifactGenerator.
 func TestBucketComposed(t *testing.T) {
 	t.Parallel()
-	s, s3 := newStage(t), testkit.NewS3(t)
-	s.create(s.s3Keys(testkit.S3SecretKey))
+	s, s3 := newStage(t), buckettest.NewS3(t)
+	s.create(s.s3Keys(buckettest.S3SecretKey))
 	s3.Put(map[string]string{"app/a.yaml": configMap("a", "1")})
-	s.bucket(s3.BucketServer)
+	s.bucket(s3.Server)
 	s.awaitFetched("")
 	s.create(&swapi.ArtifactGenerator{
 		ObjectMeta: metav1.ObjectMeta{Name: "made", Namespace: s.namespace},

@@ -16,6 +16,9 @@ import (
 	"github.com/bowline-dev/bowline/internal/report"
 	"github.com/bowline-dev/bowline/internal/source/verify"
 	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/charttest"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
+	"github.com/bowline-dev/bowline/internal/testkit/signtest"
 )
 
 // signedAs reports whether the condition SourceVerified is as given, and its message has the words.
@@ -38,13 +41,13 @@ func (s *stage) awaitChartSigned(name, what string, status metav1.ConditionStatu
 }
 
 // pushed is a version of podinfo in a registry that can be signed.
-func pushed(t *testing.T, reg *testkit.Registry, version string) testkit.Artifact {
+func pushed(t *testing.T, reg *ocitest.Registry, version string) ocitest.Artifact {
 	t.Helper()
 	digest, err := v1.NewHash(reg.PushChart("charts/podinfo", podinfo(version).Archive(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return testkit.Artifact{Repository: reg.Back("charts/podinfo"), Digest: digest, Options: reg.BackOptions()}
+	return ocitest.Artifact{Repository: reg.Back("charts/podinfo"), Digest: digest, Options: reg.BackOptions()}
 }
 
 func ociCharts(r *sourcev1.HelmRepository) { r.Spec.Type = sourcev1.HelmRepositoryTypeOCI }
@@ -63,9 +66,9 @@ func chartVersion(version string) func(*sourcev1.HelmChartSpec) {
 // at once, also for a version that is held, and while nothing changes no signature is read again.
 func TestHelmChartVerify(t *testing.T) {
 	t.Parallel()
-	s, reg := newStage(t), testkit.NewRegistry(t)
-	alice, bob := testkit.NewCosignKey(t, 0), testkit.NewCosignKey(t, 0)
-	alice.Sign(t, pushed(t, reg, "1.0.0"), testkit.CosignTag)
+	s, reg := newStage(t), ocitest.NewRegistry(t)
+	alice, bob := signtest.NewCosignKey(t, 0), signtest.NewCosignKey(t, 0)
+	alice.Sign(t, pushed(t, reg, "1.0.0"), signtest.CosignTag)
 	s.helmRepository(reg.URL("charts"), ociCharts)
 	hc := s.helmChart("podinfo", chartVersion("1.0.0"), signedBy("signers"))
 	got := s.awaitChartSigned("podinfo", "without keys", metav1.ConditionFalse, sourcev1.VerificationError, "Secret/"+s.namespace+"/signers", "spec.verify.secretRef")
@@ -92,7 +95,7 @@ func TestHelmChartVerify(t *testing.T) {
 		t.Errorf("the chart was read %d times, want once, whatever is trusted", n)
 	}
 
-	bob.SignAs(t, pushed(t, reg, "1.1.0"), testkit.CosignBundle, "sha256:"+strings.Repeat("a", 64))
+	bob.SignAs(t, pushed(t, reg, "1.1.0"), signtest.CosignBundle, "sha256:"+strings.Repeat("a", 64))
 	edit(s, hc, func(hc *sourcev1.HelmChart) { hc.Spec.Version = "1.1.0" })
 	got = s.awaitChartSigned("podinfo", "refused", metav1.ConditionFalse, sourcev1.VerificationError, "another artifact")
 	if got.Status.Artifact.Revision != "1.0.0" || !says(got, metav1.ConditionFalse, reasonChartVerification, "another artifact") {
@@ -108,13 +111,13 @@ func TestHelmChartVerify(t *testing.T) {
 // Identities and trust policies decide about charts as well; what bears no signatures is refused, and not taken as it is.
 func TestHelmChartVerifyProviders(t *testing.T) {
 	t.Parallel()
-	s, reg, ca := newStage(t), testkit.NewRegistry(t), testkit.NewNotationCA(t, "ours")
-	ca.Sign(t, pushed(t, reg, "1.0.0"), testkit.NotationSignature{Name: "deploy"})
+	s, reg, ca := newStage(t), ocitest.NewRegistry(t), signtest.NewNotationCA(t, "ours")
+	ca.Sign(t, pushed(t, reg, "1.0.0"), signtest.NotationSignature{Name: "deploy"})
 	scope := strings.TrimPrefix(reg.URL("charts/podinfo"), "oci://")
 	s.helmRepository(reg.URL("charts"), ociCharts)
-	s.helmRepository(testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")}).URL(), func(r *sourcev1.HelmRepository) { r.Name = "http" })
-	s.opaque("good", map[string][]byte{verify.PolicyKey: testkit.NotationPolicy(scope, "strict", "deploy"), "ca.crt": ca.Certificate})
-	s.opaque("somebody", map[string][]byte{verify.PolicyKey: testkit.NotationPolicy(scope, "strict", "somebody"), "ca.crt": ca.Certificate})
+	s.helmRepository(charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")}).URL(), func(r *sourcev1.HelmRepository) { r.Name = "http" })
+	s.opaque("good", map[string][]byte{verify.PolicyKey: signtest.NotationPolicy(scope, "strict", "deploy"), "ca.crt": ca.Certificate})
+	s.opaque("somebody", map[string][]byte{verify.PolicyKey: signtest.NotationPolicy(scope, "strict", "somebody"), "ca.crt": ca.Certificate})
 	notation := func(secret string) func(*sourcev1.HelmChartSpec) {
 		return func(c *sourcev1.HelmChartSpec) {
 			c.Verify = &sourcev1.HelmChartVerification{Provider: notationProvider, SecretRef: &meta.LocalObjectReference{Name: secret}}

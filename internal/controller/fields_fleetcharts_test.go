@@ -14,6 +14,8 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/report"
 	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/charttest"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
 )
 
 // A repository of add-ons and an application, composed of artifacts and released from charts in
@@ -63,14 +65,14 @@ func chartsStage(t *testing.T, dir string) (s *stage, revision string) {
 	cluster := testkit.Start(t, testkit.WithControllers())
 	server := testkit.NewGitServer(t)
 	repo := server.Repo("fleet")
-	reg := testkit.NewRegistry(t)
+	reg := ocitest.NewRegistry(t)
 	for _, version := range []string{"0.9.0", "1.18.0", "1.19.2", "2.0.0"} {
 		reg.PushChart("jetstack/charts/cert-manager", standInCertManager(version).Archive(t))
 	}
 	for _, version := range []string{"1.7.9", "1.8.0-rc.2"} {
 		reg.PushChart("envoyproxy/gateway-helm", standInGateway(version).Archive(t))
 	}
-	charts := testkit.NewChartServer(t, []testkit.Chart{standInPodinfo("6.7.1"), standInPodinfo("6.8.0"), standInPodinfo("6.9.0-rc.1")})
+	charts := charttest.NewServer(t, []testkit.Chart{standInPodinfo("6.7.1"), standInPodinfo("6.8.0"), standInPodinfo("6.9.0-rc.1")})
 	engine := engineFor(t, cluster.Config, func(o *Options) {
 		o.Tenancy = Tenancy{Open: true}
 		o.Mirrors = []string{

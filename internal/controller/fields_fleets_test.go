@@ -21,6 +21,9 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/source/verify"
 	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/charttest"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
+	"github.com/bowline-dev/bowline/internal/testkit/signtest"
 )
 
 // fleetsFolder names the environment variable with a folder of fleets that
@@ -110,9 +113,9 @@ func tenantsStage(t *testing.T, platform, team string, tenancy Tenancy) (s *stag
 	t.Helper()
 	const address = "https://github.com/fluxcd/flux2-multi-tenancy"
 	cluster := testkit.Start(t, testkit.WithControllers())
-	server, reg, sigstore := testkit.NewGitServer(t), testkit.NewRegistry(t), testkit.NewSigstore(t)
+	server, reg, sigstore := testkit.NewGitServer(t), ocitest.NewRegistry(t), signtest.NewSigstore(t)
 	repo := server.Repo("fleet")
-	charts := testkit.NewChartServer(t, []testkit.Chart{standInPodinfo("6.7.1"), standInPodinfo("6.8.0"), standInPodinfo("6.9.0-rc.1")})
+	charts := charttest.NewServer(t, []testkit.Chart{standInPodinfo("6.7.1"), standInPodinfo("6.8.0"), standInPodinfo("6.9.0-rc.1")})
 	engine := engineFor(t, cluster.Config, func(o *Options) {
 		o.Tenancy = tenancy
 		o.Mirrors = []string{address + "=" + repo.URL(), "oci://ghcr.io/=http://" + reg.Host() + "/", "https://stefanprodan.github.io/podinfo=" + charts.URL()}
@@ -133,8 +136,8 @@ func tenantsStage(t *testing.T, platform, team string, tenancy Tenancy) (s *stag
 		"kyverno.yaml": standInDefinition("kyverno.io", "ClusterPolicy", "clusterpolicies", "Cluster") + "---\n" +
 			manifest("v1", "Namespace", "", "kyverno") + "---\n" + manifest("v1", "ServiceAccount", "kyverno", "kyverno"),
 	}, nil, "v1.14.4")
-	sigstore.Sign(t, reg.Signable(kyverno, digest), testkit.CosignBundle, testkit.Signature{Subject: "https://github.com/kyverno/kyverno", Issuer: "https://token.actions.githubusercontent.com"})
-	s.opaque("sigstore", map[string][]byte{verify.RootKey: sigstore.Root(t, testkit.RootParts{})})
+	sigstore.Sign(t, reg.Signable(kyverno, digest), signtest.CosignBundle, signtest.Signature{Subject: "https://github.com/kyverno/kyverno", Issuer: "https://token.actions.githubusercontent.com"})
+	s.opaque("sigstore", map[string][]byte{verify.RootKey: sigstore.Root(t, signtest.RootParts{})})
 	revision = "main@sha1:" + repo.CommitDir(platform)
 	repo.On("dev-team").CommitDir(team)
 	s.source(func(g *sourcev1.GitRepository) { g.Name, g.Spec.URL = "flux-system", address })

@@ -18,6 +18,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/report"
 	helmchart "github.com/bowline-dev/bowline/internal/source/chart"
 	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/charttest"
 )
 
 // Every way to say which version of a chart is wanted, all of one repository; a chart that several
@@ -25,7 +26,7 @@ import (
 func TestHelmChartVersions(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0"), podinfo("1.2.0"), podinfo("2.0.0"), podinfo("2.1.0-rc.1")})
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0"), podinfo("1.2.0"), podinfo("2.0.0"), podinfo("2.1.0-rc.1")})
 	s.helmRepository(server.URL())
 	rows := []struct{ name, reason, version, want string }{
 		{"none", "the newest that is no prerelease", "", "2.0.0"},
@@ -62,7 +63,7 @@ func TestHelmChart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := stageServing(t, func(o *Options) { o.DataDir = dir })
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")})
 	r := s.helmRepository(server.URL())
 	s.helmChart("podinfo")
 	hc := s.awaitChartAt("podinfo", "1.0.0")
@@ -103,7 +104,7 @@ func TestHelmChartOfAnotherName(t *testing.T) {
 	s := newStage(t)
 	other := podinfo("1.0.0")
 	other.Name = "other"
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0"), other})
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0"), other})
 	s.helmRepository(server.URL())
 	hc := s.helmChart("changing")
 	s.awaitChartAt("changing", "1.0.0")
@@ -122,7 +123,7 @@ func TestHelmChartOfAnotherName(t *testing.T) {
 func TestHelmChartValuesFiles(t *testing.T) {
 	t.Parallel()
 	s := stageServing(t)
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")})
 	s.helmRepository(server.URL())
 	s.repo.Commit(podinfo("1.0.0").In("charts"))
 	s.source()
@@ -215,11 +216,11 @@ func TestHelmChartFromGit(t *testing.T) {
 func TestHelmChartDependencies(t *testing.T) {
 	t.Parallel()
 	s := stageServing(t)
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0"), podinfo("1.1.0")}, testkit.ChartBasicAuth("ann", "secret"))
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0"), podinfo("1.1.0")}, charttest.BasicAuth("ann", "secret"))
 	s.opaque("login", map[string][]byte{"username": []byte("ann"), "password": []byte("secret")})
 	s.helmRepository(server.URL()+"/", func(r *sourcev1.HelmRepository) { r.Spec.SecretRef = &meta.LocalObjectReference{Name: "login"} })
 	s.awaitIndexed()
-	open := testkit.NewChartServer(t, []testkit.Chart{{Name: "open", Version: "3.0.0"}})
+	open := charttest.NewServer(t, []testkit.Chart{{Name: "open", Version: "3.0.0"}})
 	app := testkit.Chart{
 		Name: "app", Version: "0.1.0", Subcharts: []testkit.Chart{{Name: "here", Version: "1.0.0"}},
 		Metadata: "dependencies:\n- {name: podinfo, version: ~1, repository: '" + server.URL() + "'}\n- {name: open, version: '*', repository: '" + open.URL() + "'}\n- {name: here, version: '*', repository: ''}\n",
@@ -254,7 +255,7 @@ func TestHelmChartDependencies(t *testing.T) {
 func TestHelmChartBadInput(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0"), podinfo("1.1.0")})
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0"), podinfo("1.1.0")})
 	s.helmRepository(server.URL())
 	s.repo.Commit(map[string]string{
 		"empty/a": "", "broken/Chart.yaml": "name: broken\nversion: [", "odd/Chart.yaml": "name: odd\nversion: one\n", "file.tgz": "no archive",
@@ -306,7 +307,7 @@ func TestHelmChartBadInput(t *testing.T) {
 func TestHelmChartComposed(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")})
 	s.generator("parts", func(g *swapi.ArtifactGeneratorSpec) {
 		g.Sources = []swapi.SourceReference{{Alias: "chart", Kind: sourcev1.HelmChartKind, Name: "podinfo"}}
 		g.OutputArtifacts = []swapi.OutputArtifact{{Name: "templates", Revision: "@chart", Copy: []swapi.CopyOperation{{From: "@chart/podinfo/templates/**", To: "@artifact/"}}}}

@@ -13,6 +13,9 @@ import (
 	"github.com/bowline-dev/bowline/internal/report"
 	helmchart "github.com/bowline-dev/bowline/internal/source/chart"
 	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/buckettest"
+	"github.com/bowline-dev/bowline/internal/testkit/charttest"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
 )
 
 func inRegistry(r *sourcev1.HelmRepository) {
@@ -23,7 +26,7 @@ func inRegistry(r *sourcev1.HelmRepository) {
 func TestHelmRepositoryInRegistry(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	r := testkit.NewRegistry(t)
+	r := ocitest.NewRegistry(t)
 	for _, version := range []string{"1.0.0", "1.1.0", "2.0.0-rc.1", "1.1.0+build"} {
 		r.PushChart("charts/podinfo", podinfo(version).Archive(t))
 	}
@@ -78,7 +81,7 @@ func TestHelmRepositoryInRegistry(t *testing.T) {
 func TestHelmRepositoryLogin(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	r := testkit.NewRegistry(t, testkit.RegistryBasicAuth("ann", "secret"), testkit.RegistryTLS())
+	r := ocitest.NewRegistry(t, ocitest.BasicAuth("ann", "secret"), ocitest.TLS())
 	r.PushChart("charts/podinfo", podinfo("1.0.0").Archive(t))
 	r.PushFiles("charts/other", map[string]string{"a": "b"}, nil, "1.0.0")
 	s.opaque("plain", map[string][]byte{"username": []byte("ann"), "password": []byte("secret")})
@@ -119,9 +122,9 @@ func TestHelmRepositoryLogin(t *testing.T) {
 func TestHelmRepositoryTypeChanges(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	r := testkit.NewRegistry(t)
+	r := ocitest.NewRegistry(t)
 	r.PushChart("charts/podinfo", podinfo("2.0.0").Archive(t))
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")})
 	repo := s.helmRepository(server.URL())
 	s.helmChart("podinfo")
 	s.awaitChartAt("podinfo", "1.0.0")
@@ -140,8 +143,8 @@ func TestHelmRepositoryTypeChanges(t *testing.T) {
 func TestHelmChartOfIndexInRegistry(t *testing.T) {
 	t.Parallel()
 	one := testkit.Start(t)
-	server := testkit.NewChartServer(t, nil)
-	r := testkit.NewRegistry(t)
+	server := charttest.NewServer(t, nil)
+	r := ocitest.NewRegistry(t)
 	e := engineFor(t, one.Config, func(o *Options) {
 		o.Mirrors = []string{"https://charts.invalid/stable=" + server.URL(), "oci://registry.invalid/charts=http://" + r.Host() + "/mirror"}
 	})
@@ -157,10 +160,10 @@ func TestHelmChartOfIndexInRegistry(t *testing.T) {
 // A chart may lie in a bucket.
 func TestHelmChartFromBucket(t *testing.T) {
 	t.Parallel()
-	s, s3 := newStage(t), testkit.NewS3(t)
+	s, s3 := newStage(t), buckettest.NewS3(t)
 	s3.Put(podinfo("1.0.0").In("charts"))
-	s.create(s.s3Keys(testkit.S3SecretKey))
-	s.bucket(s3.BucketServer)
+	s.create(s.s3Keys(buckettest.S3SecretKey))
+	s.bucket(s3.Server)
 	inBucket := func(c *sourcev1.HelmChartSpec) {
 		c.Chart, c.SourceRef = "charts/podinfo", sourcev1.LocalHelmChartSourceReference{Kind: sourcev1.BucketKind, Name: "objects"}
 	}

@@ -16,13 +16,14 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/report"
 	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/charttest"
 )
 
 // An index is fetched, told of and served; asking again costs a conditional request.
 func TestHelmRepository(t *testing.T) {
 	t.Parallel()
 	s := stageServing(t)
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")})
 	s.helmRepository(server.URL(), func(r *sourcev1.HelmRepository) {
 		r.Spec.AccessFrom = &acl.AccessFrom{NamespaceSelectors: []acl.NamespaceSelector{{}}}
 	})
@@ -59,7 +60,7 @@ func TestHelmRepository(t *testing.T) {
 func TestHelmRepositoryInterval(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")})
 	r := s.helmRepository(server.URL(), func(r *sourcev1.HelmRepository) { r.Spec.Interval.Duration = shortestWait })
 	first := s.awaitIndexed().Status.Artifact.Revision
 	server.Add(podinfo("1.1.0"))
@@ -78,8 +79,8 @@ func TestHelmRepositoryInterval(t *testing.T) {
 func TestHelmRepositoryCredentials(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	elsewhere := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")}, testkit.ChartBasicAuth("ann", "secret"))
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")}, testkit.ChartBasicAuth("ann", "secret"), testkit.ChartTLS())
+	elsewhere := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")}, charttest.BasicAuth("ann", "secret"))
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")}, charttest.BasicAuth("ann", "secret"), charttest.TLS())
 	r := s.helmRepository(server.URL(), func(r *sourcev1.HelmRepository) {
 		r.Spec.SecretRef, r.Spec.CertSecretRef = &meta.LocalObjectReference{Name: "login"}, &meta.LocalObjectReference{Name: "certs"}
 	})
@@ -116,7 +117,7 @@ func TestHelmRepositoryCredentials(t *testing.T) {
 func TestHelmRepositoryBadInput(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")})
 	r := s.helmRepository(server.URL(), func(r *sourcev1.HelmRepository) { r.Spec.Timeout.Duration = shortestWait })
 	good := s.awaitIndexed().Status.Artifact.Revision
 	failing := func(reason string, words ...string) {
@@ -150,7 +151,7 @@ func TestHelmRepositorySuspended(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := stageOn(t, config)
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0"), podinfo("1.1.0")})
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0"), podinfo("1.1.0")})
 	r := s.helmRepository(server.URL())
 	s.awaitIndexed()
 	s.helmChart("podinfo")

@@ -34,6 +34,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/source/reach"
 	"github.com/bowline-dev/bowline/internal/source/registry"
 	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
 )
 
 // childLogin is the environment variable that makes the test executable log in at a registry instead of running the
@@ -230,7 +231,7 @@ func TestRegistryLogins(t *testing.T) {
 		{sourcev1.GoogleOCIProvider, "oci://europe-docker.pkg.dev/project/app", "oauth2accesstoken", "google-token"},
 	} {
 		account := map[string]string{sourcev1.AmazonOCIProvider: "aws", sourcev1.AzureOCIProvider: "azure", sourcev1.GoogleOCIProvider: "google"}[row.provider]
-		reg := testkit.NewRegistry(t, testkit.RegistryBasicAuth(row.user, row.password))
+		reg := ocitest.NewRegistry(t, ocitest.BasicAuth(row.user, row.password))
 		want := reg.PushFiles("app", map[string]string{"a": row.provider}, nil, "latest")
 		task := loginTask{Kind: sourcev1.OCIRepositoryKind, Provider: row.provider, URL: row.url, Mirror: reg.URL("app"), Kubeconfig: testkit.Kubeconfig(t), Namespace: s.namespace}
 		for _, way := range []struct {

@@ -21,6 +21,8 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/report"
 	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
+	"github.com/bowline-dev/bowline/internal/testkit/signtest"
 )
 
 // ociSource makes an OCIRepository that is looked at when asked only.
@@ -60,7 +62,7 @@ func fromOCI(name string) func(*kustomizev1.Kustomization) {
 // Every way to say which artifact of a repository is wanted.
 func TestOCIReferences(t *testing.T) {
 	t.Parallel()
-	s, reg := newStage(t), testkit.NewRegistry(t)
+	s, reg := newStage(t), ocitest.NewRegistry(t)
 	one := reg.PushFiles("app", map[string]string{"app/a.yaml": configMap("a", "1")}, nil, "1.0.0")
 	dev := reg.PushFiles("app", map[string]string{"app/a.yaml": configMap("a", "2")}, nil, "1.1.0-dev")
 	two := reg.PushFiles("app", map[string]string{"app/a.yaml": configMap("a", "3")}, map[string]string{"org.opencontainers.image.revision": "main@sha1:abc", "own": "word"}, "1.2.0", "latest")
@@ -99,7 +101,7 @@ func TestOCIReferences(t *testing.T) {
 // interval, or at once when asked. Suspended it stays.
 func TestOCIInterval(t *testing.T) {
 	t.Parallel()
-	s, reg := newStage(t), testkit.NewRegistry(t)
+	s, reg := newStage(t), ocitest.NewRegistry(t)
 	push := func(value string) string {
 		return "latest@" + reg.PushFiles("app", map[string]string{"app/a.yaml": configMap("a", value)}, map[string]string{"org.opencontainers.image.revision": "main@sha1:abc"}, "latest")
 	}
@@ -140,7 +142,7 @@ func TestOCIInterval(t *testing.T) {
 // Files that are ignored are not there for those who use the source; an ArtifactGenerator takes from it, too.
 func TestOCIIgnore(t *testing.T) {
 	t.Parallel()
-	s, reg := newStage(t), testkit.NewRegistry(t)
+	s, reg := newStage(t), ocitest.NewRegistry(t)
 	reg.PushFiles("app", map[string]string{
 		"app/a.yaml": configMap("a", "1"), "app/b.yaml": configMap("b", "1"), "app/c.yaml": configMap("c", "1"), ".sourceignore": "app/c.yaml\n",
 	}, nil, "latest")
@@ -166,12 +168,12 @@ func TestOCIIgnore(t *testing.T) {
 // A layer is chosen by its media type, and is handed on as it is where that is asked for.
 func TestOCILayers(t *testing.T) {
 	t.Parallel()
-	one, reg := testkit.Start(t), testkit.NewRegistry(t)
+	one, reg := testkit.Start(t), ocitest.NewRegistry(t)
 	s := stageOn(t, one.Config)
 	s.engine = engineFor(t, one.Config, func(o *Options) { o.StorageAddr = "127.0.0.1:0" })
 	packed := testkit.TarGz(t, map[string]string{"app/b.yaml": configMap("b", "1")})
-	digest := reg.Push("app", testkit.OCIArtifact{ConfigMediaType: testkit.FluxConfigMediaType, Layers: []testkit.OCILayer{
-		{MediaType: testkit.FluxContentMediaType, Data: testkit.TarGz(t, map[string]string{"app/a.yaml": configMap("a", "1")})},
+	digest := reg.Push("app", ocitest.OCIArtifact{ConfigMediaType: ocitest.FluxConfigMediaType, Layers: []ocitest.OCILayer{
+		{MediaType: ocitest.FluxContentMediaType, Data: testkit.TarGz(t, map[string]string{"app/a.yaml": configMap("a", "1")})},
 		{MediaType: "application/vnd.test", Data: packed},
 	}}, "latest")
 	for _, name := range []string{"first", "second", "copy"} {
@@ -208,7 +210,7 @@ func TestOCILayers(t *testing.T) {
 // Logins come from a Secret or from the pull secrets of a service account, and corrected ones take effect at once.
 func TestOCISecrets(t *testing.T) {
 	t.Parallel()
-	s, reg := newStage(t), testkit.NewRegistry(t, testkit.RegistryBasicAuth("ann", "right"))
+	s, reg := newStage(t), ocitest.NewRegistry(t, ocitest.BasicAuth("ann", "right"))
 	digest := reg.PushFiles("app", map[string]string{"a": "1"}, nil, "latest")
 	secret := s.keys("login", map[string]string{".dockerconfigjson": reg.DockerConfig("ann", "top-secret")})
 	s.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "puller", Namespace: s.namespace}, ImagePullSecrets: []corev1.LocalObjectReference{{Name: "login"}}})
@@ -249,7 +251,7 @@ func TestOCISecrets(t *testing.T) {
 // spec.insecure does without.
 func TestOCICertificates(t *testing.T) {
 	t.Parallel()
-	s, reg := newStage(t), testkit.NewRegistry(t, testkit.RegistryClientCert())
+	s, reg := newStage(t), ocitest.NewRegistry(t, ocitest.ClientCert())
 	digest := reg.PushFiles("app", map[string]string{"a": "1"}, nil, "latest")
 	cert, key := reg.ClientCert()
 	secret := s.keys("tls", map[string]string{"ca.crt": string(reg.CA())})
@@ -260,7 +262,7 @@ func TestOCICertificates(t *testing.T) {
 	edit(s, secret, func(m *corev1.Secret) { m.Data["tls.crt"], m.Data["tls.key"] = cert, key })
 	s.awaitPulled("app", "latest@"+digest)
 
-	open := testkit.NewRegistry(t, testkit.RegistryTLS())
+	open := ocitest.NewRegistry(t, ocitest.TLS())
 	digest = open.PushFiles("app", map[string]string{"a": "1"}, nil, "latest")
 	unknown := s.ociSource("insecure", open.URL("app"))
 	s.awaitOCI("insecure", "refused", func(o *sourcev1.OCIRepository) bool {
@@ -273,7 +275,7 @@ func TestOCICertificates(t *testing.T) {
 // A proxy is named by a Secret, and all requests go through it.
 func TestOCIProxy(t *testing.T) {
 	t.Parallel()
-	s, reg := newStage(t), testkit.NewRegistry(t)
+	s, reg := newStage(t), ocitest.NewRegistry(t)
 	var passed atomic.Int64
 	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(*httputil.ProxyRequest) { passed.Add(1) }, ErrorLog: log.New(io.Discard, "", 0)})
 	t.Cleanup(proxy.Close)
@@ -291,7 +293,7 @@ func TestOCIProxy(t *testing.T) {
 // A registry that hangs is given up at the timeout, and what was pulled before stays.
 func TestOCITimeout(t *testing.T) {
 	t.Parallel()
-	s, reg := newStage(t), testkit.NewRegistry(t)
+	s, reg := newStage(t), ocitest.NewRegistry(t)
 	first := "latest@" + reg.PushFiles("app", map[string]string{"app/a.yaml": configMap("a", "1")}, nil, "latest")
 	o := s.ociSource("app", reg.URL("app"))
 	s.unit("app", fromOCI("app"))
@@ -312,9 +314,9 @@ func TestOCITimeout(t *testing.T) {
 // Only what is signed by a trusted key is pulled; the last one that was stays where it is.
 func TestOCIVerify(t *testing.T) {
 	t.Parallel()
-	s, reg := newStage(t), testkit.NewRegistry(t)
-	key := testkit.NewCosignKey(t, 0)
-	push := func(value string) testkit.Artifact {
+	s, reg := newStage(t), ocitest.NewRegistry(t)
+	key := signtest.NewCosignKey(t, 0)
+	push := func(value string) ocitest.Artifact {
 		digest := reg.PushFiles("app", map[string]string{"app/a.yaml": configMap("a", value)}, nil, "latest")
 		return reg.Signable("app", digest)
 	}
@@ -330,7 +332,7 @@ func TestOCIVerify(t *testing.T) {
 	if got.Status.Artifact != nil || reg.Asked(http.MethodGet, "/blobs/") != 0 {
 		t.Errorf("pulled %+v, although nobody signed it", got.Status.Artifact)
 	}
-	key.Sign(t, first, testkit.CosignTag)
+	key.Sign(t, first, signtest.CosignTag)
 	s.ask(o)
 	got = s.awaitPulled("app", "latest@"+first.Digest.String())
 	if c := report.Condition(got, sourcev1.SourceVerifiedCondition); c == nil || c.Status != metav1.ConditionTrue || !strings.Contains(c.Message, "cosign.pub") {
@@ -352,10 +354,10 @@ func TestOCIVerify(t *testing.T) {
 // Without a key it is the identity in the certificate that counts, under a trusted root of one's own.
 func TestOCIVerifyIdentity(t *testing.T) {
 	t.Parallel()
-	s, reg, sigstore := newStage(t), testkit.NewRegistry(t), testkit.NewSigstore(t)
+	s, reg, sigstore := newStage(t), ocitest.NewRegistry(t), signtest.NewSigstore(t)
 	digest := reg.PushFiles("app", map[string]string{"a": "1"}, nil, "latest")
-	sigstore.Sign(t, reg.Signable("app", digest), testkit.CosignBundle, testkit.Signature{Subject: "ann@example.com", Issuer: "https://issuer.example.com"})
-	s.keys("root", map[string]string{"trusted_root.json": string(sigstore.Root(t, testkit.RootParts{}))})
+	sigstore.Sign(t, reg.Signable("app", digest), signtest.CosignBundle, signtest.Signature{Subject: "ann@example.com", Issuer: "https://issuer.example.com"})
+	s.keys("root", map[string]string{"trusted_root.json": string(sigstore.Root(t, signtest.RootParts{}))})
 	o := s.ociSource("app", reg.URL("app"), func(o *sourcev1.OCIRepositorySpec) {
 		o.Verify = &sourcev1.OCIRepositoryVerification{
 			Provider: "cosign", TrustedRootSecretRef: &meta.LocalObjectReference{Name: "root"},

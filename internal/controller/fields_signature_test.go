@@ -14,7 +14,8 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/report"
 	"github.com/bowline-dev/bowline/internal/source/verify"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
+	"github.com/bowline-dev/bowline/internal/testkit/signtest"
 )
 
 func (s *stage) awaitSigned(name, what string, status metav1.ConditionStatus, reason string, words ...string) *sourcev1.OCIRepository {
@@ -26,13 +27,13 @@ func (s *stage) awaitSigned(name, what string, status metav1.ConditionStatus, re
 // last one that was where it is. A key that is added takes effect at once, and while nothing changes no signature is read again.
 func TestOCIVerifyKeys(t *testing.T) {
 	t.Parallel()
-	s, reg := newStage(t), testkit.NewRegistry(t)
-	alice, bob := testkit.NewCosignKey(t, 0), testkit.NewCosignKey(t, 0)
+	s, reg := newStage(t), ocitest.NewRegistry(t)
+	alice, bob := signtest.NewCosignKey(t, 0), signtest.NewCosignKey(t, 0)
 	push := func(value string) string {
 		return reg.PushFiles("app", map[string]string{"app/a.yaml": configMap("a", value)}, nil, "latest")
 	}
 	first := push("1")
-	alice.Sign(t, reg.Signable("app", first), testkit.CosignBundle)
+	alice.Sign(t, reg.Signable("app", first), signtest.CosignBundle)
 	source := s.ociSource("app", reg.URL("app"), func(o *sourcev1.OCIRepositorySpec) {
 		o.Verify = &sourcev1.OCIRepositoryVerification{Provider: cosignProvider, SecretRef: &meta.LocalObjectReference{Name: "signers"}}
 	})
@@ -53,7 +54,7 @@ func TestOCIVerifyKeys(t *testing.T) {
 	}
 
 	second := push("2")
-	bob.Sign(t, reg.Signable("app", second), testkit.CosignTag)
+	bob.Sign(t, reg.Signable("app", second), signtest.CosignTag)
 	s.ask(source)
 	o = s.awaitSigned("app", "refused", metav1.ConditionFalse, sourcev1.VerificationError, second, "Secret/"+s.namespace+"/signers")
 	if report.Condition(o, sourcev1.FetchFailedCondition) != nil || o.Status.Artifact.Revision != "latest@"+first || !says(o, metav1.ConditionFalse, sourcev1.VerificationError, second) {
@@ -79,25 +80,25 @@ func TestOCIVerifyKeys(t *testing.T) {
 // What was pushed first and signed then is taken when it is signed, without being asked for.
 func TestOCIVerifySignedLater(t *testing.T) {
 	t.Parallel()
-	s, reg, alice := newStage(t), testkit.NewRegistry(t), testkit.NewCosignKey(t, 0)
+	s, reg, alice := newStage(t), ocitest.NewRegistry(t), signtest.NewCosignKey(t, 0)
 	digest := reg.PushFiles("app", map[string]string{"app/a.yaml": configMap("a", "1")}, nil, "latest")
 	s.opaque("signers", map[string][]byte{"alice.pub": alice.Public})
 	s.ociSource("app", reg.URL("app"), func(o *sourcev1.OCIRepositorySpec) {
 		o.Verify = &sourcev1.OCIRepositoryVerification{Provider: cosignProvider, SecretRef: &meta.LocalObjectReference{Name: "signers"}}
 	})
 	s.awaitSigned("app", "unsigned", metav1.ConditionFalse, sourcev1.VerificationError, "no signature of cosign")
-	alice.Sign(t, reg.Signable("app", digest), testkit.CosignReferring)
+	alice.Sign(t, reg.Signable("app", digest), signtest.CosignReferring)
 	s.awaitSigned("app", "verified", metav1.ConditionTrue, meta.SucceededReason, digest)
 }
 
 // A certificate of one's own Sigstore counts for those who are named.
 func TestOCIVerifyIdentities(t *testing.T) {
 	t.Parallel()
-	s, reg, sigstore := newStage(t), testkit.NewRegistry(t), testkit.NewSigstore(t)
+	s, reg, sigstore := newStage(t), ocitest.NewRegistry(t), signtest.NewSigstore(t)
 	digest := reg.PushFiles("app", map[string]string{"app/a.yaml": configMap("a", "1")}, nil, "latest")
-	sigstore.Sign(t, reg.Signable("app", digest), testkit.CosignBundle, testkit.Signature{Subject: "deploy@example.com", Issuer: "https://issuer.example.com"})
-	s.opaque("root", map[string][]byte{verify.RootKey: sigstore.Root(t, testkit.RootParts{})})
-	s.opaque("other", map[string][]byte{verify.RootKey: testkit.NewSigstore(t).Root(t, testkit.RootParts{})})
+	sigstore.Sign(t, reg.Signable("app", digest), signtest.CosignBundle, signtest.Signature{Subject: "deploy@example.com", Issuer: "https://issuer.example.com"})
+	s.opaque("root", map[string][]byte{verify.RootKey: sigstore.Root(t, signtest.RootParts{})})
+	s.opaque("other", map[string][]byte{verify.RootKey: signtest.NewSigstore(t).Root(t, signtest.RootParts{})})
 	s.opaque("empty", nil)
 	me := sourcev1.OIDCIdentityMatch{Issuer: "^https://issuer.example.com$", Subject: "^deploy@"}
 	rows := []struct {
@@ -135,9 +136,9 @@ func TestOCIVerifyIdentities(t *testing.T) {
 // of the source.
 func TestOCIVerifyNotation(t *testing.T) {
 	t.Parallel()
-	s, reg, ca := newStage(t), testkit.NewRegistry(t, testkit.RegistryBasicAuth("me", "secret")), testkit.NewNotationCA(t, "ours")
+	s, reg, ca := newStage(t), ocitest.NewRegistry(t, ocitest.BasicAuth("me", "secret")), signtest.NewNotationCA(t, "ours")
 	digest := reg.PushFiles("app", map[string]string{"app/a.yaml": configMap("a", "1")}, nil, "latest")
-	ca.Sign(t, reg.Signable("app", digest), testkit.NotationSignature{Name: "deploy"})
+	ca.Sign(t, reg.Signable("app", digest), signtest.NotationSignature{Name: "deploy"})
 	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "login", Namespace: s.namespace}, Type: corev1.SecretTypeDockerConfigJson,
 		Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte(reg.DockerConfig("me", "secret"))}})
 	scope := strings.TrimPrefix(reg.URL("app"), "oci://")
@@ -147,11 +148,11 @@ func TestOCIVerifyNotation(t *testing.T) {
 		status       metav1.ConditionStatus
 		words        []string
 	}{
-		{"good", "it is signed by one whom the policy names", testkit.NotationPolicy(scope, "strict", "deploy"), metav1.ConditionTrue, []string{"CN=deploy"}},
-		{"somebody", "the policy names somebody else", testkit.NotationPolicy(scope, "strict", "somebody"), metav1.ConditionFalse, []string{"CN=deploy", "trustedIdentities"}},
-		{"elsewhere", "the policy is about another repository", testkit.NotationPolicy("example.com/app", "strict", "deploy"), metav1.ConditionFalse, []string{"no trust policy is about " + scope}},
+		{"good", "it is signed by one whom the policy names", signtest.NotationPolicy(scope, "strict", "deploy"), metav1.ConditionTrue, []string{"CN=deploy"}},
+		{"somebody", "the policy names somebody else", signtest.NotationPolicy(scope, "strict", "somebody"), metav1.ConditionFalse, []string{"CN=deploy", "trustedIdentities"}},
+		{"elsewhere", "the policy is about another repository", signtest.NotationPolicy("example.com/app", "strict", "deploy"), metav1.ConditionFalse, []string{"no trust policy is about " + scope}},
 		{"broken", "it is no policy", []byte("{"), metav1.ConditionFalse, []string{"Secret/" + s.namespace + "/broken, " + verify.PolicyKey}},
-		{"skip", "the policy asks for nothing", testkit.NotationPolicy(scope, "skip", "deploy"), metav1.ConditionUnknown, nil},
+		{"skip", "the policy asks for nothing", signtest.NotationPolicy(scope, "skip", "deploy"), metav1.ConditionUnknown, nil},
 	}
 	for _, row := range rows {
 		s.opaque(row.name, map[string][]byte{verify.PolicyKey: row.policy, "ca.crt": ca.Certificate})

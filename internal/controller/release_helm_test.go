@@ -19,6 +19,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/report"
 	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/charttest"
 )
 
 // fromTemplate takes the chart of a HelmRelease from the HelmRepository "charts".
@@ -33,9 +34,9 @@ func fromTemplate(version string) func(*helmv2.HelmRelease) {
 }
 
 // repository serves charts over HTTP, as the HelmRepository "charts".
-func (s *stage) repository(charts ...testkit.Chart) *testkit.ChartServer {
+func (s *stage) repository(charts ...testkit.Chart) *charttest.Server {
 	s.Helper()
-	server := testkit.NewChartServer(s.T, charts)
+	server := charttest.NewServer(s.T, charts)
 	s.create(&sourcev1.HelmRepository{
 		ObjectMeta: metav1.ObjectMeta{Name: "charts", Namespace: s.namespace},
 		Spec:       sourcev1.HelmRepositorySpec{URL: server.URL(), Interval: metav1.Duration{Duration: never}},

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/bowline-dev/bowline/internal/testkit/front"
 )
 
 // Chart is a chart that a test makes.
@@ -67,8 +69,8 @@ func (c Chart) WriteFolder(t testing.TB, dir string) string {
 	folder := filepath.Join(dir, c.Name)
 	for name, content := range c.all() {
 		file := filepath.Join(folder, filepath.FromSlash(name))
-		must(t, os.MkdirAll(filepath.Dir(file), 0o755))
-		must(t, os.WriteFile(file, []byte(content), 0o644))
+		front.Must(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		front.Must(t, os.WriteFile(file, []byte(content), 0o644))
 	}
 	return folder
 }
@@ -95,10 +97,10 @@ func TarGz(t testing.TB, files map[string]string) []byte {
 		if to, ok := strings.CutPrefix(content, "link:"); ok {
 			h.Typeflag, h.Linkname, h.Size, content = tar.TypeSymlink, to, 0, ""
 		}
-		must(t, w.WriteHeader(h))
+		front.Must(t, w.WriteHeader(h))
 		_, err := w.Write([]byte(content))
-		must(t, err)
+		front.Must(t, err)
 	}
-	must(t, errors.Join(w.Close(), zipped.Close()))
+	front.Must(t, errors.Join(w.Close(), zipped.Close()))
 	return out.Bytes()
 }

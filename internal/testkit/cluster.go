@@ -95,13 +95,24 @@ func Main(m *testing.M, opts ...Option) {
 	os.Exit(code)
 }
 
-// endShared stops the clusters and servers of this package that tests asked for.
+// AfterTests has Main call f after the tests and before the cluster stops. It is for what the first test that
+// needs it makes for all.
+func AfterTests(t testing.TB, f func()) {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if !shared.inMain {
+		t.Fatal("testkit: this package shares nothing: give it a TestMain that calls testkit.Main")
+	}
+	AtEnd(f)(&shared.options)
+}
+
+// endShared stops the clusters of this package that tests asked for.
 func endShared() {
 	shared.Lock()
 	defer shared.Unlock()
 	shared.first.end()
 	shared.other.end()
-	endBucketProcesses()
 }
 
 // Cluster returns how to talk to the cluster of this package as its administrator, unthrottled.

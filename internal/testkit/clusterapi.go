@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/bowline-dev/bowline/internal/fleet/capi/install"
+	"github.com/bowline-dev/bowline/internal/testkit/front"
 )
 
 // The time that a manager of Cluster API gets to start, and for its webhooks to be taken away. It
@@ -45,7 +46,7 @@ type ProviderManager struct {
 func NewClusterAPI(t testing.TB, kubeconfig string) *ProviderManager {
 	t.Helper()
 	manager, err := install.CoreManager()
-	must(t, err)
+	front.Must(t, err)
 	return newProviderManager(t, manager, kubeconfig)
 }
 
@@ -55,9 +56,9 @@ func NewClusterAPI(t testing.TB, kubeconfig string) *ProviderManager {
 func NewClusterAPIProviderAWS(t testing.TB, kubeconfig string) *ProviderManager {
 	t.Helper()
 	components, err := os.ReadFile(Tool(t, "capa-components.yaml"))
-	must(t, err)
+	front.Must(t, err)
 	manager, err := install.AWSManager(bytes.NewReader(components))
-	must(t, err)
+	front.Must(t, err)
 	// It finds none of those of whoever runs the tests either.
 	manager.Environment = append(manager.Environment, "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null",
 		"AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "AWS_PROFILE=", "AWS_WEB_IDENTITY_TOKEN_FILE=")
@@ -69,7 +70,7 @@ func newProviderManager(t testing.TB, manager install.Manager, kubeconfig string
 	p := &ProviderManager{t: t, manager: manager, executable: Tool(t, manager.Name), kubeconfig: kubeconfig, dir: t.TempDir()}
 	var err error
 	p.config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
-	must(t, err)
+	front.Must(t, err)
 	p.config.QPS, p.config.Burst = -1, -1
 	t.Cleanup(p.end)
 	p.Start()
@@ -89,8 +90,8 @@ func (p *ProviderManager) Start() {
 
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	port, err := freePort()
-	must(t, err)
+	port, err := front.FreePort()
+	front.Must(t, err)
 	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 

@@ -1,19 +1,22 @@
 package testkit
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/bowline-dev/bowline/internal/gitserve"
+	"github.com/bowline-dev/bowline/internal/testkit/front"
 )
 
 // GitServer serves bare repositories with the real git executable: over smart
 // HTTP on loopback, and over SSH when asked for. It ends with the test.
 type GitServer struct {
-	front[GitRequest]
+	front.Front[GitRequest]
 	root  string
 	ssh   *sshServer
 	cfg   gitConfig
@@ -31,7 +34,7 @@ type GitRequest struct {
 
 type gitConfig struct {
 	user, password, bearer string
-	frontConfig
+	front.Config
 	ssh, tipsOnly bool
 	onPush        func(string)
 	admit         func(user, password, bearer string) bool
@@ -55,10 +58,10 @@ func GitAdmit(f func(user, password, bearer string) bool) GitOption {
 }
 
 // GitTLS serves HTTPS with a certificate of a CA made for the test; see CA.
-func GitTLS() GitOption { return func(c *gitConfig) { c.tls = true } }
+func GitTLS() GitOption { return func(c *gitConfig) { c.TLS = true } }
 
 // GitClientCert is GitTLS, and lets in only those with a certificate of that CA; see ClientCert.
-func GitClientCert() GitOption { return func(c *gitConfig) { c.tls, c.clientCert = true, true } }
+func GitClientCert() GitOption { return func(c *gitConfig) { c.TLS, c.ClientCert = true, true } }
 
 // GitSSH serves SSH too.
 func GitSSH() GitOption { return func(c *gitConfig) { c.ssh = true } }
@@ -77,7 +80,7 @@ func NewGitServer(t testing.TB, opts ...GitOption) *GitServer {
 	for _, o := range opts {
 		o(&s.cfg)
 	}
-	s.open(t, s.cfg.frontConfig, s.handler(gitserve.Handler(s.root, gitserve.Options{OnPush: s.cfg.onPush, TipsOnly: s.cfg.tipsOnly})))
+	s.Open(t, s.cfg.Config, s.handler(gitserve.Handler(s.root, gitserve.Options{OnPush: s.cfg.onPush, TipsOnly: s.cfg.tipsOnly})))
 	if s.cfg.ssh {
 		s.ssh = startSSH(t, s)
 	}
@@ -87,8 +90,8 @@ func NewGitServer(t testing.TB, opts ...GitOption) *GitServer {
 // handler records requests, misbehaves as told and checks credentials.
 func (s *GitServer) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.record(gitRequest(r))
-		if status := s.refusal(r); status != 0 {
+		s.Record(gitRequest(r))
+		if status := s.Refusal(r); status != 0 {
 			http.Error(w, http.StatusText(status), status)
 			return
 		}
@@ -127,18 +130,30 @@ func gitRequest(r *http.Request) GitRequest {
 
 // Fetches counts the requests for objects, over HTTP.
 func (s *GitServer) Fetches() int {
-	return s.asked(func(r GitRequest) bool { return r.Fetch })
+	return s.Count(func(r GitRequest) bool { return r.Fetch })
 }
 
 // Root is the folder of the repositories.
 func (s *GitServer) Root() string { return s.root }
 
 func (s *GitServer) tick() time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
 	s.clock = s.clock.Add(time.Second)
 	return s.clock
 }
 
 // context ends shortly before the test's deadline, so that git never outlives the test.
-func (s *GitServer) context() context.Context { return s.t.Context() }
+func (s *GitServer) context() context.Context { return s.T.Context() }
+
+// isFetchCommand tells the fetch command of protocol version 2 from the others and leaves the body whole.
+func isFetchCommand(r *http.Request) bool {
+	head := make([]byte, len("0011command=fetch"))
+	n, _ := io.ReadFull(r.Body, head)
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(head[:n]), r.Body), r.Body}
+	// A compressed body cannot be told from here; only a fetch is long enough to be compressed.
+	return bytes.Contains(head[:n], []byte("command=fetch")) || r.Header.Get("Content-Encoding") == "gzip"
+}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/bowline-dev/bowline/internal/gitserve"
+	"github.com/bowline-dev/bowline/internal/testkit/front"
 )
 
 // Signer signs Git objects with a key made for the test.
@@ -36,15 +37,15 @@ func NewPGPSigner(t testing.TB, at time.Time, lifetime time.Duration) *Signer {
 		Time: func() time.Time { return at }, Algorithm: packet.PubKeyAlgoEdDSA, KeyLifetimeSecs: uint32(lifetime / time.Second),
 	}
 	key, err := openpgp.NewEntity("Bowline", "", "bowline@localhost", cfg)
-	must(t, err)
+	front.Must(t, err)
 	var public bytes.Buffer
 	w, err := armor.Encode(&public, openpgp.PublicKeyType, nil)
-	must(t, err)
-	must(t, key.Serialize(w))
-	must(t, w.Close())
+	front.Must(t, err)
+	front.Must(t, key.Serialize(w))
+	front.Must(t, w.Close())
 	return &Signer{Public: append(public.Bytes(), '\n'), ID: key.PrimaryKey.KeyIdString(), Sign: func(payload []byte) []byte {
 		var out bytes.Buffer
-		must(t, openpgp.ArmoredDetachSign(&out, key, bytes.NewReader(payload), cfg))
+		front.Must(t, openpgp.ArmoredDetachSign(&out, key, bytes.NewReader(payload), cfg))
 		return append(out.Bytes(), '\n')
 	}}
 }
@@ -53,7 +54,7 @@ func NewPGPSigner(t testing.TB, at time.Time, lifetime time.Duration) *Signer {
 func NewSSHSigner(t testing.TB, namespace string) *Signer {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
-	must(t, err)
+	front.Must(t, err)
 	return SSHSignerOf(t, private, namespace)
 }
 
@@ -61,10 +62,10 @@ func NewSSHSigner(t testing.TB, namespace string) *Signer {
 func SSHSignerOf(t testing.TB, private crypto.Signer, namespace string) *Signer {
 	t.Helper()
 	key, err := ssh.NewSignerFromSigner(private)
-	must(t, err)
+	front.Must(t, err)
 	return &Signer{Public: ssh.MarshalAuthorizedKey(key.PublicKey()), ID: ssh.FingerprintSHA256(key.PublicKey()), Sign: func(payload []byte) []byte {
 		sig, err := sshsig.Sign(bytes.NewReader(payload), key, sshsig.HashSHA512, namespace)
-		must(t, err)
+		front.Must(t, err)
 		return sshsig.Armor(sig)
 	}}
 }
@@ -72,7 +73,7 @@ func SSHSignerOf(t testing.TB, private crypto.Signer, namespace string) *Signer 
 // SignCommit replaces the commit at the head of the branch by the same one with a signature
 // and returns its hash.
 func (r *Repo) SignCommit(by *Signer) string {
-	r.s.t.Helper()
+	r.s.T.Helper()
 	raw := r.Object("refs/heads/" + r.branch)
 	head, message, _ := strings.Cut(string(raw), "\n\n")
 	header := "gpgsig " + strings.ReplaceAll(strings.TrimSuffix(string(by.Sign(raw)), "\n"), "\n", "\n ")
@@ -83,7 +84,7 @@ func (r *Repo) SignCommit(by *Signer) string {
 
 // SignTag makes a signed tag and returns the hash of its object.
 func (r *Repo) SignTag(name, rev string, by *Signer) string {
-	r.s.t.Helper()
+	r.s.T.Helper()
 	object, err := r.repo.Resolve(r.s.context(), rev)
 	r.s.check(err)
 	payload := fmt.Sprintf("object %s\ntype commit\ntag %s\ntagger Bowline <bowline@localhost> %d +0000\n\nrelease\n", object, name, r.s.tick().Unix())
@@ -94,7 +95,7 @@ func (r *Repo) SignTag(name, rev string, by *Signer) string {
 
 // Object returns the bytes of a commit or tag.
 func (r *Repo) Object(rev string) []byte {
-	r.s.t.Helper()
+	r.s.T.Helper()
 	kind, err := gitserve.Command(r.s.context(), "-C", r.Dir(), "cat-file", "-t", rev).Output()
 	r.s.check(err)
 	raw, err := gitserve.Command(r.s.context(), "-C", r.Dir(), "cat-file", strings.TrimSpace(string(kind)), rev).Output()
@@ -104,7 +105,7 @@ func (r *Repo) Object(rev string) []byte {
 
 // Write stores any object and returns its hash.
 func (r *Repo) Write(kind string, raw []byte) string {
-	r.s.t.Helper()
+	r.s.T.Helper()
 	cmd := gitserve.Command(r.s.context(), "-C", r.Dir(), "hash-object", "-t", kind, "-w", "--stdin")
 	cmd.Stdin = bytes.NewReader(raw)
 	out, err := cmd.Output()

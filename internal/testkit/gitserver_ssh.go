@@ -18,6 +18,7 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/bowline-dev/bowline/internal/gitserve"
+	"github.com/bowline-dev/bowline/internal/testkit/front"
 )
 
 // sshServer answers git's two commands over SSH with the real executables.
@@ -35,14 +36,14 @@ type sshServer struct {
 func startSSH(t testing.TB, s *GitServer) *sshServer {
 	t.Helper()
 	_, host, err := ed25519.GenerateKey(rand.Reader)
-	must(t, err)
+	front.Must(t, err)
 	_, client, err := ed25519.GenerateKey(rand.Reader)
-	must(t, err)
+	front.Must(t, err)
 	signer, err := ssh.NewSignerFromKey(host)
-	must(t, err)
+	front.Must(t, err)
 	srv := &sshServer{s: s, hostKey: signer, clientKey: client}
 	allowed, err := ssh.NewPublicKey(client.Public())
-	must(t, err)
+	front.Must(t, err)
 	srv.config = &ssh.ServerConfig{
 		PublicKeyCallback: func(c ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 			if c.User() != "git" || !bytes.Equal(key.Marshal(), allowed.Marshal()) {
@@ -53,7 +54,7 @@ func startSSH(t testing.TB, s *GitServer) *sshServer {
 	}
 	srv.config.AddHostKey(signer)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	front.Must(t, err)
 	srv.addr = l.Addr().String()
 	var wg sync.WaitGroup
 	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
@@ -167,7 +168,7 @@ func (s *GitServer) SSHLogins() int {
 // SSHIdentity returns the private key that the server admits, in OpenSSH's
 // format; a passphrase encrypts it.
 func (s *GitServer) SSHIdentity(passphrase string) []byte {
-	s.t.Helper()
+	s.T.Helper()
 	var block *pem.Block
 	var err error
 	if passphrase == "" {
@@ -175,7 +176,7 @@ func (s *GitServer) SSHIdentity(passphrase string) []byte {
 	} else {
 		block, err = ssh.MarshalPrivateKeyWithPassphrase(s.ssh.clientKey, "test", []byte(passphrase))
 	}
-	must(s.t, err)
+	front.Must(s.T, err)
 	return pem.EncodeToMemory(block)
 }
 

@@ -15,7 +15,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/build"
 	"github.com/bowline-dev/bowline/internal/failure"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/sealtest"
 )
 
 func pgpKey(t *testing.T, name string) *openpgp.Entity {
@@ -33,14 +33,14 @@ func TestOpenPGP(t *testing.T) {
 		name, reason, entry string
 		recipients          []*openpgp.Entity
 	}{
-		{"one", "the key fits", testkit.ArmouredKey(t, one), []*openpgp.Entity{one}},
-		{"several keys in an entry", "an export may hold many", testkit.ArmouredKey(t, two) + testkit.ArmouredKey(t, one), []*openpgp.Entity{one}},
-		{"several recipients", "any can decrypt", testkit.ArmouredKey(t, two), []*openpgp.Entity{one, two}},
+		{"one", "the key fits", sealtest.ArmouredKey(t, one), []*openpgp.Entity{one}},
+		{"several keys in an entry", "an export may hold many", sealtest.ArmouredKey(t, two) + sealtest.ArmouredKey(t, one), []*openpgp.Entity{one}},
+		{"several recipients", "any can decrypt", sealtest.ArmouredKey(t, two), []*openpgp.Entity{one, two}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Setenv("GNUPGHOME", t.TempDir()) // nothing may be found there
-			u := parse(t, testkit.Seal(t, secretManifest, testkit.Sealing{Only: testkit.ManifestFields, Groups: testkit.ForOpenPGP(t, tt.recipients...)}))
+			u := parse(t, sealtest.Seal(t, secretManifest, sealtest.Sealing{Only: sealtest.ManifestFields, Groups: sealtest.ForOpenPGP(t, tt.recipients...)}))
 			if _, err := decrypterWith(t, newRing(t), map[string]string{"key.asc": tt.entry}).Object(t.Context(), u); err != nil {
 				t.Fatalf("%s: %v", tt.reason, err)
 			}
@@ -82,9 +82,9 @@ func TestOpenPGPCompressed(t *testing.T) {
 // TestKeyGroups decrypts with keys of two kinds at one time, of which none is enough.
 func TestKeyGroups(t *testing.T) {
 	a, p := ageKey(t), pgpKey(t, "one")
-	groups := append(testkit.ForAge(t, a.Recipient().String()), testkit.ForOpenPGP(t, p)...)
-	sealed := testkit.Seal(t, secretManifest, testkit.Sealing{Only: testkit.ManifestFields, Groups: groups, Threshold: 2})
-	entries := map[string]string{"a.agekey": a.String(), "p.asc": testkit.ArmouredKey(t, p)}
+	groups := append(sealtest.ForAge(t, a.Recipient().String()), sealtest.ForOpenPGP(t, p)...)
+	sealed := sealtest.Seal(t, secretManifest, sealtest.Sealing{Only: sealtest.ManifestFields, Groups: groups, Threshold: 2})
+	entries := map[string]string{"a.agekey": a.String(), "p.asc": sealtest.ArmouredKey(t, p)}
 	if _, err := decrypterWith(t, newRing(t), entries).Object(t.Context(), parse(t, sealed)); err != nil {
 		t.Errorf("both keys: %v", err)
 	}
@@ -106,8 +106,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"age plugin", "it would start a program", "id.agekey", "AGE-PLUGIN-YUBIKEY-1QQPSECRETXX", "(id.agekey)"},
 		{"empty age", "it holds none", "id.agekey", "# only a comment\n", "(id.agekey)"},
 		{"no armour", "it is no key", "x.asc", "secret-nonsense", "(x.asc): it holds no armoured OpenPGP key"},
-		{"public", "it decrypts nothing", "x.asc", testkit.ArmouredPublicKey(t, pgpKey(t, "pub")), "is a public key"},
-		{"locked", "nobody could enter the passphrase", "x.asc", testkit.ArmouredKey(t, locked), "locked with a passphrase"},
+		{"public", "it decrypts nothing", "x.asc", sealtest.ArmouredPublicKey(t, pgpKey(t, "pub")), "is a public key"},
+		{"locked", "nobody could enter the passphrase", "x.asc", sealtest.ArmouredKey(t, locked), "locked with a passphrase"},
 		{"vault", "it is empty", "sops.vault-token", " \n", "(sops.vault-token): the token is empty"},
 		{"aws", "it is no YAML", "sops.aws-kms", "{secret-nonsense", "(sops.aws-kms): it is not the YAML"},
 		{"aws half", "the secret key is missing", "sops.aws-kms", "aws_access_key_id: AKIASECRET", "lacks"},
@@ -162,10 +162,10 @@ var macText = regexp.MustCompile(`mac: ENC\[AES256_GCM,data:.`)
 func TestRefuses(t *testing.T) {
 	mine, theirs := ageKey(t), ageKey(t)
 	someone := pgpKey(t, "someone")
-	forMe, forThem := testkit.ForAge(t, mine.Recipient().String()), testkit.ForAge(t, theirs.Recipient().String())
-	manifest := func(s testkit.Sealing) []byte {
-		s.Only = testkit.ManifestFields
-		return testkit.Seal(t, secretManifest, s)
+	forMe, forThem := sealtest.ForAge(t, mine.Recipient().String()), sealtest.ForAge(t, theirs.Recipient().String())
+	manifest := func(s sealtest.Sealing) []byte {
+		s.Only = sealtest.ManifestFields
+		return sealtest.Seal(t, secretManifest, s)
 	}
 	entries := map[string]string{"id.agekey": mine.String()}
 	tests := []struct {
@@ -174,20 +174,20 @@ func TestRefuses(t *testing.T) {
 		manifest     []byte
 		want         []string
 	}{
-		{"for someone else", "it names whom it is for, and whose keys are here", entries, manifest(testkit.Sealing{Groups: forThem}),
+		{"for someone else", "it names whom it is for, and whose keys are here", entries, manifest(sealtest.Sealing{Groups: forThem}),
 			[]string{"Secret/apps/db", "encrypted for age " + theirs.Recipient().String(), "the keys at hand are age " + mine.Recipient().String(), "spec.decryption.secretRef"}},
-		{"OpenPGP for someone else", "it names the fingerprint", entries, manifest(testkit.Sealing{Groups: testkit.ForOpenPGP(t, someone)}),
+		{"OpenPGP for someone else", "it names the fingerprint", entries, manifest(sealtest.Sealing{Groups: sealtest.ForOpenPGP(t, someone)}),
 			[]string{fmt.Sprintf("OpenPGP %X", someone.PrimaryKey.Fingerprint)}},
-		{"no usable key", "the Secret has other entries only", map[string]string{"password": "x"}, manifest(testkit.Sealing{Groups: forMe}),
+		{"no usable key", "the Secret has other entries only", map[string]string{"password": "x"}, manifest(sealtest.Sealing{Groups: forMe}),
 			[]string{"Secret/flux-system/keys holds no key", "*.agekey"}},
-		{"damaged MAC", "it cannot be decrypted", entries, macText.ReplaceAll(manifest(testkit.Sealing{Groups: forMe}), []byte("mac: ENC[AES256_GCM,data:#")),
+		{"damaged MAC", "it cannot be decrypted", entries, macText.ReplaceAll(manifest(sealtest.Sealing{Groups: forMe}), []byte("mac: ENC[AES256_GCM,data:#")),
 			[]string{"its MAC does not match", "encrypt it anew"}},
-		{"no MAC", "there is nothing that vouches for it", entries, regexp.MustCompile(`mac: ENC\[.*`).ReplaceAll(manifest(testkit.Sealing{Groups: forMe}), []byte(`mac: ""`)),
+		{"no MAC", "there is nothing that vouches for it", entries, regexp.MustCompile(`mac: ENC\[.*`).ReplaceAll(manifest(sealtest.Sealing{Groups: forMe}), []byte(`mac: ""`)),
 			[]string{"its MAC does not match"}},
-		{"moved value", "a value is bound to its field", entries, []byte(strings.Replace(string(manifest(testkit.Sealing{Groups: forMe})), "password:", "passwd:", 1)),
+		{"moved value", "a value is bound to its field", entries, []byte(strings.Replace(string(manifest(sealtest.Sealing{Groups: forMe})), "password:", "passwd:", 1)),
 			[]string{"moved to another field"}},
 		{"plain value", "somebody wrote it into the encrypted file", entries,
-			regexp.MustCompile(`password: ENC\[.*`).ReplaceAll(manifest(testkit.Sealing{Groups: forMe}), []byte("password: hunter2-correct-horse")),
+			regexp.MustCompile(`password: ENC\[.*`).ReplaceAll(manifest(sealtest.Sealing{Groups: forMe}), []byte("password: hunter2-correct-horse")),
 			[]string{"not encrypted where its sops section says so", "--encrypted-regex"}},
 		{"odd section", "it is not sops'", entries, []byte(secretManifest + "sops:\n  mac: hello\n"), []string{"its sops section cannot be read"}},
 		{"no recipients", "nobody could decrypt it", entries, []byte(secretManifest + "sops:\n  mac: ENC[AES256_GCM,data:x,iv:x,tag:x,type:str]\n  lastmodified: \"2026-01-01T00:00:00Z\"\n  version: 3.13.3\n"),
@@ -215,8 +215,8 @@ func TestRefuses(t *testing.T) {
 
 func TestRefusesFiles(t *testing.T) {
 	key := ageKey(t)
-	groups := testkit.ForAge(t, key.Recipient().String())
-	env := string(testkit.Seal(t, "A=secret-value-a\nB=secret-value-b\n", testkit.Sealing{Format: "dotenv", Groups: groups}))
+	groups := sealtest.ForAge(t, key.Recipient().String())
+	env := string(sealtest.Seal(t, "A=secret-value-a\nB=secret-value-b\n", sealtest.Sealing{Format: "dotenv", Groups: groups}))
 	tests := []struct{ name, reason, data, want string }{
 		{"a line taken out", "the MAC covers the whole file", regexp.MustCompile(`(?m)^A=.*\n`).ReplaceAllString(env, ""), "its MAC does not match"},
 		{"a line added", "it is not encrypted", "C=secret-value-c\n" + env, "not encrypted where"},

@@ -23,7 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/bowline-dev/bowline/internal/failure"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/sealtest"
 )
 
 const (
@@ -90,7 +90,7 @@ func (k *keyServer) ring(t *testing.T, o Options) *Ring {
 
 func (s service) seal(t *testing.T, k *keyServer) []byte {
 	t.Helper()
-	return testkit.Seal(t, secretManifest, testkit.Sealing{Only: testkit.ManifestFields, Groups: [][]keys.MasterKey{{s.recipient(k)}}})
+	return sealtest.Seal(t, secretManifest, sealtest.Sealing{Only: sealtest.ManifestFields, Groups: [][]keys.MasterKey{{s.recipient(k)}}})
 }
 
 func TestKeyServices(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/bowline-dev/bowline/internal/build"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/sealtest"
 )
 
 func ageKey(t *testing.T) *age.X25519Identity {
@@ -90,7 +90,7 @@ func TestManifest(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			u := parse(t, testkit.Seal(t, secretManifest, testkit.Sealing{Only: testkit.ManifestFields, Groups: testkit.ForAge(t, tt.recipients...)}))
+			u := parse(t, sealtest.Seal(t, secretManifest, sealtest.Sealing{Only: sealtest.ManifestFields, Groups: sealtest.ForAge(t, tt.recipients...)}))
 			if tt.change != nil {
 				tt.change(u)
 			}
@@ -112,7 +112,7 @@ func TestManifest(t *testing.T) {
 
 func TestValues(t *testing.T) {
 	key := ageKey(t)
-	to := testkit.ForAge(t, key.Recipient().String())
+	to := sealtest.ForAge(t, key.Recipient().String())
 	tests := []struct {
 		name, reason, field, want string
 		format                    string
@@ -127,7 +127,7 @@ func TestValues(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			text := base64.StdEncoding.EncodeToString(testkit.Seal(t, tt.plain, testkit.Sealing{Format: tt.format, Groups: to}))
+			text := base64.StdEncoding.EncodeToString(sealtest.Seal(t, tt.plain, sealtest.Sealing{Format: tt.format, Groups: to}))
 			u := parse(t, []byte("apiVersion: v1\nkind: Secret\nmetadata:\n  name: x\ndata:\n  plain: cGxhaW4=\n  "+tt.field+": "+text+"\n"))
 			changed, err := decrypterWith(t, newRing(t), map[string]string{"k.agekey": key.String()}).Object(t.Context(), u)
 			if err != nil || !changed {
@@ -147,7 +147,7 @@ func TestValues(t *testing.T) {
 
 func TestFile(t *testing.T) {
 	key := ageKey(t)
-	to := testkit.ForAge(t, key.Recipient().String())
+	to := sealtest.ForAge(t, key.Recipient().String())
 	tests := []struct {
 		name, reason, as string
 		env              bool
@@ -163,7 +163,7 @@ func TestFile(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			data := testkit.Seal(t, tt.plain, testkit.Sealing{Format: tt.format, Groups: to})
+			data := sealtest.Seal(t, tt.plain, sealtest.Sealing{Format: tt.format, Groups: to})
 			d := decrypterWith(t, newRing(t), map[string]string{"k.agekey": key.String()})
 			got, err := d.File(t.Context(), build.EncryptedFile{Name: "apps/" + tt.as, As: tt.as, Env: tt.env, Data: data})
 			if err != nil {

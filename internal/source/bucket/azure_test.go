@@ -11,13 +11,13 @@ import (
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/bucket"
 	"github.com/bowline-dev/bowline/internal/source/reach"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/buckettest"
 )
 
-func azureRequest(s *testkit.AzureServer, change ...func(*bucket.Request)) bucket.Request {
+func azureRequest(s *buckettest.AzureServer, change ...func(*bucket.Request)) bucket.Request {
 	r := bucket.Request{
 		Provider: bucket.Azure, Bucket: s.Bucket, Endpoint: s.Account(), Insecure: true, For: "me", Timeout: 20 * time.Second,
-		Login: bucket.Login{Azure: bucket.AzureLogin{AccountKey: testkit.AzureKey}},
+		Login: bucket.Login{Azure: bucket.AzureLogin{AccountKey: buckettest.AzureKey}},
 	}
 	for _, c := range change {
 		c(&r)
@@ -28,16 +28,16 @@ func azureRequest(s *testkit.AzureServer, change ...func(*bucket.Request)) bucke
 // Azurite checks signatures and speaks the whole protocol; the stand-in needs no Node.
 func TestAzure(t *testing.T) {
 	t.Parallel()
-	t.Run("azurite", func(t *testing.T) { t.Parallel(); playAzure(t, testkit.NewAzurite(t)) })
+	t.Run("azurite", func(t *testing.T) { t.Parallel(); playAzure(t, buckettest.NewAzurite(t)) })
 	t.Run("stand-in", func(t *testing.T) {
 		t.Parallel()
-		playAzure(t, testkit.NewAzure(t, func(r *http.Request) bool {
-			return strings.HasPrefix(r.Header.Get("Authorization"), "SharedKey "+testkit.AzureAccount+":")
+		playAzure(t, buckettest.NewAzure(t, func(r *http.Request) bool {
+			return strings.HasPrefix(r.Header.Get("Authorization"), "SharedKey "+buckettest.AzureAccount+":")
 		}))
 	})
 }
 
-func playAzure(t *testing.T, s *testkit.AzureServer) {
+func playAzure(t *testing.T, s *buckettest.AzureServer) {
 	store := newStore(t)
 	files := map[string]string{"a.yaml": "1", "app/b.yaml": "2", "app/deep/c.yaml": "3", "d.yaml": "4", "e.yaml": "5"}
 	s.Put(files)
@@ -101,7 +101,7 @@ func TestAzureLogins(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			s := testkit.NewAzure(t, tc.admits)
+			s := buckettest.NewAzure(t, tc.admits)
 			s.Put(map[string]string{"a": "1"})
 			login := bucket.Login{}
 			if tc.secret != nil {
@@ -125,7 +125,7 @@ func TestAzureLogins(t *testing.T) {
 // A token is shown over TLS, to a server whose authority is known.
 func TestAzureToken(t *testing.T) {
 	t.Parallel()
-	s := testkit.NewAzure(t, func(r *http.Request) bool { return r.Header.Get("Authorization") == "Bearer azure-token" }, testkit.BucketTLS())
+	s := buckettest.NewAzure(t, func(r *http.Request) bool { return r.Header.Get("Authorization") == "Bearer azure-token" }, buckettest.TLS())
 	s.Put(map[string]string{"a": "1"})
 	login := bucket.Login{Token: "azure-token"}
 	a := fetched(t, newStore(t), azureRequest(s, func(r *bucket.Request) { r.Login, r.Insecure, r.TLS = login, false, reach.TLS{CA: s.CA()} }))

@@ -10,10 +10,10 @@ import (
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/bucket"
 	"github.com/bowline-dev/bowline/internal/source/reach"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/buckettest"
 )
 
-func googleRequest(s *testkit.GoogleServer, change ...func(*bucket.Request)) bucket.Request {
+func googleRequest(s *buckettest.GoogleServer, change ...func(*bucket.Request)) bucket.Request {
 	r := bucket.Request{Provider: bucket.Google, Bucket: s.Bucket, Endpoint: s.Endpoint(), Insecure: true, For: "me", Timeout: 20 * time.Second}
 	for _, c := range change {
 		c(&r)
@@ -23,7 +23,7 @@ func googleRequest(s *testkit.GoogleServer, change ...func(*bucket.Request)) buc
 
 func TestGoogle(t *testing.T) {
 	t.Parallel()
-	s := testkit.NewGoogle(t)
+	s := buckettest.NewGoogle(t)
 	store := newStore(t)
 	files := map[string]string{"a.yaml": "1", "app/b.yaml": "2", "app/deep/c.yaml": "3"}
 	s.Put(files)
@@ -76,7 +76,7 @@ func TestKeys(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			s := testkit.NewGoogle(t)
+			s := buckettest.NewGoogle(t)
 			s.Put(map[string]string{"good.yaml": "1"})
 			for _, key := range tc.keys {
 				s.Put(map[string]string{key: "x"})
@@ -94,7 +94,7 @@ func TestKeys(t *testing.T) {
 	}
 	t.Run("stands for a folder", func(t *testing.T) {
 		t.Parallel()
-		s := testkit.NewGoogle(t)
+		s := buckettest.NewGoogle(t)
 		s.Put(map[string]string{"a": "", "a/b": "1", "c/": "", "empty": ""})
 		if got := filesOf(t, fetched(t, newStore(t), googleRequest(s)).Tree); !maps.Equal(got, map[string]string{"a/b": "1", "empty": ""}) {
 			t.Errorf("the tree has %v", got)
@@ -151,7 +151,7 @@ func TestEndpoints(t *testing.T) {
 // A mirror takes the place of a server, or of one bucket.
 func TestMirrors(t *testing.T) {
 	t.Parallel()
-	s := testkit.NewS3(t)
+	s := buckettest.NewS3(t)
 	s.Put(map[string]string{"a": "1"})
 	for _, tc := range []struct{ name, from, to, bucket string }{
 		{"server", "https://s3.example.com/", s.URL() + "/", s.Bucket},

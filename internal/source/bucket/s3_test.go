@@ -17,7 +17,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source"
 	"github.com/bowline-dev/bowline/internal/source/bucket"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/buckettest"
 )
 
 func newStore(t *testing.T, change ...func(*bucket.Options)) *bucket.Store {
@@ -33,10 +33,10 @@ func newStore(t *testing.T, change ...func(*bucket.Options)) *bucket.Store {
 	return s
 }
 
-func s3Request(s *testkit.S3Server, change ...func(*bucket.Request)) bucket.Request {
+func s3Request(s *buckettest.S3Server, change ...func(*bucket.Request)) bucket.Request {
 	r := bucket.Request{
 		Provider: bucket.Generic, Bucket: s.Bucket, Endpoint: s.Endpoint(), Insecure: true, For: "me", Timeout: 20 * time.Second,
-		Login: bucket.Login{AccessKey: testkit.S3AccessKey, SecretKey: testkit.S3SecretKey},
+		Login: bucket.Login{AccessKey: buckettest.S3AccessKey, SecretKey: buckettest.S3SecretKey},
 	}
 	for _, c := range change {
 		c(&r)
@@ -83,7 +83,7 @@ func filesOf(t *testing.T, tree source.Tree) map[string]string {
 // An object is downloaded once for each content, and nothing when nothing is new.
 func TestS3DownloadsWhatChanged(t *testing.T) {
 	t.Parallel()
-	s := testkit.NewS3(t)
+	s := buckettest.NewS3(t)
 	store := newStore(t)
 	files := map[string]string{"a.yaml": "1", "app/b.yaml": "2", "app/deep/c.yaml": "3", "same.yaml": "3"}
 	s.Put(files)
@@ -125,7 +125,7 @@ func TestS3DownloadsWhatChanged(t *testing.T) {
 // The revision is the one that the toolkit's own controller gives to the same bucket.
 func TestS3Revision(t *testing.T) {
 	t.Parallel()
-	s := testkit.NewS3(t)
+	s := buckettest.NewS3(t)
 	s.Put(map[string]string{"b.yaml": "two", "a/a.yaml": "one", ".gitignore": "x", ".sourceignore": "*.md\n", "README.md": "left out"})
 	a := fetched(t, newStore(t), s3Request(s))
 	const one, two, x = "f97c5d29941bfb1b2fdab0874906ab82", "b8a9f715dbb64fd5c56e7783c6820a61", "9dd4e461268c8034f5c8564e155c67a6"
@@ -137,7 +137,7 @@ func TestS3Revision(t *testing.T) {
 
 func TestS3IgnoreAndPrefix(t *testing.T) {
 	t.Parallel()
-	s := testkit.NewS3(t)
+	s := buckettest.NewS3(t)
 	s.Put(map[string]string{
 		".sourceignore": "*.md\nold/\n", "!first.yaml": "sorts before the rules", "!first.md": "so does this",
 		"a.yaml": "", "a.md": "", "apps/a.yaml": "", "apps/a.md": "", "apps/old/x.yaml": "", "application.yaml": "", "logo.png": "",
@@ -167,7 +167,7 @@ func TestS3IgnoreAndPrefix(t *testing.T) {
 // A list in many pages is one list.
 func TestS3ManyObjects(t *testing.T) {
 	t.Parallel()
-	s := testkit.NewS3(t)
+	s := buckettest.NewS3(t)
 	files := map[string]string{}
 	for i := range 1100 {
 		files[fmt.Sprintf("d%d/f%d.yaml", i%10, i)] = fmt.Sprint(i % 100)
@@ -198,7 +198,7 @@ func isKind(err error, kind failure.Kind, words ...string) bool {
 // A large object is not downloaded, and does no harm as long as nobody reads it.
 func TestS3LargeObject(t *testing.T) {
 	t.Parallel()
-	s := testkit.NewS3(t)
+	s := buckettest.NewS3(t)
 	s.Put(map[string]string{"a.yaml": "1", "huge.bin": strings.Repeat("x", 2000)})
 	store := newStore(t, func(o *bucket.Options) { o.MaxFileSize = 1000 })
 	a := fetched(t, store, s3Request(s))
@@ -223,7 +223,7 @@ func TestS3LargeObject(t *testing.T) {
 // After a restart, what somebody was given last is there for him, and nothing is downloaded again.
 func TestS3Recall(t *testing.T) {
 	t.Parallel()
-	s := testkit.NewS3(t)
+	s := buckettest.NewS3(t)
 	s.Put(map[string]string{"a.yaml": "1", "b/b.yaml": "2"})
 	dir := t.TempDir()
 	in := func(o *bucket.Options) { o.DataDir = dir }
@@ -259,7 +259,7 @@ func TestS3Recall(t *testing.T) {
 // What is damaged on disk is told, and downloaded again.
 func TestS3Damage(t *testing.T) {
 	t.Parallel()
-	s := testkit.NewS3(t)
+	s := buckettest.NewS3(t)
 	s.Put(map[string]string{"a.yaml": "good"})
 	dir := t.TempDir()
 	store := newStore(t, func(o *bucket.Options) { o.DataDir = dir })
@@ -280,7 +280,7 @@ func TestS3Damage(t *testing.T) {
 // What broke off goes on where it was.
 func TestS3GoesOn(t *testing.T) {
 	t.Parallel()
-	s := testkit.NewS3(t)
+	s := buckettest.NewS3(t)
 	files := map[string]string{}
 	for i := range 40 {
 		files[fmt.Sprintf("f%02d", i)] = fmt.Sprint(i)
@@ -309,7 +309,7 @@ func TestS3GoesOn(t *testing.T) {
 // An object that goes or changes between the listing and the download: the bucket is listed again.
 func TestS3MovesMeanwhile(t *testing.T) {
 	t.Parallel()
-	s := testkit.NewS3(t)
+	s := buckettest.NewS3(t)
 	s.Put(map[string]string{"a.yaml": "1", "b.yaml": "1", "c.yaml": "1"})
 	once := true
 	s.OnRead(func(key string) {
@@ -333,7 +333,7 @@ func TestS3MovesMeanwhile(t *testing.T) {
 // What is in use stays, however long nothing changes; what nobody asks for any more goes.
 func TestS3Sweep(t *testing.T) {
 	t.Parallel()
-	s, other := testkit.NewS3(t), testkit.NewS3(t)
+	s, other := buckettest.NewS3(t), buckettest.NewS3(t)
 	s.Put(map[string]string{"a.yaml": "kept"})
 	dir, now := t.TempDir(), time.Now()
 	in := func(o *bucket.Options) { o.DataDir, o.Now = dir, func() time.Time { return now } }

@@ -16,6 +16,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/source/helmrepo"
 	"github.com/bowline-dev/bowline/internal/source/reach"
 	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/charttest"
 )
 
 func podinfo(version string) testkit.Chart {
@@ -58,7 +59,7 @@ func pick(t *testing.T, s *helmrepo.Store, req helmrepo.Request) (chart.Chart, e
 }
 
 func TestFetchAndDownloadOnce(t *testing.T) {
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0"), podinfo("1.1.0"), podinfo("2.0.0-rc.1")})
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0"), podinfo("1.1.0"), podinfo("2.0.0-rc.1")})
 	dir := t.TempDir()
 	s := open(t, dir, nil)
 	req := helmrepo.Request{URL: server.URL()}
@@ -104,7 +105,7 @@ func TestFetchAndDownloadOnce(t *testing.T) {
 }
 
 func TestServersWithoutMarks(t *testing.T) {
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")}, testkit.ChartPlain())
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")}, charttest.Plain())
 	s := open(t, t.TempDir(), nil)
 	first, err := s.Fetch(t.Context(), helmrepo.Request{URL: server.URL() + "/"})
 	if err != nil {
@@ -116,8 +117,8 @@ func TestServersWithoutMarks(t *testing.T) {
 }
 
 func TestCredentials(t *testing.T) {
-	elsewhere := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")}, testkit.ChartBasicAuth("ann", "secret"))
+	elsewhere := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")})
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")}, charttest.BasicAuth("ann", "secret"))
 	s := open(t, t.TempDir(), nil)
 	auth := helmrepo.Auth{Username: "ann", Password: "secret"}
 	if _, err := pick(t, s, helmrepo.Request{URL: server.URL()}); !errors.Is(err, failure.Of(failure.Denied)) {
@@ -148,7 +149,7 @@ func TestCredentials(t *testing.T) {
 }
 
 func TestRedirects(t *testing.T) {
-	elsewhere := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
+	elsewhere := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")})
 	server := httptest.NewServer(http.RedirectHandler(elsewhere.URL()+"/index.yaml", http.StatusFound))
 	t.Cleanup(server.Close)
 	s := open(t, t.TempDir(), nil)
@@ -165,7 +166,7 @@ func TestRedirects(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")}, testkit.ChartClientCert())
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")}, charttest.ClientCert())
 	cert, key := server.ClientCert()
 	s := open(t, t.TempDir(), nil)
 	tests := []struct {
@@ -195,7 +196,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestMirrors(t *testing.T) {
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")})
 	server.Index("https://charts.invalid/stable")
 	s := open(t, t.TempDir(), func(o *helmrepo.Options) {
 		o.Mirrors = []reach.Mirror{{From: "https://charts.invalid/", To: "http://127.0.0.1:1/"}, {From: "https://charts.invalid/stable", To: server.URL()}}
@@ -212,50 +213,50 @@ func TestMirrors(t *testing.T) {
 func TestBadServers(t *testing.T) {
 	tests := []struct {
 		name, reason string
-		fault        func(*testkit.ChartServer)
+		fault        func(*charttest.Server)
 		want         failure.Kind
 		says         string
 	}{
-		{"gone", "nobody listens", (*testkit.ChartServer).Stop, failure.Unavailable, "check that the server is up"},
-		{"hangs", "it accepts and says nothing", func(s *testkit.ChartServer) { s.Hang(true) }, failure.Timeout, "raise spec.timeout"},
-		{"error", "it is broken", func(s *testkit.ChartServer) { s.Refuse("", 500) }, failure.Unavailable, "500"},
-		{"no index", "the URL is another's", func(s *testkit.ChartServer) { s.Refuse("/index.yaml", 404) }, failure.NotFound, "check the URL"},
-		{"broken index", "the line is named", func(s *testkit.ChartServer) { s.Write("index.yaml", []byte("apiVersion: v1\nentries:\n  a: b\n")) }, failure.Invalid, "line 3"},
-		{"huge index", "it is not read to its end", func(s *testkit.ChartServer) { s.Write("index.yaml", make([]byte, 2<<20)) }, failure.Invalid, "more than 1048576 bytes"},
-		{"no chart", "the index knows others", func(s *testkit.ChartServer) {
+		{"gone", "nobody listens", (*charttest.Server).Stop, failure.Unavailable, "check that the server is up"},
+		{"hangs", "it accepts and says nothing", func(s *charttest.Server) { s.Hang(true) }, failure.Timeout, "raise spec.timeout"},
+		{"error", "it is broken", func(s *charttest.Server) { s.Refuse("", 500) }, failure.Unavailable, "500"},
+		{"no index", "the URL is another's", func(s *charttest.Server) { s.Refuse("/index.yaml", 404) }, failure.NotFound, "check the URL"},
+		{"broken index", "the line is named", func(s *charttest.Server) { s.Write("index.yaml", []byte("apiVersion: v1\nentries:\n  a: b\n")) }, failure.Invalid, "line 3"},
+		{"huge index", "it is not read to its end", func(s *charttest.Server) { s.Write("index.yaml", make([]byte, 2<<20)) }, failure.Invalid, "more than 1048576 bytes"},
+		{"no chart", "the index knows others", func(s *charttest.Server) {
 			_ = os.Remove(filepath.Join(s.Root(), "podinfo-1.0.0.tgz"))
 			s.Add(testkit.Chart{Name: "podinfos", Version: "1.0.0"})
 		}, failure.NotFound, "there is podinfos"},
-		{"other bytes", "not what the index promised", func(s *testkit.ChartServer) { s.Write("podinfo-1.0.0.tgz", podinfo("1.0.1").Archive(t)) }, failure.Unavailable, "the index promises"},
-		{"archive is gone", "the index is ahead of it", func(s *testkit.ChartServer) { s.Refuse("/podinfo-1.0.0.tgz", 404) }, failure.NotFound, "podinfo-1.0.0.tgz"},
-		{"no archive", "an error page", func(s *testkit.ChartServer) {
+		{"other bytes", "not what the index promised", func(s *charttest.Server) { s.Write("podinfo-1.0.0.tgz", podinfo("1.0.1").Archive(t)) }, failure.Unavailable, "the index promises"},
+		{"archive is gone", "the index is ahead of it", func(s *charttest.Server) { s.Refuse("/podinfo-1.0.0.tgz", 404) }, failure.NotFound, "podinfo-1.0.0.tgz"},
+		{"no archive", "an error page", func(s *charttest.Server) {
 			index(s, "podinfo-1.0.0.tgz")
 			s.Write("podinfo-1.0.0.tgz", []byte("<html>"))
 		}, failure.Invalid, "gzip"},
-		{"no chart in it", "any archive will not do", func(s *testkit.ChartServer) {
+		{"no chart in it", "any archive will not do", func(s *charttest.Server) {
 			index(s, "x.tgz")
 			s.Write("x.tgz", testkit.TarGz(t, map[string]string{"a/b": "c"}))
 		}, failure.Invalid, "Chart.yaml"},
-		{"paths", "nothing leads outside", func(s *testkit.ChartServer) {
+		{"paths", "nothing leads outside", func(s *charttest.Server) {
 			index(s, "x.tgz")
 			s.Write("x.tgz", testkit.TarGz(t, map[string]string{"podinfo/Chart.yaml": "", "podinfo/../../b": "c"}))
 		}, failure.Invalid, "leads outside"},
-		{"links", "an archive has none", func(s *testkit.ChartServer) {
+		{"links", "an archive has none", func(s *charttest.Server) {
 			index(s, "x.tgz")
 			s.Write("x.tgz", testkit.TarGz(t, map[string]string{"podinfo/Chart.yaml": "link:/etc/passwd"}))
 		}, failure.Invalid, "links"},
-		{"bomb", "small on the way, large here", func(s *testkit.ChartServer) {
+		{"bomb", "small on the way, large here", func(s *charttest.Server) {
 			index(s, "x.tgz")
 			s.Write("x.tgz", testkit.TarGz(t, map[string]string{"podinfo/Chart.yaml": "name: podinfo\nversion: 1.0.0\n", "podinfo/b": strings.Repeat("\x00", chart.MaxFile+1)}))
 		}, failure.Invalid, "more than the limit"},
-		{"no URL", "nowhere to get it", func(s *testkit.ChartServer) {
+		{"no URL", "nowhere to get it", func(s *charttest.Server) {
 			s.Write("index.yaml", []byte("apiVersion: v1\nentries:\n  podinfo:\n  - version: 1.0.0\n"))
 		}, failure.Invalid, "no URL"},
-		{"odd URL", "files of this machine are no charts", func(s *testkit.ChartServer) { index(s, "file:///etc/passwd") }, failure.Invalid, `the scheme is "file"`},
+		{"odd URL", "files of this machine are no charts", func(s *charttest.Server) { index(s, "file:///etc/passwd") }, failure.Invalid, `the scheme is "file"`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
+			server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")})
 			tt.fault(server)
 			s := open(t, t.TempDir(), func(o *helmrepo.Options) { o.MaxIndex = 1 << 20 })
 			req := helmrepo.Request{URL: server.URL()}
@@ -271,12 +272,12 @@ func TestBadServers(t *testing.T) {
 }
 
 // index writes an index with one version, whose digest is not promised.
-func index(s *testkit.ChartServer, url string) {
+func index(s *charttest.Server, url string) {
 	s.Write("index.yaml", []byte("apiVersion: v1\nentries:\n  podinfo:\n  - version: 1.0.0\n    urls:\n    - "+url+"\n"))
 }
 
 func TestRecallAndSweep(t *testing.T) {
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")})
 	dir := t.TempDir()
 	req := helmrepo.Request{URL: server.URL()}
 	got, err := open(t, dir, nil).Fetch(t.Context(), req)
@@ -311,7 +312,7 @@ func TestRecallAndSweep(t *testing.T) {
 
 // A process that ends while it keeps an index leaves some of its files; the next one makes the rest.
 func TestKilledWhileKeeping(t *testing.T) {
-	server := testkit.NewChartServer(t, []testkit.Chart{podinfo("1.0.0")})
+	server := charttest.NewServer(t, []testkit.Chart{podinfo("1.0.0")})
 	dir := t.TempDir()
 	req := helmrepo.Request{URL: server.URL()}
 	if _, err := open(t, dir, nil).Fetch(t.Context(), req); err != nil {

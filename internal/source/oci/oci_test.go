@@ -18,6 +18,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/source/oci"
 	"github.com/bowline-dev/bowline/internal/source/registry"
 	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
 )
 
 func newStore(t *testing.T, dir string) *oci.Store { return newStoreAt(t, dir, nil) }
@@ -53,11 +54,11 @@ func names(t *testing.T, tree source.Tree) string {
 }
 
 func TestFetch(t *testing.T) {
-	reg := testkit.NewRegistry(t)
+	reg := ocitest.NewRegistry(t)
 	one := reg.PushFiles("app", map[string]string{"a.yaml": "1", "b.yaml": "1", ".sourceignore": "b.yaml\n", "l": "link:a.yaml"}, map[string]string{"org.opencontainers.image.revision": "main@sha1:x"}, "1.0.0")
 	two := reg.PushFiles("app", map[string]string{"c.yaml": "2"}, nil, "1.2.0", "latest")
-	many := reg.Push("many", testkit.OCIArtifact{ConfigMediaType: testkit.FluxConfigMediaType, Layers: []testkit.OCILayer{
-		{MediaType: "text/plain", Data: []byte("no archive")}, {MediaType: testkit.FluxContentMediaType, Data: testkit.TarGz(t, map[string]string{"d.yaml": "3", "a.jpg": "4"})},
+	many := reg.Push("many", ocitest.OCIArtifact{ConfigMediaType: ocitest.FluxConfigMediaType, Layers: []ocitest.OCILayer{
+		{MediaType: "text/plain", Data: []byte("no archive")}, {MediaType: ocitest.FluxContentMediaType, Data: testkit.TarGz(t, map[string]string{"d.yaml": "3", "a.jpg": "4"})},
 	}}, "latest")
 	ignore := "!b.yaml\nc.yaml\n"
 	for _, tc := range []struct {
@@ -73,8 +74,8 @@ func TestFetch(t *testing.T) {
 		{"semver", "before a tag", "app", oci.Ref{SemVer: ">=1.0.0 <2", Tag: "1.0.0"}, oci.Layer{}, nil, "1.2.0@" + two, "c.yaml"},
 		{"filter", "only those tags", "app", oci.Ref{SemVer: "1.x", SemVerFilter: `\.0\.0$`}, oci.Layer{}, nil, "1.0.0@" + one, ".sourceignore a.yaml"},
 		{"digest", "before all else", "app", oci.Ref{Digest: one, SemVer: "1.x"}, oci.Layer{}, nil, one, ".sourceignore a.yaml"},
-		{"layer", "the first of its type", "many", oci.Ref{}, oci.Layer{MediaType: testkit.FluxContentMediaType}, nil, "latest@" + many, "d.yaml"},
-		{"copy", "as it is", "many", oci.Ref{}, oci.Layer{MediaType: testkit.FluxContentMediaType, Copy: true}, &ignore, "latest@" + many, "a.jpg d.yaml"},
+		{"layer", "the first of its type", "many", oci.Ref{}, oci.Layer{MediaType: ocitest.FluxContentMediaType}, nil, "latest@" + many, "d.yaml"},
+		{"copy", "as it is", "many", oci.Ref{}, oci.Layer{MediaType: ocitest.FluxContentMediaType, Copy: true}, &ignore, "latest@" + many, "a.jpg d.yaml"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			a, err := newStore(t, t.TempDir()).Fetch(t.Context(), oci.Request{URL: reg.URL(tc.repository), Ref: tc.ref, Layer: tc.layer, Ignore: tc.ignore, For: tc.name})
@@ -96,8 +97,8 @@ func TestFetch(t *testing.T) {
 
 // A layer that is copied is handed on to the byte, whatever is in it.
 func TestCopy(t *testing.T) {
-	reg := testkit.NewRegistry(t)
-	reg.Push("app", testkit.OCIArtifact{ConfigMediaType: testkit.FluxConfigMediaType, Layers: []testkit.OCILayer{{MediaType: "text/plain", Data: []byte("no archive")}}}, "latest")
+	reg := ocitest.NewRegistry(t)
+	reg.Push("app", ocitest.OCIArtifact{ConfigMediaType: ocitest.FluxConfigMediaType, Layers: []ocitest.OCILayer{{MediaType: "text/plain", Data: []byte("no archive")}}}, "latest")
 	a, err := newStore(t, t.TempDir()).Fetch(t.Context(), oci.Request{URL: reg.URL("app"), Layer: oci.Layer{Copy: true}})
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +118,7 @@ func TestCopy(t *testing.T) {
 
 // What one has is asked for no more than has to be.
 func TestNothingNew(t *testing.T) {
-	reg := testkit.NewRegistry(t)
+	reg := ocitest.NewRegistry(t)
 	digest := reg.PushFiles("app", map[string]string{"a": "1"}, nil, "v1")
 	s := newStore(t, t.TempDir())
 	req := oci.Request{URL: reg.URL("app"), Ref: oci.Ref{Tag: "v1"}, For: "one"}
@@ -152,7 +153,7 @@ func TestNothingNew(t *testing.T) {
 
 // After a restart the last revision is at hand, for whom it was fetched.
 func TestRecall(t *testing.T) {
-	reg := testkit.NewRegistry(t)
+	reg := ocitest.NewRegistry(t)
 	reg.PushFiles("app", map[string]string{"a": "1"}, nil, "latest")
 	dir := t.TempDir()
 	req := oci.Request{URL: reg.URL("app"), For: "one"}
@@ -190,7 +191,7 @@ func TestRecall(t *testing.T) {
 // What nobody fetched for months is there after a restart, as of a source that is suspended; that of those who
 // are gone goes in time.
 func TestRecallAfterLong(t *testing.T) {
-	reg := testkit.NewRegistry(t)
+	reg := ocitest.NewRegistry(t)
 	reg.PushFiles("app", map[string]string{"a": "1"}, nil, "latest", "new")
 	dir, now := t.TempDir(), time.Now()
 	clock := func() time.Time { return now }
@@ -223,19 +224,19 @@ func TestRecallAfterLong(t *testing.T) {
 }
 
 func TestBadArtifacts(t *testing.T) {
-	reg := testkit.NewRegistry(t)
-	push := func(name string, layers ...testkit.OCILayer) {
-		reg.Push(name, testkit.OCIArtifact{ConfigMediaType: testkit.FluxConfigMediaType, Layers: layers}, "latest")
+	reg := ocitest.NewRegistry(t)
+	push := func(name string, layers ...ocitest.OCILayer) {
+		reg.Push(name, ocitest.OCIArtifact{ConfigMediaType: ocitest.FluxConfigMediaType, Layers: layers}, "latest")
 	}
-	files := func(of map[string]string) testkit.OCILayer {
-		return testkit.OCILayer{MediaType: testkit.FluxContentMediaType, Data: testkit.TarGz(t, of)}
+	files := func(of map[string]string) ocitest.OCILayer {
+		return ocitest.OCILayer{MediaType: ocitest.FluxContentMediaType, Data: testkit.TarGz(t, of)}
 	}
-	push("plain", testkit.OCILayer{MediaType: "text/plain", Data: []byte("no archive")})
+	push("plain", ocitest.OCILayer{MediaType: "text/plain", Data: []byte("no archive")})
 	push("empty")
 	push("good", files(map[string]string{"a": "1"}))
 	push("outside", files(map[string]string{"../a": "1"}))
 	push("large", files(map[string]string{"a": strings.Repeat("1", 2<<20)}))
-	push("huge", testkit.OCILayer{MediaType: testkit.FluxContentMediaType, Data: make([]byte, 2<<20)})
+	push("huge", ocitest.OCILayer{MediaType: ocitest.FluxContentMediaType, Data: make([]byte, 2<<20)})
 	unverified := errors.New("nobody vouches for it")
 	for _, tc := range []struct {
 		name, reason, url string
@@ -246,7 +247,7 @@ func TestBadArtifacts(t *testing.T) {
 	}{
 		{"not an archive", "it cannot be extracted", reg.URL("plain"), nil, oci.Reading, failure.Invalid, "gzip"},
 		{"no layers", "there is nothing to read", reg.URL("empty"), nil, oci.Reading, failure.Invalid, "no layers"},
-		{"no such layer", "the types are told", reg.URL("good"), func(r *oci.Request) { r.Layer.MediaType = "text/html" }, oci.Reading, failure.Invalid, testkit.FluxContentMediaType},
+		{"no such layer", "the types are told", reg.URL("good"), func(r *oci.Request) { r.Layer.MediaType = "text/html" }, oci.Reading, failure.Invalid, ocitest.FluxContentMediaType},
 		{"outside", "nothing leads outside", reg.URL("outside"), nil, oci.Reading, failure.Invalid, "outside"},
 		{"large", "there is a limit", reg.URL("large"), nil, oci.Reading, failure.Invalid, "1048576"},
 		{"huge", "there is a limit", reg.URL("huge"), nil, oci.Pulling, failure.Invalid, "1048576 bytes"},

@@ -14,7 +14,7 @@ import (
 	"github.com/bowline-dev/bowline/internal/source/blob"
 	"github.com/bowline-dev/bowline/internal/source/reach"
 	"github.com/bowline-dev/bowline/internal/source/registry"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
 )
 
 func newClient(t *testing.T, mirrors ...reach.Mirror) *registry.Client {
@@ -51,10 +51,10 @@ func pull(ctx context.Context, c *registry.Client, address, tag string, a regist
 }
 
 func TestPull(t *testing.T) {
-	plain := testkit.NewRegistry(t)
-	login := testkit.NewRegistry(t, testkit.RegistryBasicAuth("ann", "right"))
-	secure := testkit.NewRegistry(t, testkit.RegistryTLS())
-	mutual := testkit.NewRegistry(t, testkit.RegistryClientCert())
+	plain := ocitest.NewRegistry(t)
+	login := ocitest.NewRegistry(t, ocitest.BasicAuth("ann", "right"))
+	secure := ocitest.NewRegistry(t, ocitest.TLS())
+	mutual := ocitest.NewRegistry(t, ocitest.ClientCert())
 	cert, key := mutual.ClientCert()
 	keychain, err := registry.KeychainFromSecrets(map[string][]byte{".dockerconfigjson": []byte(login.DockerConfig("ann", "right"))})
 	if err != nil {
@@ -62,7 +62,7 @@ func TestPull(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name, reason string
-		of           *testkit.Registry
+		of           *ocitest.Registry
 		access       registry.Access
 		want         failure.Kind
 		word         string
@@ -114,7 +114,7 @@ func check(t *testing.T, err error, kind failure.Kind, words ...string) {
 
 // What a registry does wrong, one clear error each.
 func TestBadRegistry(t *testing.T) {
-	reg := testkit.NewRegistry(t)
+	reg := ocitest.NewRegistry(t)
 	c := newClient(t)
 	digest := reg.PushFiles("app", map[string]string{"a": "1"}, nil, "v1")
 	layer := ""
@@ -123,7 +123,7 @@ func TestBadRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	layer = m.Layers[0].Digest
-	big := reg.Push("big", testkit.OCIArtifact{ConfigMediaType: testkit.FluxConfigMediaType, Layers: []testkit.OCILayer{{MediaType: testkit.FluxContentMediaType, Data: make([]byte, 2<<20)}}}, "v1")
+	big := reg.Push("big", ocitest.OCIArtifact{ConfigMediaType: ocitest.FluxConfigMediaType, Layers: []ocitest.OCILayer{{MediaType: ocitest.FluxContentMediaType, Data: make([]byte, 2<<20)}}}, "v1")
 	for _, tc := range []struct {
 		name, reason  string
 		bad           func()
@@ -163,7 +163,7 @@ func TestBadRegistry(t *testing.T) {
 	check(t, err, failure.Unavailable, "connection refused")
 }
 
-func manifest(t *testing.T, c *registry.Client, reg *testkit.Registry, digest string) (*registry.Manifest, error) {
+func manifest(t *testing.T, c *registry.Client, reg *ocitest.Registry, digest string) (*registry.Manifest, error) {
 	t.Helper()
 	r, err := c.Repository(reg.URL("app"), registry.Access{})
 	if err != nil {
@@ -174,7 +174,7 @@ func manifest(t *testing.T, c *registry.Client, reg *testkit.Registry, digest st
 
 // A layer is downloaded once, whoever asks for it.
 func TestBlobOnce(t *testing.T) {
-	reg := testkit.NewRegistry(t)
+	reg := ocitest.NewRegistry(t)
 	reg.PushFiles("app", map[string]string{"a": "1"}, nil, "v1", "v2")
 	c := newClient(t)
 	done := make(chan error)
@@ -198,7 +198,7 @@ func TestBlobOnce(t *testing.T) {
 // Somebody with a proxy of his own can be answered by whom he likes, in the name of any registry: he gets what comes
 // from there, and not what others have got from the registry by that name.
 func TestBlobByAnotherWay(t *testing.T) {
-	reg := testkit.NewRegistry(t)
+	reg := ocitest.NewRegistry(t)
 	reg.PushFiles("app", map[string]string{"a": "private"}, nil, "v1")
 	c := newClient(t)
 	proxy, err := url.Parse("http://" + reg.Host())
@@ -216,7 +216,7 @@ func TestBlobByAnotherWay(t *testing.T) {
 		{"insecure", "anybody may answer", registry.Access{Insecure: true}, 2},
 		{"proxy", "the proxy may answer", registry.Access{Proxy: proxy}, 3},
 		{"proxy with a login", "it is the same proxy", registry.Access{Proxy: secret}, 3},
-		{"authority", "whom it vouches for may answer", registry.Access{TLS: reach.TLS{CA: testkit.NewRegistry(t, testkit.RegistryTLS()).CA()}}, 4},
+		{"authority", "whom it vouches for may answer", registry.Access{TLS: reach.TLS{CA: ocitest.NewRegistry(t, ocitest.TLS()).CA()}}, 4},
 	} {
 		if _, _, err := pull(t.Context(), c, reg.URL("app"), "v1", tc.access); err != nil {
 			t.Errorf("%s: %v", tc.name, err)
@@ -228,7 +228,7 @@ func TestBlobByAnotherWay(t *testing.T) {
 }
 
 func TestMirror(t *testing.T) {
-	reg := testkit.NewRegistry(t, testkit.RegistryBasicAuth("ann", "right"))
+	reg := ocitest.NewRegistry(t, ocitest.BasicAuth("ann", "right"))
 	want := reg.PushFiles("cache/org/app", map[string]string{"a": "1"}, nil, "v1")
 	for _, tc := range []struct{ name, reason, to, login string }{
 		{"oci", "the same prefix", "oci://" + reg.Host() + "/cache/", "ghcr.io"},

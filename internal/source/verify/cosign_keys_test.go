@@ -8,10 +8,11 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/verify"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
+	"github.com/bowline-dev/bowline/internal/testkit/signtest"
 )
 
-var formats = []testkit.CosignFormat{testkit.CosignBundle, testkit.CosignTag, testkit.CosignReferring}
+var formats = []signtest.CosignFormat{signtest.CosignBundle, signtest.CosignTag, signtest.CosignReferring}
 
 func trustKeys(t testing.TB, secret map[string][]byte) verify.Trust {
 	t.Helper()
@@ -23,27 +24,27 @@ func trustKeys(t testing.TB, secret map[string][]byte) verify.Trust {
 // Both formats of cosign, however the registry keeps them, hold for the right key and for nothing else.
 func TestCosignKeys(t *testing.T) {
 	t.Parallel()
-	alice, bob := testkit.NewCosignKey(t, 0), testkit.NewCosignKey(t, 0)
+	alice, bob := signtest.NewCosignKey(t, 0), signtest.NewCosignKey(t, 0)
 	one := map[string][]byte{"alice.pub": alice.Public, "README": []byte("no key")}
 	both := map[string][]byte{"a.pub": bob.Public, "z.pub": alice.Public}
 	rows := []struct {
 		name, reason string
-		sign         func(*testing.T, testkit.Artifact, testkit.CosignFormat)
+		sign         func(*testing.T, ocitest.Artifact, signtest.CosignFormat)
 		keys         map[string][]byte
 		cause        verify.Cause
 		words        []string
 	}{
-		{"right key", "it is signed with the key that is trusted", func(t *testing.T, a testkit.Artifact, f testkit.CosignFormat) { alice.Sign(t, a, f) },
+		{"right key", "it is signed with the key that is trusted", func(t *testing.T, a ocitest.Artifact, f signtest.CosignFormat) { alice.Sign(t, a, f) },
 			one, "", []string{"key 'alice.pub' of Secret/apps/keys"}},
-		{"several keys", "one of them is enough", func(t *testing.T, a testkit.Artifact, f testkit.CosignFormat) { alice.Sign(t, a, f) },
+		{"several keys", "one of them is enough", func(t *testing.T, a ocitest.Artifact, f signtest.CosignFormat) { alice.Sign(t, a, f) },
 			both, "", []string{"key 'z.pub'"}},
-		{"none", "nobody signed it", func(*testing.T, testkit.Artifact, testkit.CosignFormat) {},
+		{"none", "nobody signed it", func(*testing.T, ocitest.Artifact, signtest.CosignFormat) {},
 			one, verify.Unsigned, []string{"no signature of cosign"}},
-		{"wrong key", "somebody else signed it", func(t *testing.T, a testkit.Artifact, f testkit.CosignFormat) { bob.Sign(t, a, f) },
+		{"wrong key", "somebody else signed it", func(t *testing.T, a ocitest.Artifact, f signtest.CosignFormat) { bob.Sign(t, a, f) },
 			one, verify.Mistrusted, []string{"Secret/apps/keys"}},
-		{"tampered", "what was signed is not what is there", func(t *testing.T, a testkit.Artifact, f testkit.CosignFormat) { alice.SignTampered(t, a, f) },
+		{"tampered", "what was signed is not what is there", func(t *testing.T, a ocitest.Artifact, f signtest.CosignFormat) { alice.SignTampered(t, a, f) },
 			one, verify.Mistrusted, nil},
-		{"replayed", "a good signature of another artifact was put beside this one", func(t *testing.T, a testkit.Artifact, f testkit.CosignFormat) {
+		{"replayed", "a good signature of another artifact was put beside this one", func(t *testing.T, a ocitest.Artifact, f signtest.CosignFormat) {
 			alice.SignAs(t, a, f, otherDigest)
 		}, one, verify.OtherDigest, []string{"another artifact"}},
 	}
@@ -68,13 +69,13 @@ func TestCosignKeys(t *testing.T) {
 // Of many signatures one good one is enough, in whatever format.
 func TestCosignManySignatures(t *testing.T) {
 	t.Parallel()
-	alice, bob := testkit.NewCosignKey(t, 0), testkit.NewCosignKey(t, 0)
+	alice, bob := signtest.NewCosignKey(t, 0), signtest.NewCosignKey(t, 0)
 	for _, referrers := range []bool{true, false} {
 		s := newShelf(t, referrers)
 		a := s.artifact()
-		bob.Sign(t, a, testkit.CosignBundle)
-		bob.SignAs(t, a, testkit.CosignReferring, otherDigest)
-		alice.Sign(t, a, testkit.CosignTag)
+		bob.Sign(t, a, signtest.CosignBundle)
+		bob.SignAs(t, a, signtest.CosignReferring, otherDigest)
+		alice.Sign(t, a, signtest.CosignTag)
 		got, err := newVerifier().Verify(t.Context(), "me", request(a, trustKeys(t, map[string][]byte{"alice.pub": alice.Public})))
 		expect(t, got, err, "", "alice.pub")
 	}
@@ -83,7 +84,7 @@ func TestCosignManySignatures(t *testing.T) {
 // A statement about an artifact vouches for it, as it does for cosign.
 func TestCosignStatement(t *testing.T) {
 	t.Parallel()
-	s, alice := newShelf(t, true), testkit.NewCosignKey(t, 0)
+	s, alice := newShelf(t, true), signtest.NewCosignKey(t, 0)
 	a := s.artifact()
 	alice.State(t, a, "https://slsa.dev/provenance/v1", a.Digest.String())
 	got, err := newVerifier().Verify(t.Context(), "me", request(a, trustKeys(t, map[string][]byte{"alice.pub": alice.Public})))
@@ -102,9 +103,9 @@ func TestCosignKeyKinds(t *testing.T) {
 		protocommon.PublicKeyDetails_PKIX_RSA_PKCS1V15_2048_SHA256,
 		protocommon.PublicKeyDetails_PKIX_ED25519,
 	} {
-		for _, format := range []testkit.CosignFormat{testkit.CosignBundle, testkit.CosignTag} {
+		for _, format := range []signtest.CosignFormat{signtest.CosignBundle, signtest.CosignTag} {
 			t.Run(kind.String()+" "+string(format), func(t *testing.T) {
-				key, a := testkit.NewCosignKey(t, kind), s.artifact()
+				key, a := signtest.NewCosignKey(t, kind), s.artifact()
 				key.Sign(t, a, format)
 				got, err := newVerifier().Verify(t.Context(), "me", request(a, trustKeys(t, map[string][]byte{"k.pub": key.Public})))
 				expect(t, got, err, "", "k.pub")
@@ -122,8 +123,8 @@ func TestCosignBadKeys(t *testing.T) {
 		word         string
 	}{
 		{"empty", "there is nothing to trust", nil, "no key"},
-		{"other names", "a key is known by its name", map[string][]byte{"key.pem": testkit.NewCosignKey(t, 0).Public}, ".pub"},
-		{"no key", "one broken key must not be passed over", map[string][]byte{"a.pub": testkit.NewCosignKey(t, 0).Public, "b.pub": []byte("hunter2")}, "b.pub"},
+		{"other names", "a key is known by its name", map[string][]byte{"key.pem": signtest.NewCosignKey(t, 0).Public}, ".pub"},
+		{"no key", "one broken key must not be passed over", map[string][]byte{"a.pub": signtest.NewCosignKey(t, 0).Public, "b.pub": []byte("hunter2")}, "b.pub"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			_, err := verify.CosignKeys("Secret/apps/keys", row.secret)

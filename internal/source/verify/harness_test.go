@@ -19,7 +19,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/bowline-dev/bowline/internal/source/verify"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
 )
 
 // shelf is a registry with a repository in which artifacts are signed.
@@ -51,17 +51,17 @@ func newShelf(t testing.TB, referrers bool) *shelf {
 }
 
 // artifact pushes something new that can be signed.
-func (s *shelf) artifact() testkit.Artifact {
+func (s *shelf) artifact() ocitest.Artifact {
 	s.t.Helper()
 	image, err := random.Image(64, 1)
 	must(s.t, err)
 	digest, err := image.Digest()
 	must(s.t, err)
 	must(s.t, remote.Write(s.repository.Digest(digest.String()), image))
-	return testkit.Artifact{Repository: s.repository, Digest: digest}
+	return ocitest.Artifact{Repository: s.repository, Digest: digest}
 }
 
-func request(a testkit.Artifact, trust verify.Trust) verify.Request {
+func request(a ocitest.Artifact, trust verify.Trust) verify.Request {
 	return verify.Request{Repository: a.Repository, Digest: a.Digest, Trust: trust, Options: a.Options}
 }
 

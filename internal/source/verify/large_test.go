@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 
 	"github.com/bowline-dev/bowline/internal/source/verify"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/signtest"
 )
 
 // Whoever may write beside an artifact fills no memory: of many large signatures no more are read than anybody has.
@@ -31,7 +31,7 @@ func TestCosignTooMuch(t *testing.T) {
 	}
 	must(t, remote.Write(s.repository.Tag(a.Digest.Algorithm+"-"+a.Digest.Hex+".sig"), signatures))
 	before := s.asked.Load()
-	key := testkit.NewCosignKey(t, 0)
+	key := signtest.NewCosignKey(t, 0)
 	got, err := newVerifier().Verify(t.Context(), "me", request(a, trustKeys(t, map[string][]byte{"a.pub": key.Public})))
 	expect(t, got, err, verify.Mistrusted)
 	const others = 3 // is it a registry, what refers to the artifact, the manifest of the signatures

@@ -17,7 +17,7 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/verify"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/signtest"
 )
 
 // publisher serves a trusted root as Sigstore's public instance does, signed by the rules of the update framework.
@@ -90,8 +90,8 @@ func (p *publisher) count(answer bool) int {
 // Without a root of one's own Sigstore's is fetched when it is needed: once a day, and not by everybody while it is not to
 // be had. One that cannot be renewed stays in use.
 func TestPublicRoot(t *testing.T) {
-	sigstore, s := testkit.NewSigstore(t), newShelf(t, true)
-	p := newPublisher(t, sigstore.Root(t, testkit.RootParts{}))
+	sigstore, s := signtest.NewSigstore(t), newShelf(t, true)
+	p := newPublisher(t, sigstore.Root(t, signtest.RootParts{}))
 	clock := clocktesting.NewFakePassiveClock(time.Now())
 	v := verify.New(verify.Options{Clock: clock, RootURL: p.URL, Root: p.anchor})
 	trust, err := verify.CosignIdentities([]verify.Identity{{Issuer: issuer, Subject: workflow}}, "", nil)
@@ -116,7 +116,7 @@ func TestPublicRoot(t *testing.T) {
 		clock.SetTime(clock.Now().Add(step.wait))
 		p.count(step.answers)
 		a := s.artifact()
-		sigstore.Sign(t, a, testkit.CosignBundle, testkit.Signature{Subject: workflow, Issuer: issuer})
+		sigstore.Sign(t, a, signtest.CosignBundle, signtest.Signature{Subject: workflow, Issuer: issuer})
 		got, err := v.Verify(t.Context(), "me", request(a, trust))
 		expect(t, got, err, step.cause)
 		if asked := p.count(true) > 0; asked != step.asks {
@@ -134,14 +134,14 @@ func TestPublicRoot(t *testing.T) {
 // A root that is not signed by whom the program trusts is none.
 func TestForgedPublicRoot(t *testing.T) {
 	t.Parallel()
-	sigstore, s := testkit.NewSigstore(t), newShelf(t, true)
-	root := sigstore.Root(t, testkit.RootParts{})
+	sigstore, s := signtest.NewSigstore(t), newShelf(t, true)
+	root := sigstore.Root(t, signtest.RootParts{})
 	p, other := newPublisher(t, root), newPublisher(t, root)
 	v := verify.New(verify.Options{Clock: clocktesting.NewFakePassiveClock(time.Now()), RootURL: p.URL, Root: other.anchor})
 	trust, err := verify.CosignIdentities(nil, "", nil)
 	must(t, err)
 	a := s.artifact()
-	sigstore.Sign(t, a, testkit.CosignBundle, testkit.Signature{Subject: workflow, Issuer: issuer})
+	sigstore.Sign(t, a, signtest.CosignBundle, signtest.Signature{Subject: workflow, Issuer: issuer})
 	got, err := v.Verify(t.Context(), "me", request(a, trust))
 	expect(t, got, err, verify.Unreachable, "Sigstore's public root")
 	if !strings.Contains(err.Error(), a.Digest.String()) {

@@ -12,17 +12,18 @@ import (
 
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/source/verify"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
+	"github.com/bowline-dev/bowline/internal/testkit/signtest"
 )
 
 // What was verified costs no request until the artifact or what is trusted changes, and nobody gets another's verdict.
 func TestVerdictsAreKept(t *testing.T) {
 	t.Parallel()
-	s, alice, bob := newShelf(t, true), testkit.NewCosignKey(t, 0), testkit.NewCosignKey(t, 0)
+	s, alice, bob := newShelf(t, true), signtest.NewCosignKey(t, 0), signtest.NewCosignKey(t, 0)
 	a, v := s.artifact(), newVerifier()
-	alice.Sign(t, a, testkit.CosignBundle)
+	alice.Sign(t, a, signtest.CosignBundle)
 	one := map[string][]byte{"alice.pub": alice.Public}
-	ask := func(owner string, a testkit.Artifact, keys map[string][]byte) (int64, error) {
+	ask := func(owner string, a ocitest.Artifact, keys map[string][]byte) (int64, error) {
 		t.Helper()
 		before := s.asked.Load()
 		_, err := v.Verify(t.Context(), owner, request(a, trustKeys(t, keys)))
@@ -53,7 +54,7 @@ func TestVerdictsAreKept(t *testing.T) {
 // A registry that does not do as it should is told apart from an artifact that is not signed.
 func TestRegistryFails(t *testing.T) {
 	t.Parallel()
-	key := testkit.NewCosignKey(t, 0)
+	key := signtest.NewCosignKey(t, 0)
 	for _, row := range []struct {
 		name, reason string
 		status       int
@@ -71,10 +72,10 @@ func TestRegistryFails(t *testing.T) {
 			defer server.Close()
 			repository, err := name.NewRepository(strings.TrimPrefix(server.URL, "http://") + "/app")
 			must(t, err)
-			a := testkit.Artifact{Repository: repository, Digest: hash(t, otherDigest)}
+			a := ocitest.Artifact{Repository: repository, Digest: hash(t, otherDigest)}
 			for what, trust := range map[string]verify.Trust{
 				"cosign":   trustKeys(t, map[string][]byte{"k.pub": key.Public}),
-				"notation": trustPolicy(t, map[string][]byte{verify.PolicyKey: testkit.NotationPolicy("*", "strict", "*"), "ca.crt": testkit.NewNotationCA(t, "ours").Certificate}),
+				"notation": trustPolicy(t, map[string][]byte{verify.PolicyKey: signtest.NotationPolicy("*", "strict", "*"), "ca.crt": signtest.NewNotationCA(t, "ours").Certificate}),
 			} {
 				got, err := newVerifier().Verify(t.Context(), "me", request(a, trust))
 				expect(t, got, err, verify.Unreachable, a.Digest.String())
@@ -92,7 +93,7 @@ func TestVerifyEnds(t *testing.T) {
 	s := newShelf(t, true)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := newVerifier().Verify(ctx, "me", request(s.artifact(), trustKeys(t, map[string][]byte{"k.pub": testkit.NewCosignKey(t, 0).Public})))
+	_, err := newVerifier().Verify(ctx, "me", request(s.artifact(), trustKeys(t, map[string][]byte{"k.pub": signtest.NewCosignKey(t, 0).Public})))
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
@@ -102,10 +103,10 @@ func TestVerifyEnds(t *testing.T) {
 // that has none there is not taken for one without signatures.
 func TestRegistryWithoutReferrers(t *testing.T) {
 	t.Parallel()
-	s, key := newShelf(t, true), testkit.NewCosignKey(t, 0)
+	s, key := newShelf(t, true), signtest.NewCosignKey(t, 0)
 	keys := trustKeys(t, map[string][]byte{"k.pub": key.Public})
 	signed, bare := s.artifact(), s.artifact()
-	key.Sign(t, signed, testkit.CosignTag)
+	key.Sign(t, signed, signtest.CosignTag)
 	s.refuse.Store(true)
 	got, err := newVerifier().Verify(t.Context(), "me", request(signed, keys))
 	expect(t, got, err, "", "k.pub")

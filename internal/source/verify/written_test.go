@@ -12,7 +12,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/bowline-dev/bowline/internal/source/verify"
-	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
+	"github.com/bowline-dev/bowline/internal/testkit/signtest"
 )
 
 // written is a manifest of a repository with what it names.
@@ -28,13 +29,13 @@ func (w written) RawManifest() ([]byte, error)        { return []byte(w.Manifest
 func (w written) MediaType() (types.MediaType, error) { return types.MediaType(w.Type), nil }
 
 // push puts a repository into a registry as it was when it was written down, and returns the artifact in it.
-func push(t *testing.T, s *shelf, file string) testkit.Artifact {
+func push(t *testing.T, s *shelf, file string) ocitest.Artifact {
 	t.Helper()
 	raw, err := os.ReadFile(file)
 	must(t, err)
 	var all []written
 	must(t, json.Unmarshal(raw, &all))
-	var found testkit.Artifact
+	var found ocitest.Artifact
 	for _, w := range all {
 		for _, content := range w.Blobs {
 			must(t, remote.WriteLayer(s.repository, static.NewLayer([]byte(content), "application/octet-stream")))
@@ -43,7 +44,7 @@ func push(t *testing.T, s *shelf, file string) testkit.Artifact {
 		must(t, err)
 		must(t, remote.Put(s.repository.Digest(digest.String()), w))
 		if w.Tag == "v1" {
-			found = testkit.Artifact{Repository: s.repository, Digest: digest}
+			found = ocitest.Artifact{Repository: s.repository, Digest: digest}
 		} else if w.Tag != "" {
 			must(t, remote.Put(s.repository.Tag(w.Tag), w))
 		}
@@ -67,7 +68,7 @@ func TestWrittenByCosign(t *testing.T) {
 			a := push(t, newShelf(t, false), filepath.Join(dir, way+".json"))
 			got, err := newVerifier().Verify(t.Context(), "me", request(a, trustKeys(t, map[string][]byte{"cosign.pub": public})))
 			expect(t, got, err, "", "cosign.pub")
-			got, err = newVerifier().Verify(t.Context(), "me", request(a, trustKeys(t, map[string][]byte{"k.pub": testkit.NewCosignKey(t, 0).Public})))
+			got, err = newVerifier().Verify(t.Context(), "me", request(a, trustKeys(t, map[string][]byte{"k.pub": signtest.NewCosignKey(t, 0).Public})))
 			expect(t, got, err, verify.Mistrusted)
 		})
 	}

@@ -1,4 +1,4 @@
-package testkit_test
+package charttest_test
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 	repo "helm.sh/helm/v4/pkg/repo/v1"
 
 	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/charttest"
 )
 
 var podinfo = testkit.Chart{
@@ -44,7 +45,7 @@ func get(t *testing.T, c *http.Client, url, user, password string) (int, []byte)
 
 // TestChartServer has the Helm SDK read what the server gives out.
 func TestChartServer(t *testing.T) {
-	s := testkit.NewChartServer(t, []testkit.Chart{podinfo}, testkit.ChartBasicAuth("ann", "secret"))
+	s := charttest.NewServer(t, []testkit.Chart{podinfo}, charttest.BasicAuth("ann", "secret"))
 	if status, _ := get(t, http.DefaultClient, s.URL()+"/index.yaml", "ann", "wrong"); status != http.StatusUnauthorized {
 		t.Errorf("let in with a wrong password: %d", status)
 	}
@@ -74,7 +75,7 @@ func TestChartServer(t *testing.T) {
 }
 
 func TestChartServerOverTLS(t *testing.T) {
-	s := testkit.NewChartServer(t, []testkit.Chart{podinfo}, testkit.ChartClientCert())
+	s := charttest.NewServer(t, []testkit.Chart{podinfo}, charttest.ClientCert())
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(s.CA())
 	cert, err := tls.X509KeyPair(s.ClientCert())

@@ -1,4 +1,4 @@
-package testkit
+package signtest
 
 import (
 	"encoding/base64"
@@ -17,6 +17,9 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/tlog"
 	"github.com/sigstore/sigstore-go/pkg/verify"
 	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/bowline-dev/bowline/internal/testkit/front"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
 )
 
 // Sigstore is an instance of Sigstore made for the test: a certificate authority, a transparency log
@@ -29,7 +32,7 @@ type Sigstore struct {
 func NewSigstore(t testing.TB) *Sigstore {
 	t.Helper()
 	virtual, err := ca.NewVirtualSigstore()
-	must(t, err)
+	front.Must(t, err)
 	return &Sigstore{virtual}
 }
 
@@ -62,9 +65,9 @@ func (s *Sigstore) Root(t testing.TB, parts RootParts) []byte {
 		stamps = s.virtual.TimestampingAuthorities()
 	}
 	trusted, err := root.NewTrustedRoot(root.TrustedRootMediaType01, []root.CertificateAuthority{&authority}, certificateLogs, stamps, logs)
-	must(t, err)
+	front.Must(t, err)
 	raw, err := json.Marshal(trusted)
-	must(t, err)
+	front.Must(t, err)
 	return raw
 }
 
@@ -74,7 +77,7 @@ func named(t testing.TB, logs map[string]*root.TransparencyLog) map[string]*root
 	logs = maps.Clone(logs)
 	for id, log := range logs {
 		raw, err := hex.DecodeString(id)
-		must(t, err)
+		front.Must(t, err)
 		log.ID = raw
 	}
 	return logs
@@ -83,9 +86,9 @@ func named(t testing.TB, logs map[string]*root.TransparencyLog) map[string]*root
 func (s *Sigstore) logID(t testing.TB) []byte {
 	t.Helper()
 	id, err := s.virtual.RekorLogID()
-	must(t, err)
+	front.Must(t, err)
 	raw, err := hex.DecodeString(id)
-	must(t, err)
+	front.Must(t, err)
 	return raw
 }
 
@@ -101,7 +104,7 @@ type Signature struct {
 }
 
 // Sign signs an artifact with a certificate of the instance.
-func (s *Sigstore) Sign(t testing.TB, a Artifact, format CosignFormat, how Signature) {
+func (s *Sigstore) Sign(t testing.TB, a ocitest.Artifact, format CosignFormat, how Signature) {
 	t.Helper()
 	digest := how.Digest
 	if digest == "" {
@@ -110,25 +113,25 @@ func (s *Sigstore) Sign(t testing.TB, a Artifact, format CosignFormat, how Signa
 	at := time.Now().Add(max(how.Late, time.Minute))
 	if format == CosignBundle {
 		entity, err := s.virtual.AttestAtTime(how.Subject, how.Issuer, statementOf(SignPredicate, digest), at, true)
-		must(t, err)
-		a.attach(t, bundled(s.bundle(t, entity, how), SignPredicate))
+		front.Must(t, err)
+		attach(t, a, bundled(s.bundle(t, entity, how), SignPredicate))
 		return
 	}
 	payload := simplePayload(digest)
 	entity, err := s.virtual.SignAtTime(how.Subject, how.Issuer, payload, at)
-	must(t, err)
+	front.Must(t, err)
 	notes := map[string]string{"dev.sigstore.cosign/certificate": pemOf(certificateOf(t, entity))}
 	if !how.Unlogged {
 		notes["dev.sigstore.cosign/bundle"] = entryNote(t, s, s.entry(t, entity))
 	}
 	if !how.Unstamped {
 		stamps, err := entity.Timestamps()
-		must(t, err)
+		front.Must(t, err)
 		notes["dev.sigstore.cosign/rfc3161timestamp"] = `{"SignedRFC3161Timestamp":"` + base64.StdEncoding.EncodeToString(stamps[0]) + `"}`
 	}
 	content, err := entity.SignatureContent()
-	must(t, err)
-	a.simple(t, format, simpleOf(payload, content.Signature(), notes))
+	front.Must(t, err)
+	simple(t, a, format, simpleOf(payload, content.Signature(), notes))
 }
 
 // logEntry is what the log says of a signature.
@@ -141,13 +144,13 @@ type logEntry struct {
 func (s *Sigstore) entry(t testing.TB, entity verify.SignedEntity) logEntry {
 	t.Helper()
 	entries, err := entity.TlogEntries()
-	must(t, err)
+	front.Must(t, err)
 	e := entries[0].TransparencyLogEntry()
 	// The library's tests keep the promise to themselves.
 	promise, err := s.virtual.RekorSignPayload(tlog.RekorPayload{
 		Body: base64.StdEncoding.EncodeToString(e.CanonicalizedBody), IntegratedTime: e.IntegratedTime, LogIndex: e.LogIndex, LogID: hex.EncodeToString(s.logID(t)),
 	})
-	must(t, err)
+	front.Must(t, err)
 	return logEntry{e.CanonicalizedBody, promise, e.IntegratedTime, e.LogIndex, e.InclusionProof}
 }
 
@@ -155,10 +158,10 @@ func (s *Sigstore) entry(t testing.TB, entity verify.SignedEntity) logEntry {
 func (s *Sigstore) bundle(t testing.TB, entity verify.SignedEntity, how Signature) []byte {
 	t.Helper()
 	content, err := entity.SignatureContent()
-	must(t, err)
+	front.Must(t, err)
 	envelope := content.EnvelopeContent().RawEnvelope()
 	payload, err := base64.StdEncoding.DecodeString(envelope.Payload)
-	must(t, err)
+	front.Must(t, err)
 	b := &protobundle.Bundle{
 		MediaType: bundleMediaType,
 		Content: &protobundle.Bundle_DsseEnvelope{DsseEnvelope: &protodsse.Envelope{
@@ -177,19 +180,19 @@ func (s *Sigstore) bundle(t testing.TB, entity verify.SignedEntity, how Signatur
 	}
 	if !how.Unstamped {
 		stamps, err := entity.Timestamps()
-		must(t, err)
+		front.Must(t, err)
 		b.VerificationMaterial.TimestampVerificationData = &protobundle.TimestampVerificationData{
 			Rfc3161Timestamps: []*protocommon.RFC3161SignedTimestamp{{SignedTimestamp: stamps[0]}},
 		}
 	}
 	raw, err := protojson.Marshal(b)
-	must(t, err)
+	front.Must(t, err)
 	return raw
 }
 
 func certificateOf(t testing.TB, entity verify.SignedEntity) []byte {
 	t.Helper()
 	content, err := entity.VerificationContent()
-	must(t, err)
+	front.Must(t, err)
 	return content.Certificate().Raw
 }

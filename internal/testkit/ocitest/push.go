@@ -1,4 +1,4 @@
-package testkit
+package ocitest
 
 import (
 	"archive/tar"
@@ -18,6 +18,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"sigs.k8s.io/yaml"
+
+	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/front"
 )
 
 // Media types of what is pushed.
@@ -43,22 +46,30 @@ type OCILayer struct {
 	Data      []byte
 }
 
+// Artifact is something in a registry that can be signed.
+type Artifact struct {
+	Repository name.Repository
+	Digest     v1.Hash
+	// Options are what pushes need.
+	Options []remote.Option
+}
+
 // Push pushes an artifact under tags, and returns the digest of its manifest.
 func (r *Registry) Push(repository string, artifact OCIArtifact, tags ...string) string {
-	r.t.Helper()
+	r.T.Helper()
 	return r.PushImage(repository, artifact.image(r), tags...)
 }
 
 // PushImage pushes what the library made, under tags, and returns its digest.
 func (r *Registry) PushImage(repository string, image v1.Image, tags ...string) string {
-	r.t.Helper()
+	r.T.Helper()
 	digest, err := image.Digest()
-	must(r.t, err)
+	front.Must(r.T, err)
 	if len(tags) == 0 {
-		must(r.t, remote.Write(r.Back(repository).Digest(digest.String()), image, r.BackOptions()...))
+		front.Must(r.T, remote.Write(r.Back(repository).Digest(digest.String()), image, r.BackOptions()...))
 	}
 	for _, tag := range tags {
-		must(r.t, remote.Write(r.Back(repository).Tag(tag), image, r.BackOptions()...))
+		front.Must(r.T, remote.Write(r.Back(repository).Tag(tag), image, r.BackOptions()...))
 	}
 	return digest.String()
 }
@@ -66,15 +77,15 @@ func (r *Registry) PushImage(repository string, image v1.Image, tags ...string) 
 // Back is a repository of the registry behind the door that always does as it is told, for tests that push
 // with a library of their own.
 func (r *Registry) Back(repository string) name.Repository {
-	r.t.Helper()
+	r.T.Helper()
 	repo, err := name.NewRepository(r.back.Listener.Addr().String()+"/"+repository, name.Insecure)
-	must(r.t, err)
+	front.Must(r.T, err)
 	return repo
 }
 
 // BackOptions log in there.
 func (r *Registry) BackOptions() []remote.Option {
-	opts := []remote.Option{remote.WithContext(r.t.Context())}
+	opts := []remote.Option{remote.WithContext(r.T.Context())}
 	if r.cfg.user != "" {
 		opts = append(opts, remote.WithAuth(&authn.Basic{Username: r.cfg.user, Password: r.cfg.password}))
 	}
@@ -83,31 +94,31 @@ func (r *Registry) BackOptions() []remote.Option {
 
 // Signable is what was pushed with a digest, for those who sign.
 func (r *Registry) Signable(repository, digest string) Artifact {
-	r.t.Helper()
+	r.T.Helper()
 	hash, err := v1.NewHash(digest)
-	must(r.t, err)
+	front.Must(r.T, err)
 	return Artifact{Repository: r.Back(repository), Digest: hash, Options: r.BackOptions()}
 }
 
 // PushFiles pushes files as `flux push artifact` does.
 func (r *Registry) PushFiles(repository string, files, annotations map[string]string, tags ...string) string {
-	r.t.Helper()
+	r.T.Helper()
 	return r.Push(repository, OCIArtifact{
 		ConfigMediaType: FluxConfigMediaType, Annotations: annotations,
-		Layers: []OCILayer{{FluxContentMediaType, TarGz(r.t, files)}},
+		Layers: []OCILayer{{FluxContentMediaType, testkit.TarGz(r.T, files)}},
 	}, tags...)
 }
 
 // PushChart pushes a packed chart as `helm push` does, under the tag of its version.
 func (r *Registry) PushChart(repository string, packed []byte) string {
-	r.t.Helper()
-	meta := chartMetadata(r.t, packed)
+	r.T.Helper()
+	meta := chartMetadata(r.T, packed)
 	parsed := struct {
 		Version string `json:"version"`
 	}{}
-	must(r.t, yaml.Unmarshal(meta, &parsed))
+	front.Must(r.T, yaml.Unmarshal(meta, &parsed))
 	config, err := yaml.YAMLToJSON(meta)
-	must(r.t, err)
+	front.Must(r.T, err)
 	return r.Push(repository, OCIArtifact{
 		ConfigMediaType: ChartConfigMediaType, Config: config, Layers: []OCILayer{{ChartLayerMediaType, packed}},
 		Annotations: map[string]string{"org.opencontainers.image.version": parsed.Version},
@@ -138,7 +149,7 @@ func chartMetadata(t testing.TB, packed []byte) []byte {
 
 // image is the artifact as the library has it.
 func (a OCIArtifact) image(r *Registry) v1.Image {
-	r.t.Helper()
+	r.T.Helper()
 	config := a.Config
 	if config == nil {
 		config = []byte("{}")
@@ -147,7 +158,7 @@ func (a OCIArtifact) image(r *Registry) v1.Image {
 	describe := func(data []byte, mediaType string) v1.Descriptor {
 		layer := static.NewLayer(data, types.MediaType(mediaType))
 		digest, err := layer.Digest()
-		must(r.t, err)
+		front.Must(r.T, err)
 		core.layers[digest] = layer
 		return v1.Descriptor{MediaType: types.MediaType(mediaType), Digest: digest, Size: int64(len(data))}
 	}
@@ -160,9 +171,9 @@ func (a OCIArtifact) image(r *Registry) v1.Image {
 	}
 	var err error
 	core.manifest, err = json.Marshal(manifest)
-	must(r.t, err)
+	front.Must(r.T, err)
 	image, err := partial.CompressedToImage(core)
-	must(r.t, err)
+	front.Must(r.T, err)
 	return image
 }
 

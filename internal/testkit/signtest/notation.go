@@ -1,4 +1,4 @@
-package testkit
+package signtest
 
 import (
 	"crypto/ecdsa"
@@ -20,6 +20,9 @@ import (
 	"github.com/notaryproject/notation-go/signer"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/bowline-dev/bowline/internal/testkit/front"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
 )
 
 // NotationCA is an authority whose certificates sign in notation's way.
@@ -34,16 +37,16 @@ type NotationCA struct {
 func NewNotationCA(t testing.TB, name string) *NotationCA {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
+	front.Must(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name, Organization: []string{"Bowline"}, Country: []string{"DE"}, Province: []string{"HH"}},
 		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(48 * time.Hour),
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, BasicConstraintsValid: true, IsCA: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	must(t, err)
+	front.Must(t, err)
 	parent, err := x509.ParseCertificate(der)
-	must(t, err)
+	front.Must(t, err)
 	return &NotationCA{Certificate: []byte(pemOf(der)), parent: parent, key: key}
 }
 
@@ -65,11 +68,11 @@ type NotationSignature struct {
 }
 
 // Sign signs an artifact.
-func (c *NotationCA) Sign(t testing.TB, a Artifact, how NotationSignature) {
+func (c *NotationCA) Sign(t testing.TB, a ocitest.Artifact, how NotationSignature) {
 	t.Helper()
 	key, chain := c.issue(t, how)
 	subject, err := remote.Head(a.Repository.Digest(a.Digest.String()), a.Options...)
-	must(t, err)
+	front.Must(t, err)
 	target := how.Target
 	if target.Digest == "" {
 		target = ocispec.Descriptor{MediaType: string(subject.MediaType), Digest: digest.Digest(subject.Digest.String()), Size: subject.Size}
@@ -83,14 +86,14 @@ func (c *NotationCA) Sign(t testing.TB, a Artifact, how NotationSignature) {
 		envelope = signBefore(t, key, chain, target, mediaType, how)
 	} else {
 		made, err := signer.NewGenericSigner(key, chain)
-		must(t, err)
+		front.Must(t, err)
 		envelope, _, err = made.Sign(t.Context(), target, notation.SignerSignOptions{SignatureMediaType: mediaType})
-		must(t, err)
+		front.Must(t, err)
 	}
 	if how.Tampered {
 		envelope = []byte(strings.Replace(string(envelope), `"payload":"`, `"payload":"e30`, 1))
 	}
-	a.attach(t, signedBy{
+	attach(t, a, signedBy{
 		artifactType: registry.ArtifactTypeNotation, mediaType: mediaType, content: envelope,
 		told: map[string]string{"io.cncf.notary.x509chain.thumbprint#S256": "[]"},
 	})
@@ -100,9 +103,9 @@ func (c *NotationCA) Sign(t testing.TB, a Artifact, how NotationSignature) {
 func signBefore(t testing.TB, key *ecdsa.PrivateKey, chain []*x509.Certificate, target ocispec.Descriptor, mediaType string, how NotationSignature) []byte {
 	t.Helper()
 	local, err := signature.NewLocalSigner(chain, key)
-	must(t, err)
+	front.Must(t, err)
 	payload, err := json.Marshal(map[string]any{"targetArtifact": target})
-	must(t, err)
+	front.Must(t, err)
 	req := &signature.SignRequest{
 		Payload: signature.Payload{ContentType: "application/vnd.cncf.notary.payload.v1+json", Content: payload},
 		Signer:  local, SigningTime: time.Now().Add(-2 * time.Hour), SigningScheme: signature.SigningSchemeX509,
@@ -111,9 +114,9 @@ func signBefore(t testing.TB, key *ecdsa.PrivateKey, chain []*x509.Certificate, 
 		req.Expiry = time.Now().Add(-time.Hour)
 	}
 	envelope, err := signature.NewEnvelope(mediaType)
-	must(t, err)
+	front.Must(t, err)
 	signed, err := envelope.Sign(req)
-	must(t, err)
+	front.Must(t, err)
 	return signed
 }
 
@@ -121,7 +124,7 @@ func signBefore(t testing.TB, key *ecdsa.PrivateKey, chain []*x509.Certificate, 
 func (c *NotationCA) issue(t testing.TB, how NotationSignature) (*ecdsa.PrivateKey, []*x509.Certificate) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
+	front.Must(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()),
 		Subject:      pkix.Name{CommonName: how.Name, Organization: []string{"Bowline"}, Country: []string{"DE"}, Province: []string{"HH"}},
@@ -135,9 +138,9 @@ func (c *NotationCA) issue(t testing.TB, how NotationSignature) (*ecdsa.PrivateK
 		template.OCSPServer = []string{how.RevokedAt}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, c.parent, key.Public(), c.key)
-	must(t, err)
+	front.Must(t, err)
 	leaf, err := x509.ParseCertificate(der)
-	must(t, err)
+	front.Must(t, err)
 	return key, []*x509.Certificate{leaf, c.parent}
 }
 

@@ -1,4 +1,4 @@
-package testkit
+package buckettest
 
 import (
 	"context"
@@ -13,6 +13,9 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/front"
 )
 
 // The keys that S3 servers of tests let in.
@@ -24,14 +27,14 @@ const (
 
 // S3Server is a bucket on versitygw, which speaks S3 and keeps objects as files.
 type S3Server struct {
-	*BucketServer
+	*Server
 	admin *minio.Client
 }
 
 // NewS3 makes a bucket for this test. Without bin/tools/versitygw the test is skipped.
-func NewS3(t testing.TB, opts ...BucketOption) *S3Server {
+func NewS3(t testing.TB, opts ...Option) *S3Server {
 	t.Helper()
-	executable := Tool(t, "versitygw")
+	executable := testkit.Tool(t, "versitygw")
 	p := sharedProcess(t, "versitygw", func(p *bucketProcess) (*exec.Cmd, string, error) {
 		socket, data := filepath.Join(p.dir, "s3"), filepath.Join(p.dir, "data")
 		p.url = &url.URL{Scheme: "http", Host: "s3"}
@@ -42,30 +45,30 @@ func NewS3(t testing.TB, opts ...BucketOption) *S3Server {
 			"--port", socket, "--health", "/health", "posix", data)
 		return command, "/health", os.Mkdir(data, 0o700)
 	})
-	s := &S3Server{BucketServer: newFront(t, p, opts)}
+	s := &S3Server{Server: newFront(t, p, opts)}
 	var err error
 	s.admin, err = minio.New("s3", &minio.Options{Creds: credentials.NewStaticV4(S3AccessKey, S3SecretKey, ""), Transport: p.way, Region: S3Region})
-	must(t, err)
-	must(t, s.admin.MakeBucket(s.context(), s.Bucket, minio.MakeBucketOptions{Region: S3Region}))
+	front.Must(t, err)
+	front.Must(t, s.admin.MakeBucket(s.context(), s.Bucket, minio.MakeBucketOptions{Region: S3Region}))
 	return s
 }
 
 // context is one for what tests do to a server, also after they ended.
-func (s *BucketServer) context() context.Context { return context.WithoutCancel(s.t.Context()) }
+func (s *Server) context() context.Context { return context.WithoutCancel(s.T.Context()) }
 
 // Put stores objects by key.
 func (s *S3Server) Put(objects map[string]string) {
-	s.t.Helper()
+	s.T.Helper()
 	for key, text := range objects {
 		_, err := s.admin.PutObject(s.context(), s.Bucket, key, strings.NewReader(text), int64(len(text)), minio.PutObjectOptions{})
-		must(s.t, err)
+		front.Must(s.T, err)
 	}
 }
 
 // Delete removes objects.
 func (s *S3Server) Delete(keys ...string) {
-	s.t.Helper()
+	s.T.Helper()
 	for _, key := range keys {
-		must(s.t, s.admin.RemoveObject(s.context(), s.Bucket, key, minio.RemoveObjectOptions{}))
+		front.Must(s.T, s.admin.RemoveObject(s.context(), s.Bucket, key, minio.RemoveObjectOptions{}))
 	}
 }

@@ -1,4 +1,5 @@
-package testkit
+// Package sealtest encrypts files as SOPS does.
+package sealtest
 
 import (
 	"bytes"

@@ -1,9 +1,9 @@
-package testkit
+// Package buckettest has servers of buckets for tests: S3, Google Cloud Storage and Azure.
+package buckettest
 
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -15,70 +15,73 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/front"
 )
 
-// BucketServer is a bucket for one test on a server that all tests of the package share. The
+// Server is a bucket for one test on a server that all tests of the package share. The
 // server is a program of its own; what a test does to it, it does to a front that only this test
-// has. It takes a TestMain that calls Main.
-type BucketServer struct {
-	front[BucketRequest]
+// has. It takes a TestMain that calls testkit.Main.
+type Server struct {
+	front.Front[Request]
 	// Bucket is the name of the test's bucket.
 	Bucket string
 	direct *bucketProcess
 
 	reading sync.Mutex       // held while onReads runs
-	onReads func(key string) // guarded by mu
+	onReads func(key string) // guarded by Mu
 }
 
-// BucketRequest is one request that a BucketServer has got.
-type BucketRequest struct {
+// Request is one request that a Server has got.
+type Request struct {
 	Method, Path, Query string
 	Header              http.Header
 }
 
-// BucketOption changes a BucketServer.
-type BucketOption func(*frontConfig)
+// Option changes a Server.
+type Option func(*front.Config)
 
-// BucketTLS serves HTTPS with a certificate of a CA made for the test; see CA.
-func BucketTLS() BucketOption { return func(c *frontConfig) { c.tls = true } }
+// TLS serves HTTPS with a certificate of a CA made for the test; see CA.
+func TLS() Option { return func(c *front.Config) { c.TLS = true } }
 
-// BucketClientCert is BucketTLS, and lets in only those with a certificate of that CA; see ClientCert.
-func BucketClientCert() BucketOption {
-	return func(c *frontConfig) { c.tls, c.clientCert = true, true }
+// ClientCert is TLS, and lets in only those with a certificate of that CA; see ClientCert.
+func ClientCert() Option {
+	return func(c *front.Config) { c.TLS, c.ClientCert = true, true }
 }
 
 // newFront puts a server of the test's own before a program.
-func newFront(t testing.TB, direct *bucketProcess, opts []BucketOption) *BucketServer {
+func newFront(t testing.TB, direct *bucketProcess, opts []Option) *Server {
 	t.Helper()
-	var cfg frontConfig
+	var cfg front.Config
 	for _, o := range opts {
 		o(&cfg)
 	}
-	s := &BucketServer{direct: direct, Bucket: direct.next()}
+	s := &Server{direct: direct, Bucket: direct.next()}
 	proxy := &httputil.ReverseProxy{
-		Transport: direct.way, ErrorLog: quietLog(),
+		Transport: direct.way, ErrorLog: front.QuietLog(),
 		// The signature of a request is of the host that the client knows.
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(direct.url)
 			r.Out.Host = r.In.Host
 		},
 	}
-	s.open(t, cfg, s.handler(proxy))
+	s.Open(t, cfg, s.handler(proxy))
 	return s
 }
 
 // handler records requests and misbehaves as told.
-func (s *BucketServer) handler(next http.Handler) http.Handler {
+func (s *Server) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		request := BucketRequest{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Header: r.Header.Clone()}
-		s.record(request)
-		if status := s.refusal(r); status != 0 {
+		request := Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Header: r.Header.Clone()}
+		s.Record(request)
+		if status := s.Refusal(r); status != 0 {
 			http.Error(w, http.StatusText(status), status)
 			return
 		}
-		s.mu.Lock()
+		s.Mu.Lock()
 		reads := s.onReads
-		s.mu.Unlock()
+		s.Mu.Unlock()
 		if key, ok := s.keyOf(request); ok && reads != nil {
 			s.reading.Lock()
 			reads(key)
@@ -89,7 +92,7 @@ func (s *BucketServer) handler(next http.Handler) http.Handler {
 }
 
 // keyOf is the key of the object that a request reads.
-func (s *BucketServer) keyOf(r BucketRequest) (string, bool) {
+func (s *Server) keyOf(r Request) (string, bool) {
 	if r.Method != http.MethodGet {
 		return "", false
 	}
@@ -102,15 +105,15 @@ func (s *BucketServer) keyOf(r BucketRequest) (string, bool) {
 }
 
 // Endpoint is the host and port of the server.
-func (s *BucketServer) Endpoint() string {
-	if s.http == nil {
+func (s *Server) Endpoint() string {
+	if s.HTTP == nil {
 		return "" // there is none: the test names the server
 	}
-	return s.http.Listener.Addr().String()
+	return s.HTTP.Listener.Addr().String()
 }
 
 // Reads returns the keys of the objects that were downloaded so far, in that order.
-func (s *BucketServer) Reads() []string {
+func (s *Server) Reads() []string {
 	var keys []string
 	for _, r := range s.Requests() {
 		if key, ok := s.keyOf(r); ok {
@@ -121,9 +124,9 @@ func (s *BucketServer) Reads() []string {
 }
 
 // OnRead is called with the key of each object before it is read, one after the other; nil ends it.
-func (s *BucketServer) OnRead(f func(key string)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *Server) OnRead(f func(key string)) {
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
 	s.onReads = f
 }
 
@@ -148,25 +151,30 @@ func (p *bucketProcess) next() string {
 	return fmt.Sprintf("bucket-%d", p.count)
 }
 
-// bucketProcesses are those of the package, by the name of the program; guarded by shared.
-var bucketProcesses = map[string]*bucketProcess{}
+// running are the servers of the package that is tested, by the name of the program. The functions that tests
+// call get no more than a testing.TB, so it has to live here.
+var running struct {
+	sync.Mutex
+	named map[string]*bucketProcess
+}
 
 // sharedProcess starts a program when the first test asks for it. It answers at the URL as soon as it runs.
 func sharedProcess(t testing.TB, name string, start func(p *bucketProcess) (command *exec.Cmd, health string, err error)) *bucketProcess {
 	t.Helper()
-	shared.Lock()
-	defer shared.Unlock()
-	if !shared.inMain {
-		t.Fatal("testkit: this package shares no servers: give it a TestMain that calls testkit.Main")
-	}
-	p := bucketProcesses[name]
+	running.Lock()
+	defer running.Unlock()
+	p := running.named[name]
 	if p == nil {
 		p = &bucketProcess{}
-		bucketProcesses[name] = p
+		testkit.AfterTests(t, p.end)
+		if running.named == nil {
+			running.named = map[string]*bucketProcess{}
+		}
+		running.named[name] = p
 		p.err = p.start(start)
 	}
 	if p.err != nil {
-		t.Fatalf("testkit: start %s: %v", name, p.err)
+		t.Fatalf("buckettest: start %s: %v", name, p.err)
 	}
 	return p
 }
@@ -214,32 +222,9 @@ func (p *bucketProcess) start(start func(*bucketProcess) (*exec.Cmd, string, err
 	return fmt.Errorf("it did not answer in time")
 }
 
-func endBucketProcesses() {
-	for _, p := range bucketProcesses {
-		if p.process != nil {
-			_ = p.process.Process.Kill()
-		}
-		_ = os.RemoveAll(p.dir)
+func (p *bucketProcess) end() {
+	if p.process != nil {
+		_ = p.process.Process.Kill()
 	}
-}
-
-// freePort is a port of this machine that nobody listens at.
-func freePort() (int, error) {
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
-// TLSServer is any server with a certificate of a CA made for the test.
-type TLSServer struct{ front[struct{}] }
-
-// NewTLS starts a server over HTTPS that ends with the test.
-func NewTLS(t testing.TB, handler http.Handler) *TLSServer {
-	t.Helper()
-	s := &TLSServer{}
-	s.open(t, frontConfig{tls: true}, handler)
-	return s
+	_ = os.RemoveAll(p.dir)
 }

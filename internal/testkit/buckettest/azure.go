@@ -1,4 +1,4 @@
-package testkit
+package buckettest
 
 import (
 	"crypto/md5"
@@ -16,6 +16,9 @@ import (
 	"testing"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
+
+	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/front"
 )
 
 // AzureAccount and AzureKey are those of the storage account that tests have; the key is the
@@ -27,7 +30,7 @@ const (
 
 // AzureServer is a container of blobs.
 type AzureServer struct {
-	*BucketServer
+	*Server
 	put    func(key, text string)
 	remove func(key string)
 }
@@ -37,7 +40,7 @@ func (s *AzureServer) Account() string { return s.URL() + "/" + AzureAccount }
 
 // Put stores blobs by key.
 func (s *AzureServer) Put(objects map[string]string) {
-	s.t.Helper()
+	s.T.Helper()
 	for key, text := range objects {
 		s.put(key, text)
 	}
@@ -45,7 +48,7 @@ func (s *AzureServer) Put(objects map[string]string) {
 
 // Delete removes blobs.
 func (s *AzureServer) Delete(keys ...string) {
-	s.t.Helper()
+	s.T.Helper()
 	for _, key := range keys {
 		s.remove(key)
 	}
@@ -53,31 +56,31 @@ func (s *AzureServer) Delete(keys ...string) {
 
 // NewAzurite makes a container for this test on Azurite, Microsoft's emulator. Without
 // bin/tools/azurite, which takes Node, the test is skipped.
-func NewAzurite(t testing.TB, opts ...BucketOption) *AzureServer {
+func NewAzurite(t testing.TB, opts ...Option) *AzureServer {
 	t.Helper()
-	executable := Tool(t, "azurite")
+	executable := testkit.Tool(t, "azurite")
 	p := sharedProcess(t, "azurite", func(p *bucketProcess) (*exec.Cmd, string, error) {
-		port, err := freePort()
+		port, err := front.FreePort()
 		p.url, p.way = &url.URL{Scheme: "http", Host: "127.0.0.1:" + strconv.Itoa(port)}, &http.Transport{}
 		command := exec.Command(executable, "--silent", "--skipApiVersionCheck", "--disableTelemetry", "--inMemoryPersistence",
 			"--blobHost", "127.0.0.1", "--blobPort", strconv.Itoa(port))
 		command.Dir = p.dir
 		return command, "/", err
 	})
-	s := &AzureServer{BucketServer: newFront(t, p, opts)}
+	s := &AzureServer{Server: newFront(t, p, opts)}
 	key, err := azblob.NewSharedKeyCredential(AzureAccount, AzureKey)
-	must(t, err)
+	front.Must(t, err)
 	admin, err := azblob.NewClientWithSharedKeyCredential(p.url.String()+"/"+AzureAccount, key, nil)
-	must(t, err)
+	front.Must(t, err)
 	_, err = admin.CreateContainer(s.context(), s.Bucket, nil)
-	must(t, err)
+	front.Must(t, err)
 	s.put = func(key, text string) {
 		_, err := admin.UploadBuffer(s.context(), s.Bucket, key, []byte(text), nil)
-		must(t, err)
+		front.Must(t, err)
 	}
 	s.remove = func(key string) {
 		_, err := admin.DeleteBlob(s.context(), s.Bucket, key, nil)
-		must(t, err)
+		front.Must(t, err)
 	}
 	return s
 }
@@ -85,14 +88,14 @@ func NewAzurite(t testing.TB, opts ...BucketOption) *AzureServer {
 // NewAzure makes a container on a stand-in, which speaks what of Azure's protocol listing and reading
 // takes: pages, entity tags, conditions and codes of errors. It lets in whom admit lets in, and
 // checks no signature.
-func NewAzure(t testing.TB, admit func(*http.Request) bool, opts ...BucketOption) *AzureServer {
+func NewAzure(t testing.TB, admit func(*http.Request) bool, opts ...Option) *AzureServer {
 	t.Helper()
 	blobs := &azureBlobs{admit: admit, blobs: map[string]string{}}
 	backend := httptest.NewServer(blobs)
 	t.Cleanup(backend.Close)
 	u, err := url.Parse(backend.URL)
-	must(t, err)
-	s := &AzureServer{BucketServer: newFront(t, &bucketProcess{url: u, way: &http.Transport{}}, opts), put: blobs.put, remove: blobs.remove}
+	front.Must(t, err)
+	s := &AzureServer{Server: newFront(t, &bucketProcess{url: u, way: &http.Transport{}}, opts), put: blobs.put, remove: blobs.remove}
 	blobs.container = s.Bucket
 	return s
 }

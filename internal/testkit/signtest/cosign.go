@@ -1,4 +1,4 @@
-package testkit
+package signtest
 
 import (
 	"encoding/base64"
@@ -11,6 +11,9 @@ import (
 	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 	"github.com/sigstore/sigstore-go/pkg/sign"
 	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/bowline-dev/bowline/internal/testkit/front"
+	"github.com/bowline-dev/bowline/internal/testkit/ocitest"
 )
 
 // How cosign keeps signatures.
@@ -43,60 +46,60 @@ type CosignKey struct {
 func NewCosignKey(t testing.TB, algorithm protocommon.PublicKeyDetails) *CosignKey {
 	t.Helper()
 	pair, err := sign.NewEphemeralKeypair(&sign.EphemeralKeypairOptions{Algorithm: algorithm})
-	must(t, err)
+	front.Must(t, err)
 	public, err := pair.GetPublicKeyPem()
-	must(t, err)
+	front.Must(t, err)
 	return &CosignKey{Public: []byte(public), pair: pair}
 }
 
 // Sign signs an artifact.
-func (k *CosignKey) Sign(t testing.TB, a Artifact, format CosignFormat) {
+func (k *CosignKey) Sign(t testing.TB, a ocitest.Artifact, format CosignFormat) {
 	t.Helper()
 	k.SignAs(t, a, format, a.Digest.String())
 }
 
 // SignAs signs a digest, and puts the signature beside an artifact that may have another one.
-func (k *CosignKey) SignAs(t testing.TB, a Artifact, format CosignFormat, digest string) {
+func (k *CosignKey) SignAs(t testing.TB, a ocitest.Artifact, format CosignFormat, digest string) {
 	t.Helper()
 	if format == CosignBundle {
 		k.State(t, a, SignPredicate, digest)
 		return
 	}
 	payload := simplePayload(digest)
-	a.simple(t, format, k.simple(t, payload, payload))
+	simple(t, a, format, k.simple(t, payload, payload))
 }
 
 // SignTampered signs an artifact, and then changes what it signed.
-func (k *CosignKey) SignTampered(t testing.TB, a Artifact, format CosignFormat) {
+func (k *CosignKey) SignTampered(t testing.TB, a ocitest.Artifact, format CosignFormat) {
 	t.Helper()
 	if format == CosignBundle {
-		a.attach(t, bundled(k.bundle(t, statementOf(SignPredicate, a.Digest.String()), func(b []byte) []byte { return append(b, ' ') }), SignPredicate))
+		attach(t, a, bundled(k.bundle(t, statementOf(SignPredicate, a.Digest.String()), func(b []byte) []byte { return append(b, ' ') }), SignPredicate))
 		return
 	}
 	payload := simplePayload(a.Digest.String())
-	a.simple(t, format, k.simple(t, payload, append(payload, ' ')))
+	simple(t, a, format, k.simple(t, payload, append(payload, ' ')))
 }
 
 // State signs a statement about a digest.
-func (k *CosignKey) State(t testing.TB, a Artifact, predicate, digest string) {
+func (k *CosignKey) State(t testing.TB, a ocitest.Artifact, predicate, digest string) {
 	t.Helper()
-	a.attach(t, bundled(k.bundle(t, statementOf(predicate, digest), func(b []byte) []byte { return b }), predicate))
+	attach(t, a, bundled(k.bundle(t, statementOf(predicate, digest), func(b []byte) []byte { return b }), predicate))
 }
 
 func (k *CosignKey) bundle(t testing.TB, statement []byte, then func([]byte) []byte) []byte {
 	t.Helper()
 	b, err := sign.Bundle(&sign.DSSEData{Data: statement, PayloadType: "application/vnd.in-toto+json"}, k.pair, sign.BundleOptions{Context: t.Context()})
-	must(t, err)
+	front.Must(t, err)
 	b.GetDsseEnvelope().Payload = then(b.GetDsseEnvelope().Payload)
 	raw, err := protojson.Marshal(b)
-	must(t, err)
+	front.Must(t, err)
 	return raw
 }
 
 func (k *CosignKey) simple(t testing.TB, payload, kept []byte) signedBy {
 	t.Helper()
 	signature, _, err := k.pair.SignData(t.Context(), payload)
-	must(t, err)
+	front.Must(t, err)
 	return simpleOf(kept, signature, nil)
 }
 
@@ -127,14 +130,14 @@ func simpleOf(payload, signature []byte, notes map[string]string) signedBy {
 }
 
 // simple keeps signatures in the older format.
-func (a Artifact) simple(t testing.TB, format CosignFormat, signatures ...signedBy) {
+func simple(t testing.TB, a ocitest.Artifact, format CosignFormat, signatures ...signedBy) {
 	t.Helper()
 	if format == CosignTag {
-		a.tag(t, signatures)
+		tag(t, a, signatures)
 		return
 	}
 	for _, s := range signatures {
-		a.attach(t, s)
+		attach(t, a, s)
 	}
 }
 
@@ -147,7 +150,7 @@ func entryNote(t testing.TB, s *Sigstore, e logEntry) string {
 			"body": e.body, "integratedTime": e.at, "logIndex": e.index, "logID": hex.EncodeToString(s.logID(t)),
 		},
 	})
-	must(t, err)
+	front.Must(t, err)
 	return string(note)
 }
 

@@ -1,4 +1,5 @@
-package testkit
+// Package ocitest has a real OCI registry for tests, and fills it.
+package ocitest
 
 import (
 	"fmt"
@@ -16,51 +17,53 @@ import (
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory" // named in the configuration
 	"github.com/sirupsen/logrus"
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/bowline-dev/bowline/internal/testkit/front"
 )
 
 // Registry is a real OCI registry on loopback that keeps everything in memory. It ends with the test.
 type Registry struct {
 	// The front is what the tested reach, back what pushes go to: it does as it is told always.
-	front[RegistryRequest]
+	front.Front[Request]
 	back *httptest.Server
 	cfg  registryConfig
-	// intercept is put before the registry; guarded by mu.
+	// intercept is put before the registry; guarded by Mu.
 	intercept func(http.Handler) http.Handler
 }
 
-// RegistryRequest is one request that a Registry has got.
-type RegistryRequest struct {
+// Request is one request that a Registry has got.
+type Request struct {
 	Method, Path string
 	// Authorization is the header of that name.
 	Authorization string
 }
 
 type registryConfig struct {
-	frontConfig
+	front.Config
 	user, password string
 }
 
-// RegistryOption changes a Registry.
-type RegistryOption func(*registryConfig)
+// Option changes a Registry.
+type Option func(*registryConfig)
 
-// RegistryBasicAuth lets in only those with this user and password.
-func RegistryBasicAuth(user, password string) RegistryOption {
+// BasicAuth lets in only those with this user and password.
+func BasicAuth(user, password string) Option {
 	return func(c *registryConfig) { c.user, c.password = user, password }
 }
 
-// RegistryTLS serves HTTPS with a certificate of a CA made for the test; see CA.
-func RegistryTLS() RegistryOption { return func(c *registryConfig) { c.tls = true } }
+// TLS serves HTTPS with a certificate of a CA made for the test; see CA.
+func TLS() Option { return func(c *registryConfig) { c.TLS = true } }
 
-// RegistryClientCert is RegistryTLS, and lets in only those with a certificate of that CA; see ClientCert.
-func RegistryClientCert() RegistryOption {
-	return func(c *registryConfig) { c.tls, c.clientCert = true, true }
+// ClientCert is TLS, and lets in only those with a certificate of that CA; see ClientCert.
+func ClientCert() Option {
+	return func(c *registryConfig) { c.TLS, c.ClientCert = true, true }
 }
 
 // NewRegistry starts a registry that ends with the test.
-func NewRegistry(t testing.TB, opts ...RegistryOption) *Registry {
+func NewRegistry(t testing.TB, opts ...Option) *Registry {
 	t.Helper()
 	r := &Registry{}
-	r.t = t
+	r.T = t
 	for _, o := range opts {
 		o(&r.cfg)
 	}
@@ -70,7 +73,7 @@ func NewRegistry(t testing.TB, opts ...RegistryOption) *Registry {
 	t.Cleanup(func() { _ = app.Shutdown() })
 	r.back = httptest.NewServer(app)
 	t.Cleanup(r.back.Close)
-	r.open(t, r.cfg.frontConfig, r.behave(app))
+	r.Open(t, r.cfg.Config, r.behave(app))
 	return r
 }
 
@@ -83,9 +86,9 @@ func (r *Registry) configuration() *configuration.Configuration {
 		return c
 	}
 	hash, err := bcrypt.GenerateFromPassword([]byte(r.cfg.password), bcrypt.MinCost)
-	must(r.t, err)
-	file := filepath.Join(r.t.TempDir(), "htpasswd")
-	must(r.t, os.WriteFile(file, []byte(r.cfg.user+":"+string(hash)+"\n"), 0o600))
+	front.Must(r.T, err)
+	file := filepath.Join(r.T.TempDir(), "htpasswd")
+	front.Must(r.T, os.WriteFile(file, []byte(r.cfg.user+":"+string(hash)+"\n"), 0o600))
 	c.Auth = configuration.Auth{"htpasswd": {"realm": "registry", "path": file}}
 	return c
 }
@@ -93,16 +96,16 @@ func (r *Registry) configuration() *configuration.Configuration {
 // behave records requests, and misbehaves as told.
 func (r *Registry) behave(app http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		r.record(RegistryRequest{req.Method, req.URL.Path, req.Header.Get("Authorization")})
-		if status := r.refusal(req); status != 0 {
+		r.Record(Request{req.Method, req.URL.Path, req.Header.Get("Authorization")})
+		if status := r.Refusal(req); status != 0 {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(status)
 			_, _ = fmt.Fprintf(w, `{"errors":[{"code":"UNKNOWN","message":"told to answer %d"}]}`, status)
 			return
 		}
-		r.mu.Lock()
+		r.Mu.Lock()
 		intercept := r.intercept
-		r.mu.Unlock()
+		r.Mu.Unlock()
 		if intercept != nil {
 			intercept(app).ServeHTTP(w, req)
 			return
@@ -113,14 +116,14 @@ func (r *Registry) behave(app http.Handler) http.Handler {
 
 // Asked counts the requests with a method whose path has a part, such as "/blobs/".
 func (r *Registry) Asked(method, part string) int {
-	return r.asked(func(req RegistryRequest) bool { return req.Method == method && strings.Contains(req.Path, part) })
+	return r.Count(func(req Request) bool { return req.Method == method && strings.Contains(req.Path, part) })
 }
 
 // Intercept puts a handler before the registry, which may answer in its place or change what it
 // answers; nil takes it away.
 func (r *Registry) Intercept(with func(registry http.Handler) http.Handler) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.Mu.Lock()
+	defer r.Mu.Unlock()
 	r.intercept = with
 }
 
@@ -143,7 +146,7 @@ func (r *Registry) SendOtherBytes(suffix, body string) {
 }
 
 // Host is the host with the port.
-func (r *Registry) Host() string { return r.http.Listener.Addr().String() }
+func (r *Registry) Host() string { return r.HTTP.Listener.Addr().String() }
 
 // URL is the address of a repository, such as "oci://127.0.0.1:1234/team/app".
 func (r *Registry) URL(repository string) string { return "oci://" + r.Host() + "/" + repository }

@@ -1,4 +1,5 @@
-package testkit
+// Package charttest has a Helm repository for tests.
+package charttest
 
 import (
 	"cmp"
@@ -13,20 +14,23 @@ import (
 	"testing"
 
 	repo "helm.sh/helm/v4/pkg/repo/v1"
+
+	"github.com/bowline-dev/bowline/internal/testkit"
+	"github.com/bowline-dev/bowline/internal/testkit/front"
 )
 
-// ChartServer is a Helm repository over HTTP: a folder of chart archives with an index that the
+// Server is a Helm repository over HTTP: a folder of chart archives with an index that the
 // Helm SDK makes. It listens on loopback and ends with the test.
-type ChartServer struct {
-	front[ChartRequest]
+type Server struct {
+	front.Front[Request]
 	root string
 	cfg  chartServerConfig
-	// refused are the statuses that requests for a path are answered with; guarded by mu.
+	// refused are the statuses that requests for a path are answered with; guarded by Mu.
 	refused map[string]int
 }
 
-// ChartRequest is one request that a ChartServer has got.
-type ChartRequest struct {
+// Request is one request that a Server has got.
+type Request struct {
 	Method, Host, Path string
 	// Authorization and UserAgent are the headers of those names.
 	Authorization, UserAgent string
@@ -37,85 +41,85 @@ type ChartRequest struct {
 }
 
 type chartServerConfig struct {
-	frontConfig
+	front.Config
 	user, password string
 	plain          bool
 }
 
-// ChartServerOption changes a ChartServer.
-type ChartServerOption func(*chartServerConfig)
+// Option changes a Server.
+type Option func(*chartServerConfig)
 
-// ChartBasicAuth lets in only those with this user and password.
-func ChartBasicAuth(user, password string) ChartServerOption {
+// BasicAuth lets in only those with this user and password.
+func BasicAuth(user, password string) Option {
 	return func(c *chartServerConfig) { c.user, c.password = user, password }
 }
 
-// ChartTLS serves HTTPS with a certificate of a CA made for the test; see CA.
-func ChartTLS() ChartServerOption { return func(c *chartServerConfig) { c.tls = true } }
+// TLS serves HTTPS with a certificate of a CA made for the test; see CA.
+func TLS() Option { return func(c *chartServerConfig) { c.TLS = true } }
 
-// ChartClientCert is ChartTLS, and lets in only those with a certificate of that CA; see ClientCert.
-func ChartClientCert() ChartServerOption {
-	return func(c *chartServerConfig) { c.tls, c.clientCert = true, true }
+// ClientCert is TLS, and lets in only those with a certificate of that CA; see ClientCert.
+func ClientCert() Option {
+	return func(c *chartServerConfig) { c.TLS, c.ClientCert = true, true }
 }
 
-// ChartPlain leaves out entity tags and dates, so that no request can be conditional.
-func ChartPlain() ChartServerOption { return func(c *chartServerConfig) { c.plain = true } }
+// Plain leaves out entity tags and dates, so that no request can be conditional.
+func Plain() Option { return func(c *chartServerConfig) { c.plain = true } }
 
-// NewChartServer starts a server with these charts and an index.
-func NewChartServer(t testing.TB, charts []Chart, opts ...ChartServerOption) *ChartServer {
+// NewServer starts a server with these charts and an index.
+func NewServer(t testing.TB, charts []testkit.Chart, opts ...Option) *Server {
 	t.Helper()
-	s := &ChartServer{root: t.TempDir(), refused: map[string]int{}}
+	s := &Server{root: t.TempDir(), refused: map[string]int{}}
 	for _, o := range opts {
 		o(&s.cfg)
 	}
-	s.open(t, s.cfg.frontConfig, http.HandlerFunc(s.serve))
+	s.Open(t, s.cfg.Config, http.HandlerFunc(s.serve))
 	s.Add(charts...)
 	return s
 }
 
 // Add writes the archives of charts and a new index, whose URLs are relative.
-func (s *ChartServer) Add(charts ...Chart) {
-	s.t.Helper()
+func (s *Server) Add(charts ...testkit.Chart) {
+	s.T.Helper()
 	for _, c := range charts {
-		s.Write(c.File(), c.Archive(s.t))
+		s.Write(c.File(), c.Archive(s.T))
 	}
 	s.Index("")
 }
 
 // Index has the Helm SDK make the index of what is in the folder. base is what the URLs of
 // charts begin with, "" for relative ones.
-func (s *ChartServer) Index(base string) {
-	s.t.Helper()
+func (s *Server) Index(base string) {
+	s.T.Helper()
 	index, err := repo.IndexDirectory(s.root, base)
-	must(s.t, err)
+	front.Must(s.T, err)
 	index.SortEntries()
-	file := filepath.Join(s.t.TempDir(), "index.yaml")
-	must(s.t, index.WriteFile(file, 0o644))
-	must(s.t, os.Rename(file, filepath.Join(s.root, "index.yaml")))
+	file := filepath.Join(s.T.TempDir(), "index.yaml")
+	front.Must(s.T, index.WriteFile(file, 0o644))
+	front.Must(s.T, os.Rename(file, filepath.Join(s.root, "index.yaml")))
 }
 
 // Write puts a file into the folder, whatever it is: a broken index, an archive that is none.
-func (s *ChartServer) Write(name string, content []byte) {
-	s.t.Helper()
-	file := filepath.Join(s.t.TempDir(), "new")
-	must(s.t, os.WriteFile(file, content, 0o644))
+func (s *Server) Write(name string, content []byte) {
+	s.T.Helper()
+	file := filepath.Join(s.T.TempDir(), "new")
+	front.Must(s.T, os.WriteFile(file, content, 0o644))
 	to := filepath.Join(s.root, filepath.FromSlash(name))
-	must(s.t, os.MkdirAll(filepath.Dir(to), 0o755))
-	must(s.t, os.Rename(file, to))
+	front.Must(s.T, os.MkdirAll(filepath.Dir(to), 0o755))
+	front.Must(s.T, os.Rename(file, to))
 }
 
 // serve records the request, misbehaves as told, checks credentials and sends a file.
-func (s *ChartServer) serve(w http.ResponseWriter, r *http.Request) {
-	entry := s.record(ChartRequest{
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	entry := s.Record(Request{
 		Method: r.Method, Host: r.Host, Path: r.URL.Path, Authorization: r.Header.Get("Authorization"), UserAgent: r.UserAgent(),
 		Conditional: r.Header.Get("If-None-Match") != "" || r.Header.Get("If-Modified-Since") != "",
 	})
 	seen := &statusWriter{ResponseWriter: w, note: func(status int) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.log[entry].Status = status
+		s.Mu.Lock()
+		defer s.Mu.Unlock()
+		s.Log[entry].Status = status
 	}}
-	if status := s.refusal(r); status != 0 {
+	if status := s.Refusal(r); status != 0 {
 		http.Error(seen, http.StatusText(status), status)
 		return
 	}
@@ -127,7 +131,7 @@ func (s *ChartServer) serve(w http.ResponseWriter, r *http.Request) {
 	s.send(seen, r)
 }
 
-func (s *ChartServer) send(w http.ResponseWriter, r *http.Request) {
+func (s *Server) send(w http.ResponseWriter, r *http.Request) {
 	content, err := os.ReadFile(filepath.Join(s.root, filepath.FromSlash(path.Clean("/"+r.URL.Path))))
 	if err != nil {
 		http.NotFound(w, r)
@@ -145,10 +149,10 @@ func (s *ChartServer) send(w http.ResponseWriter, r *http.Request) {
 }
 
 // refusal is that of the front, or the one for the path.
-func (s *ChartServer) refusal(r *http.Request) int {
-	all := s.front.refusal(r)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *Server) refusal(r *http.Request) int {
+	all := s.Front.Refusal(r)
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
 	return cmp.Or(s.refused[r.URL.Path], all)
 }
 
@@ -165,21 +169,21 @@ func (w *statusWriter) WriteHeader(status int) {
 }
 
 // Asked counts the requests for paths that end so, such as "/index.yaml" or ".tgz".
-func (s *ChartServer) Asked(suffix string) int {
-	return s.asked(func(r ChartRequest) bool { return strings.HasSuffix(r.Path, suffix) })
+func (s *Server) Asked(suffix string) int {
+	return s.Count(func(r Request) bool { return strings.HasSuffix(r.Path, suffix) })
 }
 
 // Refuse answers requests for a path, such as "/index.yaml", with a status; "" is every path, and
 // the status 0 ends it.
-func (s *ChartServer) Refuse(of string, status int) {
+func (s *Server) Refuse(of string, status int) {
 	if of == "" {
-		s.front.Refuse(status)
+		s.Front.Refuse(status)
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
 	s.refused[of] = status
 }
 
 // Root is the folder that is served.
-func (s *ChartServer) Root() string { return s.root }
+func (s *Server) Root() string { return s.root }
