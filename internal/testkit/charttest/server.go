@@ -119,7 +119,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		defer s.Mu.Unlock()
 		s.Log[entry].Status = status
 	}}
-	if status := s.Refusal(r); status != 0 {
+	if status := s.refusal(r); status != 0 {
 		http.Error(seen, http.StatusText(status), status)
 		return
 	}
