@@ -77,7 +77,7 @@ func TestScriptsOfPivots(t *testing.T) {
 		files[args[0]] = ts.ReadFile(args[1])
 		repo.Commit(files)
 	}
-	bin := processes(t)
+	bin := programs(t)
 	for _, script := range scriptsIn(t, "testdata/pivot") {
 		p := scriptParams(t, script, bin, "", "bowline-system", "GIT="+repo.URL(), "BOWLINE_CAPI_MANAGER="+testkit.Tool(t, "capi-manager"))
 		var vars []string
