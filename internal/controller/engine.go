@@ -69,8 +69,10 @@ type engine struct {
 	copies cache.Cache
 	// kubeconfigs feeds FleetClusters for which a Secret has changed.
 	kubeconfigs *feed.Feed
-	events      record.EventRecorder
-	published   *published
+	// enrolments feeds those whose agent is installed with one that has changed.
+	enrolments *feed.Feed
+	events     record.EventRecorder
+	published  *published
 	// references is what units and sources read from ConfigMaps and Secrets.
 	references *references
 	// signatures is what sources in registries ask who signed something.
@@ -85,7 +87,7 @@ type engine struct {
 // others.
 func newEngine(ctx context.Context, o Options, mgr ctrl.Manager, cluster *kube.Cluster, h *host, served *artifactserve.Server, budget plan.Budget) *engine {
 	e := &engine{
-		options: o, mgr: mgr, log: o.Logger, host: h, meters: h.meters, turns: h.turns, held: newHeldPlans(), kubeconfigs: &feed.Feed{},
+		options: o, mgr: mgr, log: o.Logger, host: h, meters: h.meters, turns: h.turns, held: newHeldPlans(), kubeconfigs: &feed.Feed{}, enrolments: &feed.Feed{},
 		repositories: repositories{Store: h.repositories}, sources: map[string]*sourceRoom{},
 	}
 	if o.guest != nil {
@@ -170,6 +172,8 @@ func (e *engine) wake(u user) {
 		return
 	}
 	switch u.Kind {
+	case enrolKind:
+		e.enrolments.AddAt(u.NamespacedName, soon)
 	case pushKind:
 		e.pusher.Wake(u.NamespacedName)
 	case kustomizev1.KustomizationKind:

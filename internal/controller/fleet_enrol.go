@@ -6,6 +6,9 @@ import (
 	"net"
 	"os"
 
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/fleet/agent"
 	"github.com/bowline-dev/bowline/internal/fleet/enroll"
@@ -25,7 +28,22 @@ func (e *engine) registerEnrolment() error {
 	return enroll.Register(e.mgr, enroll.Options{
 		Hub: hub, Image: cmp.Or(e.options.Hub.AgentImage, agent.DefaultImage("")), Kubeconfigs: e.options.Kubeconfigs,
 		Events: e.events, Patience: e.options.patience, Version: e.options.Version, Inside: e.inside(hub),
+		Secrets: e.enrolSecrets, Changed: e.enrolments,
 	})
+}
+
+// enrolKind stands for a FleetCluster that reads the kubeconfig by which its agent is installed.
+const enrolKind = "FleetCluster/enrol"
+
+// enrolSecrets lends a reader of the kubeconfig of a FleetCluster.
+func (e *engine) enrolSecrets(cluster types.NamespacedName) (client.Reader, func()) {
+	return e.lend(user{enrolKind, cluster})
+}
+
+// lend lends a reader of what one user refers to.
+func (e *engine) lend(u user) (client.Reader, func()) {
+	e.references.begin(u)
+	return e.references.reader(u), func() { e.references.end(u) }
 }
 
 // inside reports whether the way to the hub is that of pods of its own cluster, and says so once.

@@ -65,7 +65,5 @@ const dialing = 10 * time.Second
 
 // pushSecrets lends a reader of the kubeconfig of a FleetCluster.
 func (e *engine) pushSecrets(cluster types.NamespacedName) (client.Reader, func()) {
-	u := user{pushKind, cluster}
-	e.references.begin(u)
-	return e.references.reader(u), func() { e.references.end(u) }
+	return e.lend(user{pushKind, cluster})
 }

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+	"github.com/bowline-dev/bowline/internal/feed"
 	"github.com/bowline-dev/bowline/internal/fleet/agent"
 	"github.com/bowline-dev/bowline/internal/fleet/join"
 	"github.com/bowline-dev/bowline/internal/kube"
@@ -46,6 +47,11 @@ type Options struct {
 	Args  []string
 	// Kubeconfigs says what kubeconfigs of members may hold.
 	Kubeconfigs kube.KubeconfigOptions
+	// Secrets lends a reader of Secrets of the hub for one FleetCluster, until done is called. What is given back unused reads nothing
+	// any more. Nil means that the API server is asked each time. Changed is to be fed with FleetClusters when something changes that was
+	// read last; nil for never.
+	Secrets func(cluster types.NamespacedName) (reader client.Reader, done func())
+	Changed *feed.Feed
 	// Events tells on FleetClusters what was done for them.
 	Events record.EventRecorder
 	// Clock tells the time; nil means that of the machine.
@@ -70,6 +76,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Retry == nil {
 		o.Retry = workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](time.Second, 2*time.Minute)
+	}
+	if o.Changed == nil {
+		o.Changed = &feed.Feed{}
 	}
 	return o
 }
@@ -97,6 +106,9 @@ func Register(mgr ctrl.Manager, o Options) error {
 		return fmt.Errorf("set up the enrolment of clusters: %w", err)
 	}
 	e := &enroller{Options: o.withDefaults(), cached: mgr.GetClient(), direct: direct, scheme: runtime.NewScheme(), seen: newSights()}
+	if e.Secrets == nil {
+		e.Secrets = func(types.NamespacedName) (client.Reader, func()) { return direct, func() {} }
+	}
 	if e.manifests, err = agent.Manifests(agent.Options{Image: o.Image, Args: o.Args}); err != nil {
 		return err
 	}
@@ -108,6 +120,7 @@ func Register(mgr ctrl.Manager, o Options) error {
 	}
 	err = ctrl.NewControllerManagedBy(mgr).Named("fleet-enrolment").
 		For(&v1alpha1.FleetCluster{}, builder.WithPredicates(concerned())).
+		WatchesRawSource(e.Changed).
 		WithOptions(controller.Options{MaxConcurrentReconciles: e.Workers,
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](20*time.Millisecond, 5*time.Second)}).
 		Complete(e)
@@ -124,6 +137,8 @@ func (e *enroller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result
 	if err := e.cached.Get(ctx, req.NamespacedName, cluster); err != nil {
 		e.seen.forget(req.NamespacedName)
 		e.Retry.Forget(req.NamespacedName)
+		_, done := e.Secrets(req.NamespacedName)
+		done()
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	result, err := e.work(ctx, cluster)

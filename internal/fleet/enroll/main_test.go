@@ -95,7 +95,9 @@ func (h *hub) run(o enroll.Options) {
 		o.Image = "registry.example.com/bowline:v1"
 	}
 	o.Events = h.recorder()
-	o.Retry = workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](50*time.Millisecond, 200*time.Millisecond)
+	if o.Retry == nil {
+		o.Retry = workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](50*time.Millisecond, 200*time.Millisecond)
+	}
 	twice := true // other tests have controllers of these names
 	mgr, err := ctrl.NewManager(h.config, ctrl.Options{Scheme: h.Scheme(), Logger: logr.Discard(), Metrics: server.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: &twice}, Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{

@@ -24,7 +24,9 @@ type member struct {
 
 // reach asks a member who it is.
 func (e *enroller) reach(ctx context.Context, cluster *v1alpha1.FleetCluster) (*member, error) {
-	config, err := access.Config(ctx, e.direct, cluster, e.Kubeconfigs)
+	secrets, done := e.Secrets(client.ObjectKeyFromObject(cluster))
+	config, err := access.Config(ctx, secrets, cluster, e.Kubeconfigs)
+	done()
 	if err != nil {
 		return nil, err
 	}
