@@ -26,6 +26,7 @@ import (
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/failure"
 	"github.com/bowline-dev/bowline/internal/feed"
+	"github.com/bowline-dev/bowline/internal/observe"
 	"github.com/bowline-dev/bowline/internal/report"
 )
 
@@ -44,7 +45,9 @@ type assignments struct {
 	attempts   *attempts
 	deliveries *deliveries
 	held       *heldPlans
-	self       *feed.Feed
+	// ledger is told which Kustomization will deliver which unit: one that moves to another Placement is not deleted on the way.
+	ledger *observe.Ledger
+	self   *feed.Feed
 
 	mu sync.Mutex
 	// made is what each copy became last.
@@ -170,6 +173,7 @@ func (r *assignmentRun) parcels() ([]parcel, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.ledger.Expect(ownersOf(&r.a.Spec))
 	r.mu.Lock()
 	r.made[name] = madeParcels{r.a.UID, r.a.Generation, parcels}
 	r.mu.Unlock()
@@ -178,6 +182,7 @@ func (r *assignmentRun) parcels() ([]parcel, error) {
 
 // leave takes back all that was made, and what that delivered, as the policy says.
 func (r *assignmentRun) leave(ctx context.Context) time.Duration {
+	r.ledger.Expect(nil)
 	left, err := r.deliveries.withdraw(ctx, r.sender(), nil, r.a.Spec.Leave)
 	if err != nil {
 		return r.fail(meta.PruneFailedReason, err)

@@ -73,7 +73,7 @@ func newAssignments(e *engine, copies client.Reader) *assignments {
 	r := &assignments{
 		turns: e.turns, client: e.mgr.GetClient(), copies: copies, events: e.events, clock: clock.RealClock{}, attempts: newAttempts(),
 		deliveries: &deliveries{client: e.mgr.GetClient(), clock: clock.RealClock{}, handouts: h},
-		held:       e.held, self: &feed.Feed{}, made: map[types.NamespacedName]madeParcels{},
+		held:       e.held, ledger: e.ledger, self: &feed.Feed{}, made: map[types.NamespacedName]madeParcels{},
 	}
 	h.kinds[fleetv1.ClusterAssignmentKind] = makerKind{apiVersion: fleetv1.GroupVersion.String(), self: r.self, exists: r.exists}
 	e.held.changed = r.wakeAll

@@ -10,9 +10,11 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+	"github.com/bowline-dev/bowline/internal/object"
 )
 
 // How a member delivers what it was assigned. What has to happen soon comes by an event.
@@ -50,6 +52,26 @@ func parcelsOf(spec *fleetv1.ClusterAssignmentSpec) ([]parcel, error) {
 		}
 	}
 	return all, nil
+}
+
+// ownersOf says which Kustomization delivers which unit of an assignment.
+func ownersOf(spec *fleetv1.ClusterAssignmentSpec) map[object.ID]types.NamespacedName {
+	all := map[object.ID]types.NamespacedName{}
+	note := func(by string, units []fleetv1.AssignedUnit) {
+		for i := range units {
+			u := &units[i]
+			group := kustomizev1.GroupVersion.Group
+			if u.Kind == helmv2.HelmReleaseKind {
+				group = helmv2.GroupVersion.Group
+			}
+			all[object.ID{Group: group, Kind: u.Kind, Namespace: u.Namespace, Name: u.Name}] = types.NamespacedName{Namespace: fleetv1.MemberNamespace, Name: by}
+		}
+	}
+	note(fleetv1.SyncUnit, spec.Sync)
+	for i := range spec.Placements {
+		note(fleetv1.PlacementUnitPrefix+spec.Placements[i].Name, spec.Placements[i].Units)
+	}
+	return all
 }
 
 // assignedSpec waits, when it is deleted, for what it delivered: as long as that goes, the cluster has

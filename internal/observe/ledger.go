@@ -97,6 +97,8 @@ type Ledger struct {
 	fights  map[object.ID]fight                  // guarded by mu
 	wanted  map[object.ID]wantedBy               // guarded by mu
 	wantsOf map[types.NamespacedName][]object.ID // guarded by mu; the same, by unit
+	// expected is whose an object will be, by what the units are made from, before they are built.
+	expected map[object.ID]types.NamespacedName // guarded by mu
 	// contents are those of them that the unit only wants to be there. Only units that have some are in it.
 	contents map[types.NamespacedName]map[object.ID]bool // guarded by mu
 	ignored  map[types.NamespacedName]ignoredOf          // guarded by mu; what units leave to others

@@ -280,6 +280,20 @@ func TestClaims(t *testing.T) {
 			b.Want(other, wants)
 			b.Want(ours, wants)
 		}, other, true, true, 0},
+		{"expected", "whose it will be is known before that one is built", func(b *bench) {
+			b.Expect(map[object.ID]types.NamespacedName{thing: other})
+		}, ours, true, true, 0},
+		{"expected of itself", "it stays where it is", func(b *bench) {
+			b.Expect(map[object.ID]types.NamespacedName{thing: ours})
+		}, ours, true, false, 0},
+		{"expected no more", "the newest word counts", func(b *bench) {
+			b.Expect(map[object.ID]types.NamespacedName{thing: other})
+			b.Expect(nil)
+		}, ours, true, false, 0},
+		{"expected of who yields", "a tenant's unit gets nothing from the platform's", func(b *bench) {
+			b.yields = func(u types.NamespacedName) bool { return u == other }
+			b.Expect(map[object.ID]types.NamespacedName{thing: other})
+		}, ours, true, false, 0},
 		{"other yields", "a tenant's unit stands back for the platform's", func(b *bench) {
 			b.yields = func(u types.NamespacedName) bool { return u == other }
 			b.Want(ours, nil)

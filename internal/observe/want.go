@@ -184,7 +184,23 @@ func (l *Ledger) WantedFrom(id object.ID, giver types.NamespacedName) bool {
 func (l *Ledger) gets(id object.ID, giver types.NamespacedName, also bool) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
+	if u, ok := l.expected[id]; ok && (also || u != giver) && l.mayTake(u, giver) {
+		return true
+	}
 	return slices.ContainsFunc(l.wanted[id], func(u types.NamespacedName) bool {
-		return (also || u != giver) && l.counts(id, u) && (l.yields == nil || !l.yields(u) || l.yields(giver))
+		return (also || u != giver) && l.counts(id, u) && l.mayTake(u, giver)
 	})
+}
+
+// mayTake reports whether a unit gets objects from another one. The lock is held.
+func (l *Ledger) mayTake(taker, giver types.NamespacedName) bool {
+	return l.yields == nil || !l.yields(taker) || l.yields(giver)
+}
+
+// Expect says whose objects will be, in place of all that was said before. Whoever makes units from something that names their
+// objects knows it before they are built, and what one of them gives up is not deleted meanwhile that another one is about to take.
+func (l *Ledger) Expect(owners map[object.ID]types.NamespacedName) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expected = owners
 }
