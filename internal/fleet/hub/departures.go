@@ -19,6 +19,8 @@ type departures struct {
 	since   time.Time
 	// approval is what has to be approved first; nil where nothing has to.
 	approval *placement.Emptying
+	// used is the digest of an approval that clusters were released by, as long as the Placement may still name it; it is good for nothing more.
+	used string
 	// selected is how many clusters the Placement is for.
 	selected int
 }
@@ -30,11 +32,15 @@ func (d *departures) judge(e placement.Emptying, careful bool, approved string, 
 	if !slices.Equal(e.Clusters, d.waiting) {
 		d.waiting, d.since = e.Clusters, now
 	}
+	if !approves(approved, d.used) {
+		d.used = ""
+	}
 	switch {
 	case len(e.Clusters) == 0:
 		d.approval = nil
 		return nil, 0
-	case careful && approves(approved, e.Digest):
+	case careful && e.Digest != d.used && approves(approved, e.Digest):
+		d.used = e.Digest
 	case now.Sub(d.since) < settle:
 		if d.approval != nil && careful {
 			d.approval = &e
@@ -51,6 +57,11 @@ func (d *departures) judge(e placement.Emptying, careful bool, approved string, 
 
 // approves reports whether an annotation names a digest.
 func approves(annotation, digest string) bool { return slices.Contains(digests(annotation), digest) }
+
+// without returns what an annotation names besides a digest.
+func without(annotation, digest string) string {
+	return strings.Join(slices.DeleteFunc(digests(annotation), func(d string) bool { return d == digest }), ",")
+}
 
 // digests returns the digests that an annotation names, in order.
 func digests(annotation string) []string {

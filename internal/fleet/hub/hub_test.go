@@ -155,15 +155,38 @@ func TestEmptying(t *testing.T) {
 	settled(s)
 	s.assignment("b", "apps: something else was approved", placements("apps"))
 	change(s, p, func(p *v1alpha1.Placement) {
-		p.Annotations = map[string]string{v1alpha1.ApprovedPlanAnnotation: digest()}
+		p.Annotations = map[string]string{v1alpha1.ApprovedPlanAnnotation: other + "," + digest()}
 	})
 	s.assignment("b", "nothing", placements())
 	s.assignment("c", "nothing", placements())
 	s.assignment("a", "apps", placements("apps"))
 	s.report("a", v1alpha1.UnitReady)
 	says(s, p, meta.ReadyCondition, metav1.ConditionTrue, meta.SucceededReason, "ready on 1 cluster")
-	// The last one may go: it is one cluster.
+	// What was approved is done: when the labels are back and go once more, it is asked again.
+	s.eventually("the approval is used up", func() (bool, string) {
+		s.must(s.Get(s.Context(), client.ObjectKeyFromObject(p), p))
+		return p.Annotations[v1alpha1.ApprovedPlanAnnotation] == other, fmt.Sprint(p.Annotations)
+	})
+	for _, labels := range []map[string]string{prod, nil} {
+		for _, name := range []string{"b", "c"} {
+			change(s, &v1alpha1.FleetCluster{ObjectMeta: s.meta(name)}, func(c *v1alpha1.FleetCluster) { c.Labels = labels })
+		}
+		for _, name := range []string{"b", "c"} {
+			s.assignment(name, "apps, again and still", placements("apps"))
+		}
+	}
+	says(s, p, meta.ReadyCondition, metav1.ConditionFalse, v1alpha1.AwaitingReason, "leave 2 of the 3 clusters that it is on: b, c;")
+	// One may go, where others stay; the last one that the Placement is for may not.
+	change(s, &v1alpha1.FleetCluster{ObjectMeta: s.meta("b")}, func(c *v1alpha1.FleetCluster) { c.Labels = prod })
+	s.assignment("c", "nothing", placements())
+	change(s, &v1alpha1.FleetCluster{ObjectMeta: s.meta("b")}, func(c *v1alpha1.FleetCluster) { c.Labels = nil })
+	s.assignment("b", "nothing", placements())
 	change(s, &v1alpha1.FleetCluster{ObjectMeta: s.meta("a")}, func(c *v1alpha1.FleetCluster) { c.Labels = nil })
+	says(s, p, meta.ReadyCondition, metav1.ConditionFalse, v1alpha1.AwaitingReason, "leave the only cluster that it is on: a;")
+	s.assignment("a", "apps, which is held", placements("apps"))
+	change(s, p, func(p *v1alpha1.Placement) {
+		p.Annotations = map[string]string{v1alpha1.ApprovedPlanAnnotation: digest()}
+	})
 	s.assignment("a", "nothing", placements())
 	says(s, p, meta.ReadyCondition, metav1.ConditionFalse, v1alpha1.NoClusterReason)
 }

@@ -51,6 +51,10 @@ func TestDepartures(t *testing.T) {
 		{"approved, and more", "of two digests one fits", []step{{clusters: "a b", of: 2, approved: "x,a b", released: "a b"}}},
 		{"grows", "what awaits approval goes on to, with the new list", []step{
 			{clusters: "a b", of: 3, again: settle}, {after: settle, clusters: "a b", of: 3, awaits: true}, {clusters: "a b c", of: 3, again: settle, awaits: true}}},
+		{"approved, and once more", "what was approved is done", []step{
+			{clusters: "a b", of: 2, approved: "a b", released: "a b"}, {of: 2, approved: "a b"},
+			{clusters: "a b", of: 2, approved: "a b", again: settle}, {after: settle, clusters: "a b", of: 2, approved: "a b", awaits: true},
+			{clusters: "a b", of: 2, awaits: true}, {clusters: "a b", of: 2, approved: "a b", released: "a b"}}},
 		{"comes back", "there is nothing to approve any more", []step{{clusters: "a b", of: 2, again: settle}, {after: settle, clusters: "a b", of: 2, awaits: true}, {of: 2}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

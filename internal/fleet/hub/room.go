@@ -149,6 +149,16 @@ func (r *room) keeps(name, cluster string) (keeps, known bool) {
 	return !d.released.Has(cluster), slices.Contains(d.waiting, cluster)
 }
 
+// used returns the approval of a Placement that is used up and still stands there; "" for none.
+func (r *room) used(name string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d := r.departures[name]; d != nil {
+		return d.used
+	}
+	return ""
+}
+
 // view is what the status of one Placement is told from.
 type view struct {
 	fleet    *placement.Fleet

@@ -8,9 +8,11 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/fleet/placement"
@@ -43,7 +45,35 @@ func (s *survey) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, 
 		}
 	}
 	s.wakePlacements(req.Namespace, told...)
+	if err := s.spend(ctx, n, room); apierrors.IsConflict(err) {
+		again = outdated // what was read was old
+	} else if err != nil {
+		return ctrl.Result{}, err
+	}
 	return ctrl.Result{RequeueAfter: again}, nil
+}
+
+// spend takes the approvals off the Placements that clusters were released by: what was approved once is no consent
+// to the same a second time, when the clusters are back.
+func (s *survey) spend(ctx context.Context, n namespace, room *room) error {
+	for i := range n.placements {
+		before := &n.placements[i]
+		used := room.used(before.Name)
+		if used == "" {
+			continue
+		}
+		next := before.DeepCopy()
+		if left := without(before.Annotations[v1alpha1.ApprovedPlanAnnotation], used); left != "" {
+			next.Annotations[v1alpha1.ApprovedPlanAnnotation] = left
+		} else {
+			delete(next.Annotations, v1alpha1.ApprovedPlanAnnotation)
+		}
+		err := s.client.Patch(ctx, next, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}), owner)
+		if client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("take the approval that was used off Placement %s: %w", before.Name, err)
+		}
+	}
+	return nil
 }
 
 // namespace is what was read of one.

@@ -214,6 +214,10 @@ const most = 20
 
 // awaiting says what has to be approved, and how.
 func awaiting(p *v1alpha1.Placement, e *placement.Emptying) string {
-	return fmt.Sprintf("this would leave %d of the %d clusters that it is on: %s; if that is meant: bowline approve placement %s -n %s, or annotate it with %s=%s",
-		len(e.Clusters), e.Of, list(e.Clusters, most), p.Name, p.Namespace, v1alpha1.ApprovedPlanAnnotation, e.Digest)
+	what := fmt.Sprintf("%d of the %d clusters", len(e.Clusters), e.Of)
+	if e.Of == 1 {
+		what = "the only cluster"
+	}
+	return fmt.Sprintf("this would leave %s that it is on: %s; if that is meant: bowline approve placement %s -n %s, or annotate it with %s=%s",
+		what, list(e.Clusters, most), p.Name, p.Namespace, v1alpha1.ApprovedPlanAnnotation, e.Digest)
 }

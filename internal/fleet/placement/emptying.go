@@ -18,7 +18,7 @@ type Emptying struct {
 }
 
 // Emptying returns what a Placement would leave, and whether that has to be approved: when it is more than
-// half of the clusters that it is on, and at least two. clusters are all of the fleet that are not being deleted,
+// half of the clusters that it is on, and at least two, or when there is no cluster left that it is for. clusters are all of the fleet that are not being deleted,
 // and current what each of them has, by name.
 func (f *Fleet) Emptying(placement string, clusters []*v1alpha1.FleetCluster, current func(cluster string) *v1alpha1.ClusterAssignmentSpec) (Emptying, bool) {
 	p := f.find(placement)
@@ -26,7 +26,11 @@ func (f *Fleet) Emptying(placement string, clusters []*v1alpha1.FleetCluster, cu
 		return Emptying{}, false
 	}
 	var e Emptying
+	selected := 0
 	for _, c := range clusters {
+		if p.selects(c) {
+			selected++
+		}
 		spec := current(c.Name)
 		if spec == nil || !slices.ContainsFunc(spec.Placements, func(g v1alpha1.AssignedPlacement) bool { return g.Name == placement }) {
 			continue
@@ -38,5 +42,6 @@ func (f *Fleet) Emptying(placement string, clusters []*v1alpha1.FleetCluster, cu
 	}
 	slices.Sort(e.Clusters)
 	e.Digest = "sha256:" + hash([]byte(placement+"\n"+strings.Join(e.Clusters, "\n")))
-	return e, len(e.Clusters) >= 2 && 2*len(e.Clusters) > e.Of
+	most := len(e.Clusters) >= 2 && 2*len(e.Clusters) > e.Of
+	return e, most || len(e.Clusters) > 0 && selected == 0
 }

@@ -408,14 +408,18 @@ func TestEmptying(t *testing.T) {
 		leave   int
 		asks    bool
 		suspend bool
+		// alone is that there is no other cluster which the selector matches.
+		alone bool
 	}{
-		{"all of ten", "a selector that matches nothing", 10, 10, true, false},
-		{"six of ten", "more than half", 10, 6, true, false},
-		{"half", "a wave of relabelling", 10, 5, false, false},
-		{"the only one", "that is how a cluster is emptied", 1, 1, false, false},
-		{"both", "at least two", 2, 2, true, false},
-		{"none", "nothing leaves", 10, 0, false, false},
-		{"suspended", "it leaves nothing", 10, 10, false, true},
+		{"all of ten", "others take their place, and it is most of them all the same", 10, 10, true, false, false},
+		{"all there are", "a selector that matches nothing", 10, 10, true, false, true},
+		{"six of ten", "more than half", 10, 6, true, false, false},
+		{"half", "a wave of relabelling", 10, 5, false, false, false},
+		{"the only one", "it moves to another cluster", 1, 1, false, false, false},
+		{"the only one there is", "a selector that matches nothing", 1, 1, true, false, true},
+		{"both", "at least two", 2, 2, true, false, false},
+		{"none", "nothing leaves", 10, 0, false, false, true},
+		{"suspended", "it leaves nothing", 10, 10, false, true, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			current := map[string]*v1alpha1.ClusterAssignmentSpec{}
@@ -430,7 +434,9 @@ func TestEmptying(t *testing.T) {
 				}
 				clusters = append(clusters, c)
 			}
-			clusters = append(clusters, cluster("new", "env=prod"))
+			if !tc.alone {
+				clusters = append(clusters, cluster("new", "env=prod"))
+			}
 			f := placement.New([]*v1alpha1.Placement{placementOf(t, "p", fmt.Sprintf("{clusters: {matchLabels: {env: prod}}, suspend: %v, %s", tc.suspend, units))}, sources(git()), template.NewCompiler())
 			of := func(c string) *v1alpha1.ClusterAssignmentSpec { return current[c] }
 			e, asks := f.Emptying("p", clusters, of)
