@@ -35,6 +35,8 @@ PARALLEL ?= $(P)
 # Programs that tests start are under it too where their end is awaited, because a race ends them
 # with a status of its own. Those that are killed, or outlive the command that a test looks at, are
 # built without: nobody would read its report, and they start and work several times as fast.
+# Each test says itself that a race was found while it ran, so no process has to stay for a second
+# after its end, as those under the detector do.
 RACE ?= ./internal/... ./cmd/...
 NORACE ?= ./bench/... ./examples/...
 # `make verify` vets everything. To vet a test once more takes facts about all dependencies as they are under the race
@@ -76,7 +78,7 @@ test: ssh-keygen $(BIN)/localkube $(TOOLS)/flux $(TOOLS)/helm $(BUCKET_TOOLS) $(
 	@cc=$$(go env CC); \
 	if command -v "$${cc%% *}" >/dev/null; then \
 	  echo "go test -race $(RACE)"; \
-	  CGO_ENABLED=1 go test -race -p $(P) $(TESTFLAGS) $(RACE); \
+	  CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -p $(P) $(TESTFLAGS) $(RACE); \
 	else \
 	  echo "==================================================================="; \
 	  echo "WARNING: no C compiler: tests run WITHOUT the race detector."; \
