@@ -54,6 +54,7 @@ type theHub struct {
 	endpoint  join.Endpoint
 	namespace string
 	repo      *testkit.Repo
+	watch     *stopwatch
 	// stop ends the hub's controllers.
 	stop func()
 }
@@ -103,7 +104,7 @@ func newHub(t testing.TB) *theHub {
 
 func newHubOn(t testing.TB, cfg *rest.Config) *theHub {
 	t.Helper()
-	h := &theHub{TB: t, Client: install(t, cfg), config: cfg}
+	h := &theHub{TB: t, Client: install(t, cfg), config: cfg, watch: &stopwatch{}}
 	made, err := kubernetes.NewForConfigOrDie(cfg).CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}, metav1.CreateOptions{})
 	h.must(err)
 	h.namespace = made.Name
@@ -125,7 +126,7 @@ func (h *theHub) run() {
 	})
 	if err == nil {
 		err = hub.Register(mgr, hub.Options{
-			Sources: []string{sourcev1.GitRepositoryKind}, Settle: 100 * time.Millisecond, StatusInterval: 50 * time.Millisecond, Grace: 100 * time.Millisecond, Lease: lost,
+			Sources: []string{sourcev1.GitRepositoryKind}, Settle: 100 * time.Millisecond, StatusInterval: 50 * time.Millisecond, Grace: 100 * time.Millisecond, Lease: lost, Clock: h.watch,
 		})
 	}
 	if err == nil {
