@@ -239,3 +239,29 @@ func TestReleaseUninstallsLeftovers(t *testing.T) {
 		t.Errorf("what the revision before had is still there: %v", err)
 	}
 }
+
+// What was rolled back for its post renderers alone is not taken for what is wanted, however often it is looked at.
+func TestReleaseRolledBackForRenderers(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.charts(chart("1.0.0", nil))
+	h := s.release("web", retries(1, helmv2.RollbackRemediationStrategy))
+	s.awaitReleased("web", 1)
+	edit(s, h, func(h *helmv2.HelmRelease) {
+		h.Spec.CommonMetadata = &helmv2.CommonMetadata{Labels: map[string]string{"team": "no label!"}}
+	})
+	stalled := func(h *helmv2.HelmRelease) bool {
+		return condition(h, meta.StalledCondition) == "True RetriesExceeded" && condition(h, meta.ReadyCondition) == "False RollbackSucceeded"
+	}
+	s.awaitRelease("web", "out of retries", stalled)
+	token := s.ask(h)
+	asked := s.awaitRelease("web", "asked", func(h *helmv2.HelmRelease) bool { return h.Status.LastHandledReconcileAt == token })
+	if !stalled(asked) {
+		t.Errorf("after a request: %s", standingOf(asked))
+	}
+	if want, got := []string{"1 superseded", "2 failed", "3 superseded", "4 failed", "5 deployed"}, s.revisions("web"); !slices.Equal(got, want) {
+		t.Errorf("revisions %v, want %v", got, want)
+	}
+	edit(s, h, func(h *helmv2.HelmRelease) { h.Spec.CommonMetadata.Labels["team"] = "a" })
+	s.awaitReleased("web", 6)
+}

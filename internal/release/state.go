@@ -41,11 +41,13 @@ func (n *next) state() Reason {
 }
 
 // renderers compares what else decides the manifest, of new generations only: what the
-// status says of it is only written when a release succeeded.
+// status says of it is only written when a release succeeded. A rollback of ours was made because
+// that of this generation did not.
 func (n *next) renderers() Reason {
-	s := n.hr.Status
+	s, marks := n.hr.Status, n.o.Last.Marks
+	rolledBack := marks.Of(n.unit) && marks.Action == v2.ReleaseActionRollback
 	switch {
-	case s.ObservedGeneration == n.hr.Generation:
+	case s.ObservedGeneration == n.hr.Generation && !rolledBack:
 		return InSync
 	case s.ObservedPostRenderersDigest != n.w.RenderersDigest:
 		return RenderersChanged
