@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/kube"
 	"github.com/bowline-dev/bowline/internal/object"
 	"github.com/bowline-dev/bowline/internal/pipeline"
 	"github.com/bowline-dev/bowline/internal/plan"
@@ -116,12 +117,26 @@ func (r *helmReleaseRun) deliver(ctx context.Context) (stepped, error) {
 	case err != nil && out.Changes.Pending():
 		return r.waitIn("Applying: "+err.Error(), r.memory.began, err)
 	case err != nil:
-		return stepped{}, r.there(err)
+		return stepped{}, r.withoutDefinitions(r.there(err))
 	case len(out.Plan.Held) > 0:
 		held := errors.New(report.Held("helmrelease", r.h.Name, r.h.Namespace, out.Plan))
 		return comeBack(r.fail(report.ReasonApprovalRequired, &failure.Error{Kind: failure.NeedsApproval, Err: held})), nil
 	}
 	return goOn(), nil
+}
+
+// withoutDefinitions says of a kind that is not served which field leaves out the definitions that
+// come with the chart.
+func (r *helmReleaseRun) withoutDefinitions(err error) error {
+	record := r.memory.record
+	action := record.Marks.Action
+	if !errors.Is(err, kube.ErrUnknownKind) || action == helmv2.ReleaseActionRollback || r.policyOfDefinitions(action) != helmv2.Skip {
+		return err
+	}
+	if own, failed := r.definitionsOf(record); failed != nil || len(own) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w; the chart's own definitions are installed only where spec.%s.crds is Create or CreateReplace", err, action)
 }
 
 // unitOfRecord is what the pipeline delivers of a revision when it is released, with the

@@ -125,7 +125,7 @@ func TestReleaseDefinitions(t *testing.T) {
 	crd.SetName("things." + group)
 	t.Cleanup(func() { _ = s.client.Delete(s.background(), crd) })
 	s.release("none", func(h *helmv2.HelmRelease) { h.Spec.Install = &helmv2.Install{CRDs: helmv2.Skip} })
-	s.awaitReleaseFailure("none", helmv2.InstallFailedReason, "Thing")
+	s.awaitReleaseFailure("none", helmv2.InstallFailedReason, "Thing", "spec.install.crds is Create")
 	h := s.release("web")
 	ready := s.awaitReleased("web", 1)
 	if !slices.ContainsFunc(ready.Status.Inventory.Entries, func(e helmv2.ResourceRef) bool { return strings.Contains(e.ID, crd.GetName()) }) {
