@@ -111,6 +111,7 @@ func (r *helmReleaseRun) removing(ctx context.Context, action helmv2.ReleaseActi
 		m.removal = &removal{action: action, began: r.now, Removal: &release.Removal{
 			Hooks: r.hooks(store), Store: store, Record: record, Spec: r.h.GetUninstall(),
 			Timeout: r.timeoutOf(action), Action: action, Besides: r.besides(), Restart: m.restart,
+			MadeFirst: action == helmv2.ReleaseActionUninstallRemediation && r.h.Status.LastAttemptedReleaseAction == helmv2.ReleaseActionInstall,
 		}}
 	}
 	p, err := m.removal.Advance(ctx)

@@ -1,14 +1,17 @@
 package controller
 
 import (
+	"maps"
 	"slices"
 	"testing"
 	"time"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
+	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/bowline-dev/bowline/internal/report"
@@ -100,5 +103,37 @@ func TestReleaseCleansUpItsOwn(t *testing.T) {
 	}
 	if got := s.config("found").Data["value"]; got != "1" {
 		t.Errorf("it was not taken over: %q; inventory %v", got, failed.Status.Inventory)
+	}
+}
+
+// Remediating a first install that failed removes what it made, and not what it found: that was
+// somebody's before.
+func TestReleaseInstallRemediationSpares(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	files := map[string]string{"templates/more.yaml": configMap("found", "1") + "---\n" + configMap("made", "1")}
+	maps.Copy(files, refusing)
+	s.charts(chart("1.0.0", files))
+	s.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "found", Namespace: s.namespace}, Data: map[string]string{"own": "yes"}})
+	uid := s.config("found").UID
+	pass(time.Second) // the server tells times in seconds
+	h := s.release("web", withValues(map[string]any{"broken": true}), func(h *helmv2.HelmRelease) {
+		h.Spec.Install = &helmv2.Install{Remediation: &helmv2.InstallRemediation{Retries: 1, RemediateLastFailure: ptr.To(true)}}
+	})
+	s.awaitRelease("web", "out of retries", func(h *helmv2.HelmRelease) bool {
+		return condition(h, meta.StalledCondition) == "True RetriesExceeded"
+	})
+	if s.hasConfig("made") || !s.hasConfig("found") {
+		t.Fatalf("made is there: %v, found is there: %v", s.hasConfig("made"), s.hasConfig("found"))
+	}
+	if m := s.config("found"); m.UID != uid || m.Data["own"] != "yes" {
+		t.Errorf("it was made anew: %v", m.Data)
+	}
+	edit(s, h, withValues(map[string]any{}))
+	s.awaitReleased("web", 1)
+	s.delete(h)
+	s.awaitGone(h, &helmv2.HelmReleaseList{})
+	if s.hasConfig("found") {
+		t.Error("uninstalling what was installed left it there")
 	}
 }

@@ -39,10 +39,13 @@ type Removal struct {
 	// there before, where the newest revision failed half way. They go if they carry the
 	// unit's labels, and not those of a Kustomization as well.
 	Besides []observe.Reference
+	// MadeFirst spares what is older than the record: an install that failed has only taken it over.
+	MadeFirst bool
 	// Restart begins anew what an earlier attempt failed at.
 	Restart bool
 
 	begun, sent bool
+	since       time.Time // what is older is spared, by the server's clock
 	left        []observe.Reference
 	// Left are the objects that are left where they are, with the reason.
 	Left []string
@@ -164,6 +167,12 @@ func (x *Removal) refused(ref observe.Reference, err error) (Progress, error) {
 // send deletes the objects in Helm's order, those of a kind side by side.
 func (x *Removal) send(ctx context.Context) (Progress, error) {
 	x.Left, x.left = nil, nil
+	if x.MadeFirst {
+		var err error
+		if x.since, err = x.Store.CreatedAt(ctx, x.Record); err != nil {
+			return Progress{}, err
+		}
+	}
 	groups, named, err := x.manifests(ctx)
 	if err != nil {
 		return x.refused(observe.Reference{}, err)
@@ -216,6 +225,8 @@ func (x *Removal) delete(ctx context.Context, ref observe.Reference, named bool)
 		return deletion{kept: "another unit delivers it"}
 	case Kept(live):
 		return deletion{kept: "its resource policy says so"}
+	case live.CreationTimestamp.Time.Before(x.since):
+		return deletion{kept: "it was there before"}
 	case !named && delivered:
 		return deletion{kept: "a Kustomization delivers it"}
 	// Our labels stay on what another release took since; Helm's annotations then name that.
