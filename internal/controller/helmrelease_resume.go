@@ -68,6 +68,9 @@ func (r *helmReleaseRun) resume(ctx context.Context) stepped {
 		m.began = r.now
 	}
 	r.underWay()
+	if m.record.Marks.Action == helmv2.ReleaseActionUpgrade && r.h.GetUpgrade().PreserveValues {
+		r.secrets = append(slices.Clone(r.secrets), r.wanted.values.Beyond(m.record.Config)...)
+	}
 	for _, stage := range []func(context.Context) (stepped, error){
 		r.house, r.owned, r.definitions, r.preHooks, r.deliver, r.healthy, r.postHooks,
 	} {

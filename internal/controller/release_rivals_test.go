@@ -3,6 +3,7 @@ package controller
 import (
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -135,5 +136,25 @@ func TestReleaseInstallRemediationSpares(t *testing.T) {
 	s.awaitGone(h, &helmv2.HelmReleaseList{})
 	if s.hasConfig("found") {
 		t.Error("uninstalling what was installed left it there")
+	}
+}
+
+// A value that only the release before had from a Secret is in no message either.
+func TestReleasePreservedSecrets(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.charts(chart("1.0.0", map[string]string{
+		"templates/label.yaml": "{{ if .Values.show }}\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: label, labels: {token: {{ .Values.token | quote }}}}\n{{ end }}\n",
+	}))
+	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "values", Namespace: s.namespace}, StringData: map[string]string{"values.yaml": "token: not for all!\n"}})
+	h := s.release("web", func(h *helmv2.HelmRelease) {
+		h.Spec.ValuesFrom = []meta.ValuesReference{{Kind: "Secret", Name: "values"}}
+		h.Spec.Upgrade = &helmv2.Upgrade{PreserveValues: true}
+	})
+	s.awaitReleased("web", 1)
+	edit(s, h, func(h *helmv2.HelmRelease) { h.Spec.ValuesFrom = nil; withValues(map[string]any{"show": true})(h) })
+	failed := s.awaitReleaseFailure("web", helmv2.UpgradeFailedReason, "ConfigMap/"+s.namespace+"/label")
+	if told := standingOf(failed); strings.Contains(told, "not for all") {
+		t.Errorf("the value is told: %s", told)
 	}
 }

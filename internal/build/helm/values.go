@@ -38,6 +38,16 @@ func Of(values map[string]any) Values { return Values{values: values} }
 // Secrets returns the texts among the values that no message may hold.
 func (v Values) Secrets() []string { return v.secrets }
 
+// Beyond returns the texts in what a release keeps that these values do not hold: what was kept
+// of a release before. Whether that came from a Secret nobody knows any more.
+func (v Values) Beyond(config map[string]any) []string {
+	own := map[string]bool{}
+	for _, text := range textsOf(v.values, nil) {
+		own[text] = true
+	}
+	return slices.DeleteFunc(textsOf(config, nil), func(text string) bool { return own[text] })
+}
+
 func (v Values) copied() map[string]any {
 	if v.values == nil {
 		return map[string]any{}
@@ -134,7 +144,9 @@ func (m *merging) add(field string, ref meta.ValuesReference) error {
 	}
 	if ref.TargetPath != "" {
 		if ref.Kind == kindSecret {
-			m.secrets = append(m.secrets, string(text))
+			alone := map[string]any{}
+			_ = setAt(alone, ref.TargetPath, string(text), ref.Literal) // told below
+			m.secrets = textsOf(alone, append(m.secrets, string(text))) // without its quotes, and in its parts
 		}
 		// The tables that the merge takes over from the inline values stay theirs, so that
 		// what is set in them is set in both and wins in the end; what is set elsewhere

@@ -230,3 +230,19 @@ func TestPostRenderDigests(t *testing.T) {
 		}
 	}
 }
+
+// What is set at a path from a Secret is concealed as it arrives: without its quotes, and in its parts.
+func TestSecretsSetAtPaths(t *testing.T) {
+	t.Parallel()
+	cluster := &objects{data: map[string]map[string]string{"Secret/apps/s": {"quoted": `"hunter2"`, "list": "{first1,second2}"}}}
+	got, err := ReadValues(t.Context(), cluster, "apps", nil, []meta.ValuesReference{
+		{Kind: "Secret", Name: "s", ValuesKey: "quoted", TargetPath: "a.b"}, {Kind: "Secret", Name: "s", ValuesKey: "list", TargetPath: "c"},
+	})
+	want := []string{`"hunter2"`, "first1", "hunter2", "second2", "{first1,second2}"}
+	if err != nil || !reflect.DeepEqual(got.Secrets(), want) {
+		t.Errorf("%v, secrets %q, want %q", err, got.Secrets(), want)
+	}
+	if kept := got.Beyond(map[string]any{"a": "hunter2", "old": "kept"}); !reflect.DeepEqual(kept, []string{"kept"}) {
+		t.Errorf("kept of before: %q", kept)
+	}
+}
