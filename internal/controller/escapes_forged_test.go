@@ -48,6 +48,20 @@ var escapesByForgery = []escape{
 		},
 	},
 	{
+		name: "delivered-labels", aim: "having one's own objects taken for another tenant's",
+		try: func(a *tenant) {
+			theirs := map[string]string{"kustomize.toolkit.fluxcd.io/name": "app", "kustomize.toolkit.fluxcd.io/namespace": neighbour}
+			a.deliver(map[string]string{"a.yaml": configMap("a", "1")}, inOwn(a), func(k *kustomizev1.Kustomization) {
+				k.Spec.CommonMetadata = &kustomizev1.CommonMetadata{Labels: theirs}
+			})
+			a.awaitUnit("app", "ready", ready)
+		},
+		harm: func(a *tenant) bool {
+			var m corev1.ConfigMap
+			return !a.has(&m, a.namespace, "a") || m.Labels["kustomize.toolkit.fluxcd.io/namespace"] != a.namespace
+		},
+	},
+	{
 		name: "approval", aim: "deleting more than the budget without anybody having looked", reason: report.ReasonApprovalRequired, words: []string{"approve"},
 		try: func(a *tenant) {
 			files := map[string]string{}

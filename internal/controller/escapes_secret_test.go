@@ -3,6 +3,8 @@ package controller
 import (
 	"encoding/base64"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 
@@ -84,6 +86,32 @@ var escapesBySecret = []escape{
 	{
 		name: "kubeconfig-with-its-own-token", aim: "delivering to the hub without the engine knowing that it is the hub",
 		try: func(a *tenant) { a.kubeconfig("token: "+a.token(), "the cluster that the engine itself runs on") }, harm: hubChanged,
+	},
+	{
+		name: "kubeconfig-as-somebody", aim: "the rights of an administrator, whose name a kubeconfig says",
+		try: func(a *tenant) {
+			a.kubeconfig("token: "+a.token()+", as: system:admin, as-groups: ['system:masters']", "the cluster")
+		}, harm: hubChanged,
+	},
+	{
+		name: "key-service-of-another", aim: "what a server tells that only the engine can reach",
+		try: func(a *tenant) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				http.Error(w, hidden, http.StatusForbidden)
+			}))
+			a.Cleanup(server.Close)
+			a.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "keys", Namespace: a.namespace}, StringData: map[string]string{"sops.vault-token": "mine"}})
+			a.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "ENC[AES256_GCM,data:AA==,iv:AA==,tag:AA==,type:str]") + `sops:
+  hc_vault: [{vault_address: '` + server.URL + `', engine_path: transit, key_name: k, created_at: '2026-01-01T00:00:00Z', enc: 'vault:v1:AA=='}]
+  lastmodified: '2026-01-01T00:00:00Z'
+  mac: ENC[AES256_GCM,data:AA==,iv:AA==,tag:AA==,type:str]
+  version: 3.9.0
+`})
+			a.source()
+			a.refusedUnit("app", func(k *kustomizev1.Kustomization) {
+				k.Spec.Decryption = &kustomizev1.Decryption{Provider: "sops", SecretRef: &meta.LocalObjectReference{Name: "keys"}}
+			}, server.URL, "status 403")
+		}, harm: deliveredToOwn,
 	},
 	{
 		name: "kubeconfig-of-another", aim: "another tenant's cluster",

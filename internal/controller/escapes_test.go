@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -277,6 +278,28 @@ var escapesByBuild = []escape{
 				bomb += strings.NewReplacer("N", string(rune('a'+i+1)), "M", string(rune('a'+i))).Replace("N0: &N0 [*M0, *M0, *M0, *M0, *M0, *M0, *M0, *M0, *M0]\n")
 			}
 			a.deliver(map[string]string{"a.yaml": configMap("a", "1") + bomb})
+		}, harm: deliveredToOwn,
+	},
+	{
+		name: "copy-bomb", aim: "all of the engine's memory", reason: unbuilt, words: []string{"copy operations", "copy less"},
+		try: func(a *tenant) {
+			var ops []string
+			for i := range 40 {
+				ops = append(ops, fmt.Sprintf(`{"op": "copy", "from": "/data", "path": "/data/k%d"}`, i))
+			}
+			a.commit(map[string]string{
+				"a.yaml":             configMap("a", "1"),
+				"kustomization.yaml": "resources: [a.yaml]\npatches: [{target: {kind: ConfigMap}, path: p.yaml}]\n",
+				"p.yaml":             "[" + strings.Join(ops, ", ") + "]\n",
+			})
+		}, harm: deliveredToOwn,
+	},
+	{
+		name: "variable-bomb", aim: "all of the engine's memory", reason: unbuilt, words: []string{"ConfigMap/dev-team-variable-bomb/a", "shorten the values"},
+		try: func(a *tenant) {
+			a.deliver(map[string]string{"a.yaml": configMap("a", "${x//y/${x}}")}, inOwn(a), func(k *kustomizev1.Kustomization) {
+				k.Spec.PostBuild = &kustomizev1.PostBuild{Substitute: map[string]string{"x": strings.Repeat("y", 1<<19)}}
+			})
 		}, harm: deliveredToOwn,
 	},
 	{

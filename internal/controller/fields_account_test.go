@@ -154,3 +154,30 @@ func TestServiceAccountGone(t *testing.T) {
 		})
 	}
 }
+
+// Kustomizations go with their namespace, source, account and rights, in whatever order
+// these go: nothing holds them up, and what others deliver to it or have elsewhere is
+// no matter of it.
+func TestNamespaceGone(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	other := newStage(t)
+	first := "main@sha1:" + other.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "1")})
+	other.source()
+	other.unit("app")
+	other.awaitLive("app", first)
+	before := other.deliveredConfigs()
+
+	revision := "main@sha1:" + s.repo.Commit(map[string]string{"app/a.yaml": configMap("a", "1"), "more/b.yaml": configMap("b", "1")})
+	s.account("tenant")
+	s.source()
+	s.unit("app", as("tenant"))
+	s.unit("more", as("tenant"))
+	s.awaitLive("app", revision)
+	s.awaitLive("more", revision)
+	s.delete(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}})
+	for _, name := range []string{"app", "more"} {
+		s.awaitGone(unitIn(s.namespace, func(k *kustomizev1.Kustomization) { k.Name = name }), &kustomizev1.KustomizationList{})
+	}
+	other.untouched(before)
+}

@@ -313,11 +313,32 @@ func TestKubeConfigMoves(t *testing.T) {
 	s.awaitLive("app", revision)
 	edit(s, k, func(k *kustomizev1.Kustomization) { remotely("remote")(k) })
 	s.poll("delivered there", func() bool { return f.names() == "a" })
-	s.awaitUnit("app", "ready", func(k *kustomizev1.Kustomization) bool { return report.IsReady(k, k.Generation) })
+	s.awaitUnit("app", "ready", ready)
 	if s.names("") != "a" {
 		t.Errorf("what was delivered here is %q", s.names(""))
 	}
 	s.awaitEvent("TargetChanged", "stays where it was", "ConfigMap/"+s.namespace+"/a")
+}
+
+// A unit that comes back from another cluster leaves there what it delivered, also what
+// it wants no longer by then.
+func TestKubeConfigRemoved(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	f := s.far(testkit.Other(t))
+	s.remoteSecret("remote", f.config)
+	revision := "main@sha1:" + s.repo.Commit(map[string]string{
+		"app/a.yaml": configMap("a", "1"), "app/b.yaml": configMap("b", "1"), "less/a.yaml": configMap("a", "1"),
+	})
+	s.source()
+	k := s.unit("app", remotely("remote"))
+	s.awaitLive("app", revision)
+	edit(s, k, func(k *kustomizev1.Kustomization) { k.Spec.KubeConfig, k.Spec.Path = nil, "./less" })
+	k = s.awaitUnit("app", "ready", ready)
+	if s.names("") != "a" || f.names() != "a b" || len(k.Status.Inventory.Entries) != 1 {
+		t.Errorf("delivered here %q, there %q; inventory %v", s.names(""), f.names(), k.Status.Inventory.Entries)
+	}
+	s.awaitEvent("TargetChanged", "stays where it was", "ConfigMap/"+s.namespace+"/b")
 }
 
 // The way to a cluster may come from the identity of a service account, whose token is

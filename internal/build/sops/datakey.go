@@ -116,7 +116,7 @@ func told(err error) error {
 	var vault *vaultapi.ResponseError
 	var azure *azcore.ResponseError
 	var login *oauth2.RetrieveError
-	status := 0
+	var status int
 	switch {
 	case errors.As(err, &vault) && vault.RawError:
 		status = vault.StatusCode
