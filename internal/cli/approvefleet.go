@@ -7,12 +7,14 @@ import (
 	"slices"
 	"strings"
 
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/failure"
+	"github.com/bowline-dev/bowline/internal/fleet/provision"
 )
 
 // approveCluster approves the deletions that a cluster reports as waiting, all that were printed or the one with the
@@ -36,8 +38,12 @@ func (a *app) approveCluster(ctx context.Context, c *cluster, o *approveOptions,
 			waiting = append(waiting, p)
 		}
 	}
+	own, err := builtWaits(ctx, c, of)
+	if err != nil {
+		return err
+	}
 	if len(waiting) == 0 {
-		printf(a.Out, "fleetcluster/%s waits for no approval\n", name)
+		printf(a.Out, "fleetcluster/%s waits for no approval%s\n", name, own)
 		return nil
 	}
 	for _, p := range waiting {
@@ -64,6 +70,21 @@ func (a *app) approveCluster(ctx context.Context, c *cluster, o *approveOptions,
 		printf(a.Out, "fleetcluster/%s plan %s of %s approved\n", name, p.Plan, p.Unit)
 	}
 	return nil
+}
+
+// builtWaits says how deletions are approved that wait on the hub, of what the cluster itself is built from; "" where none do.
+func builtWaits(ctx context.Context, c *cluster, of *fleetv1.FleetCluster) (string, error) {
+	if of.Spec.Template == nil {
+		return "", nil
+	}
+	unit := &kustomizev1.Kustomization{}
+	if err := c.Get(ctx, client.ObjectKey{Namespace: of.Namespace, Name: provision.UnitName(of.Name)}, unit); err != nil {
+		return "", client.IgnoreNotFound(err)
+	}
+	if ready := apimeta.FindStatusCondition(unit.Status.Conditions, "Ready"); ready == nil || ready.Reason != reasonApprovalRequired {
+		return "", nil
+	}
+	return fmt.Sprintf(" on the cluster; of what it is built from something would go: bowline approve kustomization %s -n %s --show", unit.Name, unit.Namespace), nil
 }
 
 // whatGoes leaves out how a deletion is approved on the member itself.
