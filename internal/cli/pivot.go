@@ -3,12 +3,11 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
 	"github.com/bowline-dev/bowline/internal/cli/local"
@@ -66,8 +65,6 @@ type pivoting struct {
 	options *pivotOptions
 	cluster types.NamespacedName
 	moves   pivot.Options
-	// way is the kubeconfig of the cluster.
-	way []byte
 	// plane is what runs on this machine, where it is that which moves; nil elsewhere.
 	plane *planePivot
 }
@@ -163,11 +160,7 @@ func (p *pivoting) connect(ctx context.Context) error {
 	if p.moves.From, err = pivot.Connect(ctx, config); err != nil {
 		return err
 	}
-	if p.way, err = p.findWay(ctx); err != nil {
-		return err
-	}
-	// Whoever wrote it may not have programs run here.
-	if config, err = kube.ParseKubeconfig(p.way, "FleetCluster/"+p.cluster.String(), kube.KubeconfigOptions{}); err != nil {
+	if config, err = p.target(ctx); err != nil {
 		return err
 	}
 	if p.moves.To, err = pivot.Connect(ctx, config); err != nil {
@@ -179,24 +172,31 @@ func (p *pivoting) connect(ctx context.Context) error {
 	return nil
 }
 
-// findWay returns the kubeconfig of the cluster, which is kept where it was until all is done.
-func (p *pivoting) findWay(ctx context.Context) ([]byte, error) {
+// target returns how the cluster is reached. What people name is used as it is, and is theirs: it is kept nowhere.
+func (p *pivoting) target(ctx context.Context) (*rest.Config, error) {
 	if file := p.options.toKubeconfig; file != "" {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			err = &failure.Error{Op: "read", Object: file, Kind: failure.NotFound, Err: err}
-		}
-		return text, err
+		named := clusterFlags{kubeconfig: file}
+		return named.restConfig()
 	}
-	begun, stage, err := pivot.Begun(ctx, p.moves.From)
-	if err == nil && stage != "" && begun == p.cluster {
-		var kept []byte
-		if kept, err = pivot.Recall(ctx, p.moves.From); kept != nil {
-			return kept, err
-		}
-	}
+	way, err := p.findWay(ctx)
 	if err != nil {
 		return nil, err
+	}
+	p.moves.Way = way
+	// Whoever wrote it may not have programs run here.
+	return kube.ParseKubeconfig(way, "FleetCluster/"+p.cluster.String(), kube.KubeconfigOptions{})
+}
+
+// findWay returns the hub's kubeconfig of the cluster, which is kept where it was until all is done.
+func (p *pivoting) findWay(ctx context.Context) ([]byte, error) {
+	begun, stage, err := pivot.Begun(ctx, p.moves.From)
+	if err != nil {
+		return nil, err
+	}
+	if stage != "" && begun == p.cluster {
+		if kept, err := pivot.Recall(ctx, p.moves.From); kept != nil || err != nil {
+			return kept, err
+		}
 	}
 	c, err := p.options.connect()
 	if err != nil {
@@ -206,7 +206,12 @@ func (p *pivoting) findWay(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return access.Kubeconfig(ctx, c, of)
+	way, err := access.Kubeconfig(ctx, c, of)
+	if known := (&failure.Error{}); errors.As(err, &known) && (of.Spec.Join != nil || stage != "") {
+		return nil, &failure.Error{Op: "pivot to", Object: "FleetCluster/" + p.cluster.String(), Kind: known.Kind, Err: known.Err,
+			Remedy: "name the file that says how to reach it: --to-kubeconfig"}
+	}
+	return way, err
 }
 
 // show prints what would move and what is in the way.
@@ -227,6 +232,9 @@ func (p *pivoting) show(ctx context.Context) error {
 	for _, key := range plan.Joins {
 		printf(p.Out, "FleetCluster/%s joins by itself: invite it afterwards\n", key)
 	}
+	for _, right := range plan.Stays {
+		printf(p.Out, "%s\n", right)
+	}
 	if len(plan.Obstacles) > 0 {
 		return &pivot.ObstructedError{Cluster: p.cluster, All: plan.Obstacles}
 	}
@@ -234,21 +242,6 @@ func (p *pivoting) show(ctx context.Context) error {
 }
 
 func (p *pivoting) run(ctx context.Context) error {
-	if _, stage, err := pivot.Begun(ctx, p.moves.From); err != nil {
-		return err
-	} else if stage == "" {
-		plan, err := p.moves.Survey(ctx)
-		if err == nil && len(plan.Obstacles) > 0 {
-			err = &pivot.ObstructedError{Cluster: p.cluster, All: plan.Obstacles}
-		}
-		if err != nil {
-			return err
-		}
-		p.moves.Tell("checked", fmt.Sprintf("nothing is in the way; %d objects of Cluster API and %d others move", len(plan.Moves), len(plan.Carry)))
-		if err := pivot.Remember(ctx, p.moves.From, p.way); err != nil {
-			return err
-		}
-	}
 	if err := pivot.Run(ctx, p.moves); err != nil {
 		return err
 	}
@@ -261,7 +254,7 @@ func (p *pivoting) run(ctx context.Context) error {
 
 // farewell says what is left to do.
 func (p *pivoting) farewell(ctx context.Context) error {
-	joins, err := pivot.Joins(ctx, p.moves.From)
+	joins, err := pivot.Joins(ctx, p.moves)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,11 +14,14 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	fleetv1 "github.com/bowline-dev/bowline/api/fleet/v1alpha1"
+	"github.com/bowline-dev/bowline/internal/crds"
 	"github.com/bowline-dev/bowline/internal/testkit"
 )
 
@@ -95,6 +99,37 @@ func TestScriptsOfPivots(t *testing.T) {
 		p.Cmds["commit"], p.Cmds["identities"], p.Cmds["killed"], p.Cmds["remove"] = commit, whoRunsCommand, killed, removeObjectCommand
 		testscript.Run(t, p)
 	}
+}
+
+// TestScriptsOfPivotsToJoined runs transcripts of a hub that moves into the cluster at $MEMBER, with processes as engines.
+func TestScriptsOfPivotsToJoined(t *testing.T) {
+	t.Parallel()
+	hub, member := testkit.Start(t, testkit.WithControllers()), testkit.Start(t, testkit.WithControllers())
+	fleet, err := crds.Fleet()
+	if err == nil {
+		err = errors.Join(crds.Apply(t.Context(), hub.Config), crds.Install(t.Context(), hub.Config, fleet))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(hub.Config, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := func(name string) rbacv1.RoleRef {
+		return rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name}
+	}
+	bound := []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "default", Name: "deployer"}, {APIGroup: rbacv1.GroupName, Kind: "Group", Name: "system:serviceaccounts:default"}}
+	for _, o := range []client.Object{
+		&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "deploys"}},
+		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "deployers"}, RoleRef: to("view"), Subjects: bound},
+		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "from-git", Labels: map[string]string{"kustomize.toolkit.fluxcd.io/name": "fleet"}}, RoleRef: to("edit"), Subjects: bound},
+	} {
+		if err := c.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runScripts(t, "testdata/pivotjoined", func(*testing.T) (string, string) { return hub.Kubeconfig, "default" }, "MEMBER="+member.Kubeconfig)
 }
 
 func clientAt(ts *testscript.TestScript, kubeconfig string) client.Client {

@@ -79,6 +79,9 @@ func (o Options) stand(ctx context.Context) error {
 }
 
 func (o Options) mark(ctx context.Context, s Side) error {
+	if err := makeNamespace(ctx, s); err != nil {
+		return err
+	}
 	mark := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: markKey.Namespace, Name: markKey.Name}, Data: map[string]string{
 		v1alpha1.PivotFrom: string(o.From.ID), v1alpha1.PivotTo: string(o.To.ID), v1alpha1.PivotCluster: o.Cluster.String(), v1alpha1.PivotStage: string(StageStanding)}}
 	err := s.Client.Create(ctx, mark, owner)
@@ -94,6 +97,12 @@ func (o Options) mark(ctx context.Context, s Side) error {
 			Remedy: "finish that one, or give it up"}
 	}
 	return nil
+}
+
+// makeNamespace makes the namespace of the mark, which an engine that is a process has no need of.
+func makeNamespace(ctx context.Context, s Side) error {
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: markKey.Namespace}}
+	return wrap(client.IgnoreAlreadyExists(s.Client.Create(ctx, namespace, owner)), "make Namespace/%s at %s", markKey.Namespace, s.Config.Host)
 }
 
 // awaitStanding waits until the engine of a cluster says that it stands still.
@@ -138,9 +147,12 @@ func wrap(err error, format string, args ...any) error {
 // wayKey has the kubeconfig of the target in a Secret that is beside the mark.
 const wayKey = "value"
 
-// Remember keeps the way to the target on the cluster that is left: what it is read from moves.
-func Remember(ctx context.Context, from Side, kubeconfig []byte) error {
+// remember keeps the way to the target on the cluster that is left: what it is read from moves.
+func remember(ctx context.Context, from Side, kubeconfig []byte) error {
 	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: markKey.Namespace, Name: markKey.Name}, Data: map[string][]byte{wayKey: kubeconfig}}
+	if err := makeNamespace(ctx, from); err != nil {
+		return err
+	}
 	err := from.Client.Create(ctx, s, owner)
 	if apierrors.IsAlreadyExists(err) {
 		err = from.Client.Update(ctx, s, owner)
@@ -148,7 +160,7 @@ func Remember(ctx context.Context, from Side, kubeconfig []byte) error {
 	return wrap(err, "keep the way to the target in Secret/%s", markKey)
 }
 
-// Recall returns what Remember kept; nil where that is nothing.
+// Recall returns what was kept of the way to the target; nil where that is nothing.
 func Recall(ctx context.Context, from Side) ([]byte, error) {
 	s := &corev1.Secret{}
 	err := from.Client.Get(ctx, markKey, s)

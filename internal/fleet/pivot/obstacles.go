@@ -52,11 +52,12 @@ type shared struct{ id, hub, target string }
 func (f *facts) obstacles() []Obstacle {
 	var all []Obstacle
 	add := func(object, why, remedy string) { all = append(all, Obstacle{object, why, remedy}) }
+	if f.from == f.to { // and all else is about two clusters
+		add("FleetCluster/"+f.cluster.String(), "it is the hub already", "name another cluster")
+		return all
+	}
 	if f.member {
 		add("the hub", "it is the member of another hub, whose assignments it carries out", "take it out of that fleet first: bowline leave")
-	}
-	if f.from == f.to {
-		add("FleetCluster/"+f.cluster.String(), "it is the hub already", "name another cluster")
 	}
 	f.ofClusters(add)
 	f.ofVersions(add)
@@ -104,7 +105,7 @@ func (f *facts) ofClusters(add func(object, why, remedy string)) {
 			add(name, "it is being built", "wait until its control plane is there, or remove it")
 		}
 		switch {
-		case target && c.Status.ClusterID != "" && c.Status.ClusterID != string(f.to) && f.to != f.from:
+		case target && c.Status.ClusterID != "" && c.Status.ClusterID != string(f.to):
 			add(name, fmt.Sprintf("it is the cluster %s, and its kubeconfig reaches the cluster %s", c.Status.ClusterID, f.to), "name the right one with --to-kubeconfig")
 		case target && c.Spec.Agent.Mode == v1alpha1.AgentPush:
 			add(name, "its engine runs on the hub that is left", "give it an engine of its own: spec.agent.mode: Pull")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -42,7 +43,7 @@ type Side struct {
 // Connect reaches a cluster.
 func Connect(ctx context.Context, config *rest.Config) (Side, error) {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, rbacv1.AddToScheme, apiextensionsv1.AddToScheme, clusterv1.AddToScheme,
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, authenticationv1.AddToScheme, rbacv1.AddToScheme, apiextensionsv1.AddToScheme, clusterv1.AddToScheme,
 		clusterctlv1.AddToScheme, v1alpha1.AddToScheme, join.AddToScheme} {
 		if err := add(scheme); err != nil {
 			return Side{}, fmt.Errorf("register API types: %w", err)
@@ -63,6 +64,8 @@ type Options struct {
 	From, To Side
 	// Cluster is the FleetCluster that becomes the hub.
 	Cluster types.NamespacedName
+	// Way is the kubeconfig of the target, where it is the hub's: it is kept on the cluster that is left, because what it was read from moves. Nil keeps none.
+	Way []byte
 	// Tell is called with a line for each step that was done.
 	Tell func(step, line string)
 	// Stopped reports whether no engine can run on the cluster that is left, so that none is waited for.
@@ -82,7 +85,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	if stage == "" || stage == StageStanding {
-		if err := o.begin(ctx); err != nil {
+		if err := o.begin(ctx, stage); err != nil {
 			return err
 		}
 		stage = StageMoving
@@ -112,13 +115,15 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	o.Tell("hub", "is "+o.Cluster.String())
-	return nil
+	return o.invite(ctx)
 }
 
 // begin does all that can be given up: it looks what is in the way, has both engines stand still, and copies.
-func (o Options) begin(ctx context.Context) error {
-	if _, err := o.checked(ctx); err != nil {
-		return err
+func (o Options) begin(ctx context.Context, stage Stage) error {
+	if stage == "" {
+		if err := o.check(ctx); err != nil {
+			return err
+		}
 	}
 	if err := o.stand(ctx); err != nil {
 		return err
@@ -141,6 +146,22 @@ func (o Options) begin(ctx context.Context) error {
 		return errors.Join(err, undone)
 	}
 	return err
+}
+
+// check looks what is in the way before anything is changed, and says what people should know before it is.
+func (o Options) check(ctx context.Context) error {
+	plan, err := o.checked(ctx)
+	if err != nil {
+		return err
+	}
+	o.Tell("checked", fmt.Sprintf("nothing is in the way; %d objects of Cluster API and %d others move", len(plan.Moves), len(plan.Carry)))
+	for _, right := range plan.Stays {
+		o.Tell("stays", right)
+	}
+	if o.Way == nil {
+		return nil
+	}
+	return remember(ctx, o.From, o.Way)
 }
 
 // checked surveys both sides; what is in the way is one error.

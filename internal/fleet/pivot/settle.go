@@ -161,7 +161,7 @@ func assigned(u *unstructured.Unstructured) bool {
 
 // Wait returns when all FleetClusters that were ready on the hub that was left are ready on the target. It calls tell with those that have become so.
 func Wait(ctx context.Context, o Options, tell func(string)) error {
-	wanted, err := readyOn(ctx, o.From)
+	wanted, err := o.readyBefore(ctx)
 	if err != nil {
 		return err
 	}
@@ -197,16 +197,16 @@ func Wait(ctx context.Context, o Options, tell func(string)) error {
 	return f
 }
 
-// readyOn returns the FleetClusters that are ready and can be by themselves on another hub.
-func readyOn(ctx context.Context, s Side) ([]types.NamespacedName, error) {
+// readyBefore returns the FleetClusters that were ready and can be by themselves on another hub.
+func (o Options) readyBefore(ctx context.Context) ([]types.NamespacedName, error) {
 	all := &v1alpha1.FleetClusterList{}
-	if err := s.Client.List(ctx, all); err != nil {
+	if err := o.From.Client.List(ctx, all); err != nil {
 		return nil, wrap(err, "list the FleetClusters that were left")
 	}
 	var out []types.NamespacedName
 	for i := range all.Items {
 		c := &all.Items[i]
-		if c.Spec.Join == nil && apimeta.IsStatusConditionTrue(c.Status.Conditions, "Ready") {
+		if (c.Spec.Join == nil || client.ObjectKeyFromObject(c) == o.Cluster) && apimeta.IsStatusConditionTrue(c.Status.Conditions, "Ready") {
 			out = append(out, client.ObjectKeyFromObject(c))
 		}
 	}
@@ -215,18 +215,18 @@ func readyOn(ctx context.Context, s Side) ([]types.NamespacedName, error) {
 }
 
 // Joins returns the FleetClusters that have to be invited by hand: the hub has no way to them.
-func Joins(ctx context.Context, from Side) ([]types.NamespacedName, error) {
+func Joins(ctx context.Context, o Options) ([]types.NamespacedName, error) {
 	all := &v1alpha1.FleetClusterList{}
-	if err := from.Client.List(ctx, all); err != nil {
+	if err := o.From.Client.List(ctx, all); err != nil {
 		return nil, wrap(err, "list the FleetClusters that were left")
 	}
-	return joins(all.Items), nil
+	return o.joins(all.Items), nil
 }
 
-func joins(clusters []v1alpha1.FleetCluster) (out []types.NamespacedName) {
+func (o Options) joins(clusters []v1alpha1.FleetCluster) (out []types.NamespacedName) {
 	for i := range clusters {
-		if clusters[i].Spec.Join != nil {
-			out = append(out, client.ObjectKeyFromObject(&clusters[i]))
+		if key := client.ObjectKeyFromObject(&clusters[i]); clusters[i].Spec.Join != nil && key != o.Cluster {
+			out = append(out, key)
 		}
 	}
 	return out

@@ -32,6 +32,8 @@ type Plan struct {
 	Moves []string
 	// Joins are the FleetClusters that have to be invited by hand, because the hub has no way to them.
 	Joins []types.NamespacedName
+	// Stays are the rights of service accounts of those namespaces that hold for a whole cluster, and do not move: whoever gave them gives them again.
+	Stays []string
 	// Obstacles is all that is in the way.
 	Obstacles []Obstacle
 }
@@ -43,7 +45,7 @@ func (o Options) Survey(ctx context.Context) (*Plan, error) {
 	if err != nil {
 		return nil, wrap(err, "list FleetClusters")
 	}
-	p := &Plan{Namespaces: namespacesOf(clusters.Items), Joins: joins(clusters.Items)}
+	p := &Plan{Namespaces: namespacesOf(clusters.Items), Joins: o.joins(clusters.Items)}
 	f := facts{cluster: o.Cluster, from: o.From.ID, to: o.To.ID, local: o.Local, clusters: clusters.Items}
 	if f.member, err = isMember(ctx, o.From); err != nil {
 		return nil, err
@@ -55,6 +57,9 @@ func (o Options) Survey(ctx context.Context) (*Plan, error) {
 		return nil, err
 	}
 	if err := o.surveyUnits(ctx, p, &f); err != nil {
+		return nil, err
+	}
+	if err := o.surveyRights(ctx, p); err != nil {
 		return nil, err
 	}
 	p.Obstacles = f.obstacles()
