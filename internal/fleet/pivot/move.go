@@ -90,7 +90,8 @@ func resume(ctx context.Context, s Side, namespace string) error {
 
 // resumable is the client of the cluster that is left, by which a move can be called again. It refuses Clusters that are paused, because it did not pause
 // them itself; those that it finds so were paused by the call that was interrupted. They stay paused: to have them go on and be paused
-// again would let controllers look at a cluster of which half is gone already, and make that anew.
+// again would let controllers look at a cluster of which half is gone already, and make that anew. An object that was deleted, and has its finalizers
+// still, is shown as it was: no API server lets its copy be deleted by an update.
 func resumable(c client.WithWatch) client.Client {
 	return interceptor.NewClient(c, interceptor.Funcs{
 		List: lists,
@@ -98,6 +99,8 @@ func resumable(c client.WithWatch) client.Client {
 			if err := c.Get(ctx, key, o, options...); err != nil {
 				return err
 			}
+			o.SetDeletionTimestamp(nil)
+			o.SetDeletionGracePeriodSeconds(nil)
 			switch o := o.(type) {
 			case *clusterv1.Cluster:
 				o.Spec.Paused = nil

@@ -42,7 +42,9 @@ type facts struct {
 	unlabelled []string
 	// unserved are kinds that the target does not serve, and taken objects that it has of the same names.
 	unserved, taken []string
-	both            []shared
+	// placed are units of the hub's own whose names a Placement gives to units of the target.
+	placed []string
+	both   []shared
 }
 
 // shared is an object that two units would deliver.
@@ -70,6 +72,9 @@ func (f *facts) obstacles() []Obstacle {
 	}
 	for _, id := range f.taken {
 		add(id, "the target has one of this name already", "remove or rename one of the two; what both are to have can go into a Placement")
+	}
+	for _, id := range f.placed {
+		add(id, "a Placement gives the target a unit of this name, so that two would deliver it there", "take the hub's own out of Git: the target keeps the other one, and what it delivers")
 	}
 	told := map[[2]string]bool{}
 	for _, s := range f.both {
@@ -127,7 +132,8 @@ func (f *facts) ofClusterAPI(u *unstructured.Unstructured, add func(object, why,
 		add(id, "it runs on the machine of the hub that is left, and ends with it", "move such planes with a plane of this machine, or remove the cluster first")
 	}
 	if own, _, _ := unstructured.NestedBool(u.Object, "spec", "management"); own && u.GetKind() == localv1.LocalControlPlaneKind && client.ObjectKeyFromObject(u) == f.cluster {
-		add(id, "it has Cluster API and a provider of its own already", "move into a cluster that has not: spec.management: false")
+		add(id, "it has Cluster API and a provider of its own already, and two would look after the same clusters",
+			"move into a cluster that makes none, or end it for this one: management: false, in the parameters of its FleetCluster")
 	}
 	_, paused := u.GetAnnotations()[clusterv1.PausedAnnotation]
 	if spec, _, _ := unstructured.NestedBool(u.Object, "spec", "paused"); spec && u.GetKind() == clusterv1.ClusterKind {

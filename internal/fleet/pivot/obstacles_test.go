@@ -86,6 +86,8 @@ func TestObstacles(t *testing.T) {
 			[]string{"Machine cluster.x-k8s.io/v1beta2: the target does not serve this version of the kind; install Cluster API and the providers of the hub there, in the same versions: clusterctl init"}},
 		{"taken", "nobody's object is written over", func(f *facts) { f.taken = []string{"Secret/fleet/key"} },
 			[]string{"Secret/fleet/key: the target has one of this name already; remove or rename one of the two; what both are to have can go into a Placement"}},
+		{"a unit and a Placement's", "Git says both, and they would be written by turns", func(f *facts) { f.placed = []string{"Kustomization/fleet/addons"} },
+			[]string{"Kustomization/fleet/addons: a Placement gives the target a unit of this name, so that two would deliver it there; take the hub's own out of Git: "}},
 		{"two units", "one line for two units, whatever they share", func(f *facts) {
 			f.both = []shared{{"a_x__ConfigMap", "fleet/addons", "fleet/placed"}, {"a_y__ConfigMap", "fleet/addons", "fleet/placed"}}
 		}, []string{"Kustomization/fleet/addons: it delivers a_x__ConfigMap on the hub, which Kustomization/fleet/placed delivers on the target; take it out of one of the two"}},
@@ -140,7 +142,7 @@ func TestObstacles(t *testing.T) {
 		{"a hub of its own", "two providers would look after the same", func(f *facts) {
 			f.local = true
 			f.capi = append(f.capi, parsed(t, "{apiVersion: infrastructure.cluster.x-k8s.io/v1alpha1, kind: LocalControlPlane, metadata: {name: hub, namespace: fleet}, spec: {management: true}}"))
-		}, []string{"LocalControlPlane/fleet/hub: it has Cluster API and a provider of its own already; move into a cluster that has not: spec.management: false"}},
+		}, []string{"LocalControlPlane/fleet/hub: it has Cluster API and a provider of its own already, and two would look after the same clusters; move into a cluster that makes none, or end it for this one: management: false, "}},
 		{"all at once", "people want to know everything before they begin", func(f *facts) {
 			f.member, f.taken = true, []string{"Secret/fleet/a", "Secret/fleet/b"}
 		}, []string{"Secret/fleet/a: ", "Secret/fleet/b: ", "the hub: "}},

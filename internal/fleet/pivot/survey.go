@@ -206,6 +206,9 @@ func (o Options) surveyOne(ctx context.Context, p *Plan, f *facts, k carried, u 
 		return nil // it is there already, or taken over when nothing follows it any more
 	case k.Kind == v1alpha1.ClusterAssignmentKind && client.ObjectKeyFromObject(u) == o.Cluster && now.GetLabels()[v1alpha1.LabelSelf] != "":
 		return nil
+	case k.Kind == kustomizev1.KustomizationKind && now.GetLabels()[v1alpha1.LabelMadeBy] == v1alpha1.MadeByAssignment:
+		f.placed = append(f.placed, object.IDOf(u).String())
+		return nil
 	}
 	f.taken = append(f.taken, object.IDOf(u).String())
 	return nil

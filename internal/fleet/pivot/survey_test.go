@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -51,6 +52,39 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A move that was interrupted between the deletion of an object and the end of its finalizers goes on.
+func TestMoveGoesOn(t *testing.T) {
+	from, to := side(t, testkit.Cluster(t)), side(t, testkit.Other(t))
+	o := Options{From: from, To: to, Tell: func(string, string) {}}
+	member := fleetCluster("hub")
+	member.Namespace, member.Spec.Template, member.Spec.Join = "moved", nil, &v1alpha1.JoinSpec{}
+	cluster := parsed(t, strings.ReplaceAll(capiCluster, "namespace: fleet", "namespace: moved, finalizers: [example.org/looked-after]")+
+		"spec: {paused: true, controlPlaneEndpoint: {host: localhost, port: 1}}\n")
+	for _, s := range []Side{from, to} {
+		must(t, s.Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "moved"}}))
+		must(t, s.Client.Create(t.Context(), cluster.DeepCopy()))
+	}
+	must(t, from.Client.Create(t.Context(), &member))
+	key := client.ObjectKeyFromObject(&cluster)
+	must(t, from.Client.Get(t.Context(), key, &cluster))
+	ready := map[string]any{"type": clusterv1.ClusterControlPlaneInitializedCondition, "status": "True", "reason": "Test", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+	must(t, unstructured.SetNestedSlice(cluster.Object, []any{ready}, "status", "conditions"))
+	must(t, unstructured.SetNestedField(cluster.Object, true, "status", "initialization", "infrastructureProvisioned"))
+	must(t, from.Client.Status().Update(t.Context(), &cluster))
+	must(t, from.Client.Delete(t.Context(), &cluster))
+
+	must(t, o.move(t.Context()))
+	if err := from.Client.Get(t.Context(), key, &cluster); !apierrors.IsNotFound(err) {
+		t.Errorf("it is still where it was: %v", err)
+	}
+	moved := &clusterv1.Cluster{}
+	must(t, to.Client.Get(t.Context(), key, moved))
+	if moved.DeletionTimestamp != nil || moved.Spec.Paused != nil {
+		t.Errorf("it was deleted at %v, and paused is %v", moved.DeletionTimestamp, moved.Spec.Paused)
+	}
+	must(t, from.Client.Delete(t.Context(), &member))
 }
 
 // A pivot is refused while the target's Cluster API is not what the hub's objects need, and what is in the way is named.
