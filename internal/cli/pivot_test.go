@@ -129,7 +129,7 @@ func TestScriptsOfPivotsToJoined(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	runScripts(t, "testdata/pivotjoined", func(*testing.T) (string, string) { return hub.Kubeconfig, "default" }, "MEMBER="+member.Kubeconfig)
+	runScripts(t, programs(t), "testdata/pivotjoined", func(*testing.T) (string, string) { return hub.Kubeconfig, "default" }, "MEMBER="+member.Kubeconfig)
 }
 
 func clientAt(ts *testscript.TestScript, kubeconfig string) client.Client {
