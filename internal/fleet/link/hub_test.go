@@ -104,7 +104,7 @@ func newHub(t testing.TB) *theHub {
 
 func newHubOn(t testing.TB, cfg *rest.Config) *theHub {
 	t.Helper()
-	h := &theHub{TB: t, Client: install(t, cfg), config: cfg, watch: &stopwatch{}}
+	h := &theHub{TB: t, Client: install(t, cfg), config: cfg, watch: newStopwatch(t.Context())}
 	made, err := kubernetes.NewForConfigOrDie(cfg).CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}, metav1.CreateOptions{})
 	h.must(err)
 	h.namespace = made.Name
