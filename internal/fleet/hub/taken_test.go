@@ -1,9 +1,11 @@
 package hub
 
 import (
+	"context"
 	"testing"
 
 	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -25,6 +27,15 @@ func TestTaken(t *testing.T) {
 	}
 	s := &stage{TB: t, Client: c, namespace: v1alpha1.MemberNamespace, asked: &asked{all: map[string]int{}}}
 	s.must(client.IgnoreAlreadyExists(s.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}})))
+	t.Cleanup(func() { // the namespace stays
+		ctx := context.Background()
+		for _, name := range []string{"cloud", "mixed"} {
+			_ = s.Patch(ctx, &v1alpha1.FleetCluster{ObjectMeta: s.meta(name)}, client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"finalizers":null}}`)))
+		}
+		for _, o := range []client.Object{&v1alpha1.FleetCluster{}, &v1alpha1.ClusterAssignment{}, &v1alpha1.ClusterReport{}, &v1alpha1.Placement{}, &sourcev1.GitRepository{}} {
+			_ = s.DeleteAllOf(ctx, o, client.InNamespace(s.namespace))
+		}
+	})
 	s.start(quick)
 	s.source("fleet", first)
 	s.place("apps", prod, unit("web"))
