@@ -186,6 +186,7 @@ var failureRows = []row{
 		q.hr.Status.History = q.hr.Status.History[:1]
 	}, Exhausted, NoRollbackTarget, "there is no earlier release"},
 	{"rollback target gone", func(q *question) { q.retries(1); q.failedUpgrade(1); q.o.Previous = nil }, Upgrade, Failed, "an upgrade may cure what a rollback cannot"},
+	{"rollback target gone, no retries left", func(q *question) { q.retries(1); q.failedUpgrade(2); q.o.Previous = nil }, Exhausted, NoRollbackTarget, "upgrades that fail would follow each other without end"},
 	{"rollback target changed", func(q *question) {
 		q.retries(1)
 		q.failedUpgrade(1)

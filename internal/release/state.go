@@ -213,6 +213,10 @@ func (n *next) rollback(state Reason, upgrade Decision) Decision {
 		return Decision{Step: Exhausted, Reason: NoRollbackTarget, Message: "Failed to perform remediation: there is no earlier release to roll back to"}
 	case n.o.Previous == nil || n.o.Previous.Version != previous.Version || !n.o.Previous.Verified:
 		upgrade.Message = fmt.Sprintf("revision %d, to roll back to, is not what was recorded", previous.Version)
+		if n.hr.GetActiveRemediation().RetriesExhausted(n.hr) {
+			// Another upgrade would fail as the last did, and be followed by the next one without end.
+			return Decision{Step: Exhausted, Reason: NoRollbackTarget, Message: "Failed to perform remediation: " + upgrade.Message}
+		}
 		return upgrade
 	}
 	return Decision{Step: Rollback, Reason: state, Target: previous.Version, Message: fmt.Sprintf("the failed release is rolled back to revision %d", previous.Version)}
