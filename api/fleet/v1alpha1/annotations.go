@@ -13,6 +13,9 @@ const (
 	// CopiedAnnotation is the link's, on the member's own copy of its ClusterAssignment: the fingerprint of the spec that it wrote. A
 	// copy that has another one was changed by somebody else.
 	CopiedAnnotation = "fleet.bowline.dev/copied"
+	// HeardAnnotation is the link's, on the same copy: uid and generation of the hub's ClusterAssignment that it was copied from,
+	// with a slash between them. A hub that tells an earlier generation was restored from a backup.
+	HeardAnnotation = "fleet.bowline.dev/heard"
 )
 
 // LeaveFinalizer keeps a FleetCluster until its member has left the fleet.

@@ -56,17 +56,16 @@ func (l *Link) mirror(ctx context.Context) error {
 	}
 	switch {
 	case apierrors.IsNotFound(err):
-		l.noteTaken("")
+		l.noteUncopied("")
 		return l.make(ctx, wanted)
 	case err != nil:
 		return fmt.Errorf("read ClusterAssignment %s: %w", l.key(), err)
 	}
 	if member := l.memberOf(own); member != "" {
 		err := l.occupied(member)
-		l.noteTaken(err.Error())
+		l.noteUncopied(err.Error())
 		return err
 	}
-	l.noteTaken("")
 	want, err := wanted.Spec.Fingerprint()
 	if err != nil {
 		return err
@@ -75,11 +74,17 @@ func (l *Link) mirror(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if own.Labels[v1alpha1.LabelSelf] == "true" && own.Annotations[v1alpha1.CopiedAnnotation] == has && has == l.stored.as(want) {
+	why, same := "", has == l.stored.as(want)
+	if !same {
+		why = l.outdated(own, wanted)
+	}
+	l.noteUncopied(why)
+	if why != "" || same && own.Labels[v1alpha1.LabelSelf] == "true" && own.Annotations[v1alpha1.CopiedAnnotation] == has {
 		return nil
 	}
 	next := own.DeepCopy()
 	l.mark(next, want)
+	heard(next, wanted)
 	wanted.Spec.DeepCopyInto(&next.Spec)
 	if err := l.Client.Update(ctx, next, owner); err != nil {
 		return fmt.Errorf("update ClusterAssignment %s: %w", l.key(), err)
@@ -104,11 +109,11 @@ func (l *Link) occupied(member string) error {
 		Remedy: "declare one of the two clusters under another name"}
 }
 
-// noteTaken has reported why there can be no copy; nothing where there can.
-func (l *Link) noteTaken(why string) {
+// noteUncopied has reported why what the hub told is not copied; nothing where it is.
+func (l *Link) noteUncopied(why string) {
 	l.mu.Lock()
-	changed := l.taken != why
-	l.taken = why
+	changed := l.uncopied != why
+	l.uncopied = why
 	l.mu.Unlock()
 	if changed {
 		l.telling.up()
@@ -163,6 +168,7 @@ func (l *Link) make(ctx context.Context, wanted *v1alpha1.ClusterAssignment) err
 	create := func() error {
 		own = &v1alpha1.ClusterAssignment{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.MemberNamespace, Name: l.Cluster.Name}}
 		l.mark(own, want)
+		heard(own, wanted)
 		wanted.Spec.DeepCopyInto(&own.Spec)
 		return l.Client.Create(ctx, own, owner)
 	}

@@ -56,8 +56,8 @@ type Link struct {
 	// wanted is the assignment that the hub last told, and refused why it told one that is not for this member.
 	wanted  *v1alpha1.ClusterAssignment
 	refused string
-	// taken says whose the name of the copy is, where it is that of a member of this cluster's own fleet.
-	taken string
+	// uncopied says why what the hub told is not copied; empty where it is.
+	uncopied string
 	// rebase: what the hub has of the report has to be asked for.
 	rebase bool
 	facts  v1alpha1.ClusterFacts
@@ -65,8 +65,10 @@ type Link struct {
 	left bool
 	// carried remembers which units are as they were assigned; only the one that reports uses it.
 	carried map[unitKey]carried
-	// stored is what the member's API made of what was copied last; only the one that copies uses it.
+	// stored is what the member's API made of what was copied last, and behind since when the hub tells what is older; only the one
+	// that copies uses them.
 	stored stored
+	behind behind
 }
 
 // New returns a link that runs when the engine's manager starts it.

@@ -42,10 +42,15 @@ type Timing struct {
 	Report time.Duration
 	// Retry is the longest that is waited before the hub is tried again; 15 seconds.
 	Retry time.Duration
+	// Restored is how long a hub that was restored from a backup has to catch up with Git, before what it tells counts
+	// though it is older than what runs here; 10 minutes.
+	Restored time.Duration
 }
 
 func (t Timing) withDefaults() Timing {
-	for at, standard := range map[*time.Duration]time.Duration{&t.Renew: 15 * time.Second, &t.Report: 2 * time.Second, &t.Retry: 15 * time.Second} {
+	for at, standard := range map[*time.Duration]time.Duration{
+		&t.Renew: 15 * time.Second, &t.Report: 2 * time.Second, &t.Retry: 15 * time.Second, &t.Restored: 10 * time.Minute,
+	} {
 		if *at <= 0 {
 			*at = standard
 		}

@@ -31,7 +31,7 @@ const (
 // build makes a report of what the caches say now; nil as long as it is not known what the member is.
 func (l *Link) build(ctx context.Context) (*v1alpha1.ClusterReportStatus, error) {
 	l.mu.Lock()
-	facts, refused, taken, wanted := l.facts, l.refused, l.taken, l.wanted
+	facts, refused, uncopied, wanted := l.facts, l.refused, l.uncopied, l.wanted
 	l.mu.Unlock()
 	if facts.ID == "" {
 		return nil, nil
@@ -71,7 +71,7 @@ func (l *Link) build(ctx context.Context) (*v1alpha1.ClusterReportStatus, error)
 	s.Units = count(counted, states, sources)
 	s.Units.Drifted = int32(min(l.Drifted(), int(s.Units.Total))) //nolint:gosec // at most the other
 	s.Sources = revisions(own, sources)
-	s.Problem = cut(cmp.Or(refused, taken, problem(own, units)), mostMessage)
+	s.Problem = cut(cmp.Or(refused, uncopied, problem(own, units)), mostMessage)
 	s.Pending = bounded(l.Pending())
 	if l.Fleet && !itself {
 		if s.Fleet, err = l.fleet(ctx); err != nil {
