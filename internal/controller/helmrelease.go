@@ -142,6 +142,9 @@ func (r *helmReleaseRun) do(ctx context.Context) time.Duration {
 	artifact, ok := r.artifacts.get(key)
 	if !ok {
 		message, passing := r.artifacts.missing(ctx, r.client, key, field)
+		if r.chartUnseen(ctx, key) {
+			message, passing = fmt.Sprintf("%s '%s' has no artifact yet", key.Kind, key.NamespacedName), true
+		}
 		return r.wait(reasonSourceNotReady, message, passing)
 	}
 	r.attempt.blockedSince = time.Time{}

@@ -118,6 +118,11 @@ func (r *helmReleaseRun) chartStands(ctx context.Context, key types.NamespacedNa
 	return err == nil && there.DeletionTimestamp.IsZero() && standsAs(there, want)
 }
 
+// chartUnseen reports whether a chart is that of the template and was made a moment ago: the cache is behind, and nobody has to create it.
+func (r *helmReleaseRun) chartUnseen(ctx context.Context, key sourceKey) bool {
+	return key.Kind == sourcev1.HelmChartKind && r.charts.noted(key.NamespacedName) != nil && apierrors.IsNotFound(r.client.Get(ctx, key.NamespacedName, &sourcev1.HelmChart{}))
+}
+
 // standsAs compares what a template says. What others add to the metadata stays.
 func standsAs(there, want *sourcev1.HelmChart) bool {
 	spec := want.Spec.DeepCopy()
