@@ -24,12 +24,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # The packages of our own kinds.
 APIS := api/fleet/v1alpha1 api/local/v1alpha1
 
-# How many packages are compiled side by side.
+# How many packages are compiled or tested side by side.
 P ?= $(shell nproc 2>/dev/null || echo 2)
-
-# How many packages are tested side by side: the two longest spend a third of their time waiting for
-# what they have started.
-PACKAGES ?= $(shell echo $$(($(P) + 1)))
 
 # How many tests of a package run side by side.
 PARALLEL ?= $(P)
@@ -82,15 +78,15 @@ test: ssh-keygen $(BIN)/localkube $(TOOLS)/flux $(TOOLS)/helm $(BUCKET_TOOLS) $(
 	@cc=$$(go env CC); \
 	if command -v "$${cc%% *}" >/dev/null; then \
 	  echo "go test -race $(RACE)"; \
-	  CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -p $(PACKAGES) $(TESTFLAGS) $(RACE); \
+	  CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -p $(P) $(TESTFLAGS) $(RACE); \
 	else \
 	  echo "==================================================================="; \
 	  echo "WARNING: no C compiler: tests run WITHOUT the race detector."; \
 	  echo "         Install gcc to find data races."; \
 	  echo "==================================================================="; \
-	  go test -p $(PACKAGES) $(TESTFLAGS) $(RACE); \
+	  go test -p $(P) $(TESTFLAGS) $(RACE); \
 	fi
-	go test -p $(PACKAGES) $(TESTFLAGS) $(NORACE)
+	go test -p $(P) $(TESTFLAGS) $(NORACE)
 	cd localkube && go test -p $(P) $(TESTFLAGS) ./...
 
 # What git signs with. Where it is missing and cannot be installed, the test of that is skipped.
